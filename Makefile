@@ -1,0 +1,42 @@
+# make demo    set up, train the three example models in their quick form, draw and sample
+# make test    set up, run the tests
+# make bench   set up with the rivals, compare
+# make lint    ruff and mypy
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-
+
+.PHONY: demo test bench lint clean
+
+demo: $(STAMP)examples
+	$(BIN)/python -m examples.demo
+
+test: $(STAMP)test
+	$(BIN)/python -m pytest -n 2
+
+bench: $(STAMP)test
+	$(BIN)/python -m bench.unroll
+
+lint: $(STAMP)test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP)examples: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[examples]'
+	touch $@
+
+# The other libraries are oracles in the tests and rivals in the benchmarks. PyTorch, whose default build brings
+# gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
+$(STAMP)test: $(VENV)/bin/python pyproject.toml
+	$(if $(CI)$(TORCH),$(BIN)/python -m pip install --quiet 'torch==2.13.0')
+	$(BIN)/python -m pip install --quiet --editable '.[examples,test,bench]'
+	touch $@

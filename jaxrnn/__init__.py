@@ -1,0 +1,64 @@
+"""Recurrent networks for JAX: every cell a pure function, only the recurrence sequential.
+
+>>> import jax, jaxrnn
+>>> cell = jaxrnn.LSTM(input_size=3, hidden_size=4)
+>>> params = cell.init(jax.random.key(0))
+>>> xs = jax.random.normal(jax.random.key(1), (5, 2, 3))        # [T, B, I]
+>>> state, ys = jaxrnn.unroll(cell, params, xs)
+>>> ys.shape
+(5, 2, 4)
+
+`jaxrnn.nnx` and `jaxrnn.linen` wrap any cell as a Flax module, `jaxrnn.training` trains with Optax; each is imported by
+its name, so that `import jaxrnn` needs JAX alone.
+"""
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, add, affine, cast, dot, gates, shift, weigh
+from jaxrnn.cells import (
+    GRU,
+    LSTM,
+    Elman,
+    ElmanParams,
+    ElmanState,
+    GRUParams,
+    GRUState,
+    LSTMParams,
+    LSTMState,
+)
+from jaxrnn.networks import (
+    Bidirectional,
+    BidirectionalParams,
+    BidirectionalState,
+    Residual,
+    Stack,
+)
+from jaxrnn.unroll import unroll
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "Bidirectional",
+    "BidirectionalParams",
+    "BidirectionalState",
+    "Cell",
+    "Elman",
+    "ElmanParams",
+    "ElmanState",
+    "GRUParams",
+    "GRUState",
+    "LSTMParams",
+    "LSTMState",
+    "Residual",
+    "Stack",
+    "add",
+    "affine",
+    "cast",
+    "dot",
+    "gates",
+    "initializers",
+    "shift",
+    "unroll",
+    "weigh",
+]

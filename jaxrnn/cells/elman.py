@@ -1,0 +1,98 @@
+"""Elman's simple recurrent network (Elman 1990).
+
+h' = φ(x W_x + h W_h + b)
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, affine, dot
+from jaxrnn.checks import check_sizes
+from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
+
+__all__ = ["Elman", "ElmanParams", "ElmanState"]
+
+
+class ElmanParams(NamedTuple):
+    """Parameters of `Elman`; `b` is None without bias."""
+
+    w_x: Array  # [I, H]
+    w_h: Array  # [H, H]
+    b: Array | None  # [H]
+
+
+class ElmanState(NamedTuple):
+    """State of `Elman`."""
+
+    h: Array  # [*batch, H]
+
+
+@dataclass(frozen=True)
+class Elman(Cell):
+    """Elman's simple recurrent network.
+
+        h' = φ(x W_x + h W_h + b)        y = h'
+
+    With `activation=jax.nn.relu` and `init(key, recurrent_init=jaxrnn.initializers.identity())` it is the IRNN of Le,
+    Jaitly & Hinton 2015.
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, units.
+        activation: φ.
+        use_bias: whether there is a `b`.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+
+    Example:
+        >>> cell = Elman(input_size=3, hidden_size=4)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> y.shape
+        (2, 4)
+
+    Reference: Elman 1990, "Finding structure in time".
+    """
+
+    input_size: int
+    hidden_size: int
+    activation: Activation = jnp.tanh
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+        bias_init: Initializer = initializers.zeros,
+    ) -> ElmanParams:
+        """Fresh parameters; `bias_init` sees `[1, H]`."""
+        kx, kh, kb = jax.random.split(key, 3)
+        return ElmanParams(
+            w_x=input_init(kx, (self.input_size, self.hidden_size), dtype),
+            w_h=recurrent_init(kh, (self.hidden_size, self.hidden_size), dtype),
+            b=bias_init(kb, (1, self.hidden_size), dtype)[0] if self.use_bias else None,
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ElmanState:
+        """Zeros `[*batch_shape, H]`."""
+        return ElmanState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
+
+    def project(self, params: ElmanParams, x: Array) -> Array:
+        """`x W_x + b`."""
+        return affine(x, params.w_x, params.b)
+
+    def step(self, params: ElmanParams, state: ElmanState, drive: Array) -> tuple[ElmanState, Array]:
+        """`h' = φ(drive + h W_h)`."""
+        h = self.activation(drive + dot(state.h, params.w_h))
+        return ElmanState(h), h

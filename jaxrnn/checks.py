@@ -1,0 +1,105 @@
+"""The checks at the boundary: each error names the argument, what it got and what it needs."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.typing import Array, Params, PyTree, State
+
+
+def check_sizes(**sizes: Any) -> None:
+    """Raise unless every size is a positive integer."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name}: got {size!r}, needs a positive integer")
+
+
+def check_choice(*, among: tuple[Any, ...], **options: Any) -> None:
+    """Raise unless every option is one of those there are."""
+    for name, option in options.items():
+        if option not in among:
+            raise ValueError(f"{name}: got {option!r}, needs one of {', '.join(map(repr, among))}")
+
+
+def check_rate(**rates: Any) -> None:
+    """Raise unless every rate is a number in [0, 1)."""
+    for name, rate in rates.items():
+        if not (isinstance(rate, (int, float)) and 0 <= rate < 1):
+            raise ValueError(f"{name}: got {rate!r}, needs a rate in [0, 1)")
+
+
+@functools.lru_cache(maxsize=1024)
+def _params_spec(cell: Any) -> PyTree:
+    return jax.eval_shape(cell.init, jax.random.key(0))
+
+
+def check_params(cell: Any, params: Params) -> None:
+    """Raise unless `params` has the structure and shapes that `cell.init` gives."""
+    _check_tree("params", params, _params_spec(cell), f"{cell}.init(key)")
+
+
+def check_state(cell: Any, state: State, batch_shape: tuple[int, ...]) -> None:
+    """Raise unless `state` is one of `cell` for `batch_shape`."""
+    spec = jax.eval_shape(lambda: cell.initial_state(batch_shape))
+    _check_tree("state", state, spec, f"{cell}.initial_state({batch_shape})")
+
+
+def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
+    """Raise unless `x` is an input of `cell`; return its leading axes, all but those of one example."""
+    spec = cell.input_spec
+    got: Any = jax.tree.structure(x)
+    if got != jax.tree.structure(spec):
+        raise TypeError(f"{name}: got the structure {got}, {cell} needs {jax.tree.structure(spec)}")
+    leading = set()
+    for leaf, want in zip(jax.tree.leaves(x), jax.tree.leaves(spec), strict=True):
+        shape, axes = jnp.shape(leaf), len(want.shape)
+        needed = f"[{'T, ' * time}*batch{''.join(f', {n}' for n in want.shape)}]"
+        if len(shape) < axes + time or shape[len(shape) - axes :] != want.shape:
+            raise ValueError(f"{name}: got the shape {shape}, {cell} needs {needed}")
+        dtype = jnp.result_type(leaf)
+        kind = jnp.inexact if jnp.issubdtype(want.dtype, jnp.inexact) else jnp.integer
+        if not jnp.issubdtype(dtype, kind):
+            raise TypeError(f"{name}: got the dtype {dtype}, {cell} needs {kind.__name__} values")
+        leading.add(shape[: len(shape) - axes])
+    if len(leading) != 1:
+        raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}")
+    return leading.pop()
+
+
+def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
+    structure: Any = jax.tree.structure(got)
+    if structure != jax.tree.structure(want):
+        raise TypeError(f"{name}: got the structure {structure}, needs {jax.tree.structure(want)}, as from {source}")
+    paths = jax.tree_util.tree_leaves_with_path(want)
+    for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
+        if jnp.shape(g) != w.shape:
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)}: got the shape {jnp.shape(g)}, needs {w.shape}, as from {source}"
+            )
+
+
+def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...]) -> Array:
+    """`lengths` as an array; raise unless integers `[*batch]` in 0..T, as far as their values are known now."""
+    dtype = jnp.result_type(lengths)
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(f"lengths: got the dtype {dtype}, needs integers")
+    if jnp.shape(lengths) != batch_shape:
+        raise ValueError(f"lengths: got the shape {jnp.shape(lengths)}, needs [*batch] = {batch_shape}")
+    if not isinstance(lengths, jax.core.Tracer):
+        values = np.asarray(lengths)
+        if values.size and not (values.min() >= 0 and values.max() <= steps):
+            raise ValueError(f"lengths: got values from {values.min()} to {values.max()}, needs 0 to T = {steps}")
+    return jnp.asarray(lengths)
+
+
+def check_resets(resets: Any, steps: int, batch_shape: tuple[int, ...]) -> Array:
+    """`resets` as an array; raise unless booleans `[T, *batch]`."""
+    dtype = jnp.result_type(resets)
+    if dtype != jnp.bool_:
+        raise TypeError(f"resets: got the dtype {dtype}, needs booleans")
+    if jnp.shape(resets) != (steps, *batch_shape):
+        raise ValueError(f"resets: got the shape {jnp.shape(resets)}, needs [T, *batch] = {(steps, *batch_shape)}")
+    return jnp.asarray(resets)

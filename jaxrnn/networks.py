@@ -1,0 +1,330 @@
+"""Networks made of cells: `Stack`, `Bidirectional`, `Residual`. Each is a cell itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.cell import Cell
+from jaxrnn.checks import check_choice, check_rate
+from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.unroll import Walk, keep, run, valid_steps
+
+__all__ = ["Bidirectional", "BidirectionalParams", "BidirectionalState", "Residual", "Stack"]
+
+
+@dataclass(frozen=True)
+class Stack(Cell):
+    """Cells one above the other; `unroll` runs layer by layer, so that every layer's projection is hoisted.
+
+    Parameters and states are tuples, one entry a layer. Stepped once at a time, as in generation, it is
+    one cell.
+
+    Args:
+        cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`.
+        dropout: rate at which outputs are dropped between layers when `unroll` is given a `key`; an independent mask
+            for every step. Without a key nothing is dropped.
+
+    Raises:
+        ValueError: no cells, sizes that do not fit, or a rate outside of [0, 1).
+
+    Example:
+        >>> import jaxrnn
+        >>> net = Stack((jaxrnn.LSTM(3, 8), jaxrnn.GRU(8, 4)), dropout=0.5)
+        >>> params = net.init(jax.random.key(0))
+        >>> (lstm, gru), ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> lstm.c.shape, gru.h.shape, ys.shape
+        ((2, 8), (2, 4), (5, 2, 4))
+    """
+
+    cells: tuple[Cell, ...]
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", tuple(self.cells))
+        if not self.cells:
+            raise ValueError("cells: got none, needs at least one")
+        for below, above in zip(self.cells, self.cells[1:], strict=False):
+            if below.output_size != above.input_size:
+                raise ValueError(
+                    f"cells: {below} gives {below.output_size} values, {above} above it needs {above.input_size}"
+                )
+        check_rate(dropout=self.dropout)
+
+    @property
+    def input_size(self) -> int:
+        """That of the first layer."""
+        return self.cells[0].input_size
+
+    @property
+    def hidden_size(self) -> tuple[int, ...]:
+        """Those of the layers."""
+        return tuple(cell.hidden_size for cell in self.cells)
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of the first layer."""
+        return self.cells[0].input_spec
+
+    @property
+    def output_size(self) -> int:
+        """That of the last layer."""
+        return self.cells[-1].output_size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[Params, ...]:
+        """Fresh parameters of every layer; `initializers` go to each layer's `init`."""
+        keys = jax.random.split(key, len(self.cells))
+        return tuple(cell.init(k, dtype=dtype, **initializers) for cell, k in zip(self.cells, keys, strict=True))
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> tuple[State, ...]:
+        """The zero state of every layer."""
+        return tuple(cell.initial_state(batch_shape, dtype) for cell in self.cells)
+
+    def project(self, params: tuple[Params, ...], x: PyTree) -> PyTree:
+        """That of the first layer: the others wait for the layer below."""
+        return self.cells[0].project(params[0], x)
+
+    def step(
+        self, params: tuple[Params, ...], state: tuple[State, ...], drive: PyTree
+    ) -> tuple[tuple[State, ...], PyTree]:
+        """One step of every layer, from the first to the last."""
+        states, y = [], None
+        for i, cell in enumerate(self.cells):
+            drive = cell.project(params[i], y) if i else drive
+            new, output = cell.step(params[i], state[i], drive)
+            y = cell.readout(params[i], output, drive)
+            states.append(new)
+        return tuple(states), y
+
+
+@run.register
+def _run_stack(
+    stack: Stack, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], walk: Walk
+) -> tuple[tuple[State, ...], PyTree]:
+    states = []
+    for i, cell in enumerate(stack.cells):
+        key = between = None
+        if walk.key is not None:
+            key, between = jax.random.split(jax.random.fold_in(walk.key, i))
+        if i and between is not None and stack.dropout:
+            xs = dropout(between, stack.dropout, xs)
+        final, xs = run(cell, params[i], xs, state[i], walk._replace(key=key))
+        states.append(final)
+    return tuple(states), xs
+
+
+def dropout(key: Key, rate: float, xs: PyTree) -> PyTree:
+    """`xs` with values dropped at `rate`, independently, and the kept ones scaled by `1 / (1 - rate)`."""
+    keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
+
+    def one(x: Array) -> Array:
+        kept = jax.random.bernoulli(next(keys), 1 - rate, x.shape)
+        return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+
+    return jax.tree.map(one, xs)
+
+
+class BidirectionalParams(NamedTuple):
+    """Parameters of `Bidirectional`."""
+
+    forward: Params
+    backward: Params
+
+
+class BidirectionalState(NamedTuple):
+    """State of `Bidirectional`: after the last step, and after the first."""
+
+    forward: State
+    backward: State
+
+
+@dataclass(frozen=True)
+class Bidirectional(Cell):
+    """Two cells over the same sequence, one in each direction of time, the second within each row's length.
+
+    Only `unroll` can run it: a single time step of it does not exist. Its final state holds both directions' states:
+    the forward one's after a row's last valid step, the backward one's after its first.
+
+    Args:
+        forward: the cell that walks from first to last.
+        backward: the cell that walks from last to first; None: one like `forward`, with parameters of its own.
+        merge: "concat" on the last axis, "sum", or a function `(forward ys, backward ys) -> ys`.
+
+    Raises:
+        ValueError: the cells' input sizes differ, their output sizes differ under "sum", or `merge` is unknown.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = Bidirectional(jaxrnn.GRU(3, 4))
+        >>> params = net.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 3)), lengths=jnp.array([5, 3]))
+        >>> ys.shape, bool(jnp.all(ys[0, :, 4:] == state.backward.h))
+        ((5, 2, 8), True)
+
+    Reference: Schuster & Paliwal 1997, "Bidirectional recurrent neural networks".
+    """
+
+    forward: Cell
+    backward: Cell = None  # type: ignore[assignment]
+    merge: Literal["concat", "sum"] | Callable[[Array, Array], Array] = "concat"
+
+    def __post_init__(self) -> None:
+        if self.backward is None:
+            object.__setattr__(self, "backward", self.forward)
+        if self.forward.input_spec != self.backward.input_spec:
+            raise ValueError(
+                f"backward: got inputs {self.backward.input_spec}, needs those of forward, {self.forward.input_spec}"
+            )
+        if not callable(self.merge):
+            check_choice(merge=self.merge, among=("concat", "sum"))
+        if self.merge == "sum" and self.forward.output_size != self.backward.output_size:
+            raise ValueError(
+                f"merge: got 'sum' of {self.forward.output_size} and {self.backward.output_size} "
+                "values, needs equal output sizes"
+            )
+
+    @property
+    def input_size(self) -> int:
+        """That of either cell."""
+        return self.forward.input_size
+
+    @property
+    def hidden_size(self) -> tuple[int, int]:
+        """Those of the two cells."""
+        return self.forward.hidden_size, self.backward.hidden_size
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of either cell."""
+        return self.forward.input_spec
+
+    @property
+    def output_size(self) -> int:
+        """What `merge` makes of the two output sizes."""
+        ys = (jax.ShapeDtypeStruct((c.output_size,), jnp.float32) for c in self._cells)
+        return jax.eval_shape(self._merge, *ys).shape[-1]
+
+    @property
+    def _cells(self) -> tuple[Cell, Cell]:
+        return self.forward, self.backward
+
+    def _merge(self, forward: Array, backward: Array) -> Array:
+        if self.merge == "concat":
+            return jnp.concatenate([forward, backward], axis=-1)
+        return forward + backward if self.merge == "sum" else self.merge(forward, backward)
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
+        """Fresh parameters of both directions; `initializers` go to each cell's `init`."""
+        keys = jax.random.split(key)
+        return BidirectionalParams(
+            *(c.init(k, dtype=dtype, **initializers) for c, k in zip(self._cells, keys, strict=True))
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
+        """The zero states of both directions."""
+        return BidirectionalState(*(c.initial_state(batch_shape, dtype) for c in self._cells))
+
+    def project(self, params: BidirectionalParams, x: PyTree) -> PyTree:
+        """There is none: a TypeError."""
+        raise TypeError(_NO_STEP)
+
+    def step(self, params: BidirectionalParams, state: BidirectionalState, drive: PyTree) -> Any:
+        """There is none: a TypeError."""
+        raise TypeError(_NO_STEP)
+
+
+_NO_STEP = "Bidirectional: has no single step, its backward cell needs the whole sequence; use unroll"
+
+
+@run.register
+def _run_bidirectional(
+    net: Bidirectional,
+    params: BidirectionalParams,
+    xs: PyTree,
+    state: BidirectionalState,
+    walk: Walk,
+) -> tuple[BidirectionalState, PyTree]:
+    keys = (None, None) if walk.key is None else tuple(jax.random.split(walk.key))
+    forward, ys = run(net.forward, params.forward, xs, state.forward, walk._replace(key=keys[0]))
+    backward, zs = run(
+        net.backward,
+        params.backward,
+        xs,
+        state.backward,
+        walk._replace(key=keys[1], reverse=not walk.reverse),
+    )
+    return BidirectionalState(forward, backward), jax.tree.map(net._merge, ys, zs)
+
+
+@dataclass(frozen=True)
+class Residual(Cell):
+    """A cell whose output is added to its input: `y = x + cell(x)`.
+
+    Args:
+        cell: any cell, a `Stack` or a `Bidirectional` too, whose outputs are as long as its inputs.
+
+    Raises:
+        ValueError: `cell.output_size` is not `cell.input_size`.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = jaxrnn.Stack((jaxrnn.GRU(3, 4), Residual(jaxrnn.GRU(4, 4))))
+        >>> state, ys = jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: He et al. 2016, "Deep residual learning"; in recurrent stacks: Wu et al. 2016, section 3.1.
+    """
+
+    cell: Cell
+
+    def __post_init__(self) -> None:
+        if self.cell.output_size != self.cell.input_size:
+            raise ValueError(
+                f"cell: {self.cell} turns {self.cell.input_size} values into {self.cell.output_size}, needs equal sizes"
+            )
+
+    @property
+    def input_size(self) -> int:
+        """That of the cell."""
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> Any:
+        """That of the cell."""
+        return self.cell.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """That of the cell."""
+        return self.cell.output_size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> Params:
+        """Those of the cell."""
+        return self.cell.init(key, dtype=dtype, **initializers)
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
+        """That of the cell."""
+        return self.cell.initial_state(batch_shape, dtype)
+
+    def project(self, params: Params, x: Array) -> tuple[PyTree, Array]:
+        """The cell's drive, and the input for `readout`."""
+        return self.cell.project(params, x), x
+
+    def step(self, params: Params, state: State, drive: tuple[PyTree, Array]) -> tuple[State, PyTree]:
+        """That of the cell."""
+        return self.cell.step(params, state, drive[0])
+
+    def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, Array]) -> Array:
+        """The input and the cell's output."""
+        return drive[1] + self.cell.readout(params, output, drive[0])
+
+
+@run.register
+def _run_residual(net: Residual, params: Params, xs: Array, state: State, walk: Walk) -> tuple[State, Array]:
+    state, ys = run(net.cell, params, xs, state, walk)
+    if walk.lengths is not None:
+        xs = keep(valid_steps(jnp.arange(xs.shape[0]), walk.lengths), xs)
+    return state, xs + ys
