@@ -15,14 +15,16 @@ Because the rule is itself made of differentiable JAX code, derivatives of any o
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jax.extend.core import Literal
 
+from jaxrnn.jaxprs import flat_products
+from jaxrnn.linearize import linearize
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["STATES", "recurrence"]
@@ -41,32 +43,30 @@ def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: 
 
 @recurrence.defjvp
 def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
-    assemble = _outputs(step, primals)
-    states, extras = trajectory(step, reverse, *primals)
-    dfinal, doutputs = _tangents(step, reverse, primals, tangents, states, assemble)
-    last = 0 if reverse else -1
-    final = jax.tree.map(lambda s: s[last], states)
-    return (final, assemble(states, extras)), (dfinal, doutputs)
+    outputs = _outputs(step, *primals)
+    # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
+    states, extras = checkpoint_name(_trajectory(step, reverse, *primals), STATES)
+    dfinal, doutputs = _tangents(step, reverse, primals, tangents, states, outputs.assemble)
+    final = jax.tree.map(lambda s: s[0 if reverse else -1], states)
+    return (final, outputs.assemble(states, extras)), (dfinal, doutputs)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def trajectory(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, list[Array]]:
+def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, list[Array]]:
     """The states after every step, and those leaves of the outputs that are not leaves of the state."""
-    _, split = _aliases(step, (params, state, drives))
+    outputs = _outputs(step, params, state, drives)
 
     def body(s: State, d: PyTree) -> tuple[State, PyTree]:
         s, output = step(params, s, d)
-        return s, (s, split(output))
+        return s, (s, outputs.extras(output))
 
-    _, kept = lax.scan(body, state, drives, reverse=reverse)
-    return checkpoint_name(kept, STATES)
+    return lax.scan(body, state, drives, reverse=reverse)[1]
 
 
-@trajectory.defjvp
+@_trajectory.defjvp
 def _trajectory_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
-    kept = trajectory(step, reverse, *primals)
-    _, dkept = _tangents(step, reverse, primals, tangents, kept[0], lambda s, extras: (s, extras))
-    return kept, dkept
+    kept = _trajectory(step, reverse, *primals)
+    return kept, _tangents(step, reverse, primals, tangents, kept[0], lambda *ds: ds)[1]
 
 
 def _tangents(
@@ -77,102 +77,91 @@ def _tangents(
     states: State,
     emit: Callable[[State, list[Array]], PyTree],
 ) -> tuple[State, PyTree]:
-    """Tangents of the final state, and of what `emit` makes of every step's `(state, extras)`."""
+    """Tangents of the final state, and of what `emit` makes of `(state, extras)` at every step."""
     params, state, drives = primals
     dparams, dstate, ddrives = tangents
-    _, split = _aliases(step, primals)
-    before = jax.tree.map(lambda s0, s: _shift(s0, s, reverse), state, states)
+    outputs = _outputs(step, *primals)
+    before = jax.tree.map(lambda s0, s: _before(s0, s, reverse), state, states)
 
-    def one(params: Params, s: State, d: PyTree) -> tuple[State, list[Array]]:
-        s, output = step(params, s, d)
-        return s, split(output)
+    def real(params: Params, s: list[Array], at: tuple[State, PyTree]) -> PyTree:
+        """The step from and to those leaves that have tangents."""
+        s, output = step(params, _merge(at[0], s), at[1])
+        return _reals(s), _reals(outputs.extras(output))
 
-    _, u = jax.jvp(lambda p, d: jax.vmap(one, (None, 0, 0))(p, before, d), (params, drives), (dparams, ddrives))
-    coefficients, apply = _linearize(one, params, before, drives)
+    every = flat_products(jax.vmap(real, (None, 0, 0)))
+    _, u = jax.jvp(lambda p, d: every(p, _reals(before), (before, d)), (params, drives), (dparams, ddrives))
+    coefficients, apply = linearize(real, params, _reals(before), (before, drives))
+    like = jax.eval_shape(lambda d: outputs.extras(step(params, state, d)[1]), _first(drives))
 
-    def body(ds: State, at_t: PyTree) -> tuple[State, PyTree]:
-        coefficients, u = at_t
-        ds, dextras = jax.tree.map(_add, apply(coefficients, ds), u)
-        return ds, emit(ds, dextras)
+    def body(ds: list[Array], at: PyTree) -> tuple[list[Array], list[Array]]:
+        coefficients, u = at
+        ds, dextras = jax.tree.map(jnp.add, apply(coefficients, ds), u)
+        return ds, _reals(emit(_merge(state, ds), _merge(like, dextras)))
 
-    return lax.scan(body, dstate, (coefficients, u), reverse=reverse)
-
-
-def _linearize(
-    one: Step, params: Params, states: State, drives: PyTree
-) -> tuple[list[Array], Callable[[list[Array], State], PyTree]]:
-    """The derivative of `one` with respect to the state at every step.
-
-    Returns `(coefficients, apply)`: arrays `[T, ...]` computed for all steps at once, and the linear map that
-    `apply(coefficients of one step, ds)` evaluates. What depends on the parameters alone (the weights) exists once.
-    """
-    trees = []
-
-    def coefficients(params: Params, s: State, d: PyTree) -> list[Array]:
-        _, linear = jax.linearize(lambda s: one(params, s, d), s)
-        leaves, tree = jax.tree.flatten(linear)
-        trees.append(tree)
-        return leaves
-
-    first = jax.tree.map(lambda a: a[0], (states, drives))
-    jaxpr = jax.make_jaxpr(coefficients)(params, *first).jaxpr
-    moving = set(jaxpr.invars[len(jax.tree.leaves(params)) :])
-    for eqn in jaxpr.eqns:
-        if any(not isinstance(v, Literal) and v in moving for v in eqn.invars):
-            moving.update(eqn.outvars)
-    is_moving = [not isinstance(v, Literal) and v in moving for v in jaxpr.outvars]
-
-    def pick(leaves: list[Array], moving: bool) -> list[Array]:
-        return [leaf for leaf, m in zip(leaves, is_moving, strict=True) if m == moving]
-
-    at_every_step = jax.vmap(lambda s, d: pick(coefficients(params, s, d), True))(states, drives)
-    once = pick(coefficients(params, *first), False)
-
-    def apply(at_t: list[Array], ds: State) -> PyTree:
-        sources = {True: iter(at_t), False: iter(once)}
-        return jax.tree.unflatten(trees[-1], [next(sources[m]) for m in is_moving])(ds)
-
-    return at_every_step, apply
+    ds, emitted = lax.scan(body, _reals(dstate), (coefficients, u), reverse=reverse)
+    steps = jax.tree.leaves(states)[0].shape[0]
+    shapes = jax.eval_shape(emit, state, like)
+    return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
 
 
-def _aliases(
-    step: Step, primals: tuple[Params, State, PyTree]
-) -> tuple[list[int | None], Callable[[PyTree], list[Array]]]:
-    """For each leaf of the output, which leaf of the state it is, if any; and how to pick the others."""
-    params, state, drives = primals
-    found: list[int | None] = []
+class _Outputs(NamedTuple):
+    """Where the leaves of a step's output come from."""
 
-    def probe(params: Params, s: State, d: PyTree) -> PyTree:
-        s, output = step(params, s, d)
-        where = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(s))}
-        found.extend(where.get(id(leaf)) for leaf in jax.tree.leaves(output))
-        return output
+    tree: Any
+    sources: list[int | None]  # the leaf of the new state that an output leaf is, if any
 
-    jax.eval_shape(probe, params, state, jax.tree.map(lambda d: d[0], drives))
-    return found, lambda output: [leaf for leaf, i in zip(jax.tree.leaves(output), found, strict=True) if i is None]
+    def extras(self, output: PyTree) -> list[Array]:
+        """The leaves that are not leaves of the state."""
+        return [a for a, i in zip(jax.tree.leaves(output), self.sources, strict=True) if i is None]
 
-
-def _outputs(step: Step, primals: tuple[Params, State, PyTree]) -> Callable[[State, list[Array]], PyTree]:
-    """How to put the output together again from the state and the leaves picked by `_aliases`."""
-    params, state, drives = primals
-    first = jax.tree.map(lambda d: d[0], drives)
-    tree = jax.tree.structure(jax.eval_shape(step, params, state, first)[1])
-    found, _ = _aliases(step, primals)
-
-    def assemble(state: State, extras: list[Array]) -> PyTree:
+    def assemble(self, state: State, extras: list[Array]) -> PyTree:
+        """The output, from the state and the extras."""
         leaves, rest = jax.tree.leaves(state), iter(extras)
-        return jax.tree.unflatten(tree, [next(rest) if i is None else leaves[i] for i in found])
-
-    return assemble
+        return jax.tree.unflatten(self.tree, [next(rest) if i is None else leaves[i] for i in self.sources])
 
 
-def _shift(first: Array, after: Array, reverse: bool) -> Array:
-    """The states before every step, of the one before the first and those after every step."""
+def _outputs(step: Step, params: Params, state: State, drives: PyTree) -> _Outputs:
+    found = []
+
+    def probe(params: Params, s: State, d: PyTree) -> None:
+        s, output = step(params, s, d)
+        index = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(s))}
+        leaves, tree = jax.tree.flatten(output)
+        found.append(_Outputs(tree, [index.get(id(leaf)) for leaf in leaves]))
+
+    jax.eval_shape(probe, params, state, _first(drives))
+    return found[0]
+
+
+# Only real and complex leaves have tangents; JAX gives integers and booleans the dtype float0.
+
+
+def _is_real(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def _reals(tree: PyTree) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if _is_real(leaf)]
+
+
+def _merge(tree: PyTree, reals: list[Any]) -> PyTree:
+    """`tree` with its real leaves replaced."""
+    new = iter(reals)
+    return jax.tree.map(lambda leaf: next(new) if _is_real(leaf) else leaf, tree)
+
+
+def _tangent_tree(like: PyTree, reals: list[Array], leading: tuple[int, ...]) -> PyTree:
+    """Tangents for `like`, `leading` axes put before its shapes."""
+    new = iter(reals)
+    return jax.tree.map(lambda a: next(new) if _is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
+
+
+def _first(drives: PyTree) -> PyTree:
+    return jax.tree.map(lambda d: d[0], drives)
+
+
+def _before(first: Array, after: Array, reverse: bool) -> Array:
+    """The states before every step, from the one before the first and those after every step."""
     if reverse:
         return jnp.concatenate([after[1:], first[None]])
     return jnp.concatenate([first[None], after[:-1]])
-
-
-def _add(a: Array, b: Array) -> Array:
-    """Sum of two tangents; those of integers are float0 and have none."""
-    return a if a.dtype == jax.dtypes.float0 else a + b

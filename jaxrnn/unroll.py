@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxrnn.cell import Cell, advance, cast_floats, computation_dtype
 from jaxrnn.checks import check_input, check_lengths, check_params, check_resets, check_state
+from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
@@ -123,11 +124,11 @@ def run(cell: Cell, params: Params, xs: PyTree, state: State, walk: Walk) -> tup
         if walk.lengths is not None:
             valid = valid_steps(times, walk.lengths)
             xs = keep(valid, xs)
-        drives = cell.project(params, xs)
+        drives = flat_products(cell.project)(params, xs)
         state, outputs = recurrence(
             functools.partial(_step, cell), walk.reverse, params, state, (drives, valid, resets)
         )
-        ys = cast_floats(cell.readout(params, outputs, drives), dtype)
+        ys = cast_floats(flat_products(cell.readout)(params, outputs, drives), dtype)
         if valid is not None:
             ys = keep(valid, ys)
         return state, ys

@@ -1,0 +1,179 @@
+"""One recurrent layer in every library: `(forward, training step)` programs over the same sizes.
+
+A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs, as in the
+middle of a network. A library that is not installed is left out, and said so.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import jaxrnn
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+__all__ = ["RIVALS", "Programs", "Size", "programs"]
+
+
+class Size(NamedTuple):
+    batch: int
+    time: int
+    inputs: int
+    hidden: int
+
+    def flops(self, gates: int) -> float:
+        """Floating-point operations of the products of one forward pass; a training step has three times as many."""
+        return 2 * self.batch * self.time * (self.inputs + self.hidden) * gates * self.hidden
+
+
+class Programs(NamedTuple):
+    forward: Callable[[], Any]
+    train: Callable[[], Any]
+
+
+def _jax_programs(apply: Callable[[Any, jax.Array], jax.Array], params: Any, xs: jax.Array) -> Programs:
+    forward = jax.jit(apply)
+    train = jax.jit(jax.value_and_grad(lambda params, xs: jnp.mean(apply(params, xs) ** 2), (0, 1)))
+    return Programs(lambda: forward(params, xs), lambda: train(params, xs))
+
+
+def _xs(size: Size, batch_major: bool = False) -> jax.Array:
+    xs = jax.random.normal(jax.random.key(1), (size.time, size.batch, size.inputs), jnp.float32)
+    return xs.swapaxes(0, 1) if batch_major else xs
+
+
+CELLS = {"lstm": jaxrnn.LSTM, "gru": jaxrnn.GRU, "elman": jaxrnn.Elman}
+
+
+def ours(kind: str, size: Size) -> Programs:
+    cell = CELLS[kind](size.inputs, size.hidden)
+    return _jax_programs(lambda p, xs: jaxrnn.unroll(cell, p, xs)[1], cell.init(jax.random.key(0)), _xs(size))
+
+
+def plain_scan(kind: str, size: Size) -> Programs:
+    cell = CELLS[kind](size.inputs, size.hidden)
+
+    def apply(params, xs):
+        state = cell.initial_state((size.batch,))
+        return jax.lax.scan(lambda s, x: cell(params, s, x), state, xs)[1]
+
+    return _jax_programs(apply, cell.init(jax.random.key(0)), _xs(size))
+
+
+def flax_linen(kind: str, size: Size) -> Programs:
+    from flax import linen
+
+    cells = {"lstm": linen.OptimizedLSTMCell, "gru": linen.GRUCell, "elman": linen.SimpleCell}
+    rnn = linen.RNN(cells[kind](size.hidden), time_major=True)
+    xs = _xs(size)
+    return _jax_programs(rnn.apply, rnn.init(jax.random.key(0), xs), xs)
+
+
+def flax_nnx(kind: str, size: Size) -> Programs:
+    from flax import nnx
+
+    cells = {"lstm": nnx.OptimizedLSTMCell, "gru": nnx.GRUCell, "elman": nnx.SimpleCell}
+    rnn = nnx.RNN(cells[kind](size.inputs, size.hidden, rngs=nnx.Rngs(0)), time_major=True)
+    graph, params, rest = nnx.split(rnn, nnx.Param, ...)
+    zeros = jnp.zeros((size.batch, size.hidden))
+    carry = (zeros, zeros) if kind == "lstm" else zeros
+    return _jax_programs(lambda p, xs: nnx.merge(graph, p, rest)(xs, initial_carry=carry), params, _xs(size))
+
+
+def haiku(kind: str, size: Size) -> Programs:
+    import haiku as hk
+
+    cells = {"lstm": hk.LSTM, "gru": hk.GRU, "elman": hk.VanillaRNN}
+
+    @hk.without_apply_rng
+    @hk.transform
+    def network(xs):
+        cell = cells[kind](size.hidden)
+        return hk.dynamic_unroll(cell, xs, cell.initial_state(size.batch))[0]
+
+    xs = _xs(size)
+    return _jax_programs(network.apply, network.init(jax.random.key(0), xs), xs)
+
+
+def equinox(kind: str, size: Size) -> Programs:
+    import equinox as eqx
+
+    cells = {"lstm": eqx.nn.LSTMCell, "gru": eqx.nn.GRUCell}
+    cell = cells[kind](size.inputs, size.hidden, key=jax.random.key(0))
+
+    def apply(cell, xs):
+        zeros = jnp.zeros((size.batch, size.hidden))
+
+        def step(state, x):
+            state = jax.vmap(cell)(x, state)
+            return state, state[0] if kind == "lstm" else state
+
+        return jax.lax.scan(step, (zeros, zeros) if kind == "lstm" else zeros, xs)[1]
+
+    return _jax_programs(apply, cell, _xs(size))
+
+
+def keras(kind: str, size: Size) -> Programs:
+    import keras
+
+    layers = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "elman": keras.layers.SimpleRNN}
+    layer = layers[kind](size.hidden, return_sequences=True)
+    xs = _xs(size, batch_major=True)
+    layer.build(xs.shape)
+    params = [v.value for v in layer.trainable_variables]
+    rest = [v.value for v in layer.non_trainable_variables]
+    return _jax_programs(lambda p, xs: layer.stateless_call(p, rest, xs)[0], params, xs)
+
+
+def torch(kind: str, size: Size) -> Programs:
+    import torch
+
+    layers = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    layer = layers[kind](size.inputs, size.hidden).to(device)
+    xs = torch.randn(size.time, size.batch, size.inputs, device=device, requires_grad=True)
+
+    def wait():
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def forward():
+        with torch.no_grad():
+            layer(xs)
+        wait()
+
+    def train():
+        layer.zero_grad(set_to_none=True)
+        xs.grad = None
+        layer(xs)[0].square().mean().backward()
+        wait()
+
+    return Programs(forward, train)
+
+
+RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
+    "jaxrnn": ("jaxrnn", ours),
+    "plain scan": ("jaxrnn", plain_scan),
+    "flax linen": ("flax", flax_linen),
+    "flax nnx": ("flax", flax_nnx),
+    "haiku": ("haiku", haiku),
+    "equinox": ("equinox", equinox),
+    "keras": ("keras", keras),
+    "torch": ("torch", torch),
+}
+"""Name in the table -> (the package it needs, how its programs are made)."""
+
+
+def programs(kind: str, size: Size, names: tuple[str, ...]) -> dict[str, Programs]:
+    """The programs of all rivals that are installed and have the cell."""
+    found = {}
+    for name in names:
+        package, make = RIVALS[name]
+        if importlib.util.find_spec(package) is None or (name == "equinox" and kind == "elman"):
+            continue
+        found[name] = make(kind, size)
+    return found
