@@ -142,7 +142,7 @@ class Cell(abc.ABC):
         shown = (
             f"{f.name}={_show(getattr(self, f.name))}"
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if getattr(self, f.name) != f.default
+            if f.repr and getattr(self, f.name) != f.default
         )
         return f"{type(self).__name__}({', '.join(shown)})"
 

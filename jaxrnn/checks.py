@@ -41,10 +41,10 @@ def check_params(cell: Any, params: Params) -> None:
     _check_tree("params", params, _params_spec(cell), f"{cell}.init(key)")
 
 
-def check_state(cell: Any, state: State, batch_shape: tuple[int, ...]) -> None:
+def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str = "state") -> None:
     """Raise unless `state` is one of `cell` for `batch_shape`."""
     spec = jax.eval_shape(lambda: cell.initial_state(batch_shape))
-    _check_tree("state", state, spec, f"{cell}.initial_state({batch_shape})")
+    _check_tree(name, state, spec, f"{cell}.initial_state({batch_shape})")
 
 
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
@@ -81,17 +81,17 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
             )
 
 
-def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...]) -> Array:
+def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: str = "lengths") -> Array:
     """`lengths` as an array; raise unless integers `[*batch]` in 0..T, as far as their values are known now."""
     dtype = jnp.result_type(lengths)
     if not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"lengths: got the dtype {dtype}, needs integers")
+        raise TypeError(f"{name}: got the dtype {dtype}, needs integers")
     if jnp.shape(lengths) != batch_shape:
-        raise ValueError(f"lengths: got the shape {jnp.shape(lengths)}, needs [*batch] = {batch_shape}")
+        raise ValueError(f"{name}: got the shape {jnp.shape(lengths)}, needs [*batch] = {batch_shape}")
     if not isinstance(lengths, jax.core.Tracer):
         values = np.asarray(lengths)
         if values.size and not (values.min() >= 0 and values.max() <= steps):
-            raise ValueError(f"lengths: got values from {values.min()} to {values.max()}, needs 0 to T = {steps}")
+            raise ValueError(f"{name}: got values from {values.min()} to {values.max()}, needs 0 to T = {steps}")
     return jnp.asarray(lengths)
 
 

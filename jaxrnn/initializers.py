@@ -6,7 +6,7 @@ gate and the scale of a block does not depend on how many gates stand beside it.
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import glorot_uniform, lecun_normal, orthogonal, zeros
+from jax.nn.initializers import glorot_uniform, lecun_normal, zeros
 
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -48,6 +48,25 @@ def identity(scale: float = 1.0) -> Initializer:
     def init(key: Key, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
         del key
         return scale * jnp.eye(*shape, dtype=dtype)
+
+    return init
+
+
+def orthogonal(scale: float = 1.0) -> Initializer:
+    """`scale` times a random orthogonal matrix; of a `[in, out]` that is not square, the shorter side is orthonormal.
+
+    Reference: Saxe, McClelland & Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning".
+
+    Example:
+        >>> w = orthogonal()(jax.random.key(0), (3, 3), jnp.float32)
+        >>> bool(jnp.allclose(w @ w.T, jnp.eye(3), atol=1e-6))
+        True
+    """
+    draw = jax.nn.initializers.orthogonal(scale)
+
+    def init(key: Key, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
+        # The QR decomposition behind it does not exist in half precision.
+        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
 
     return init
 

@@ -5,15 +5,16 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun
 
 __all__ = ["bind", "evaluate", "flat_products"]
 
+_DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
 Rule = Callable[[Any, list[Any]], Iterable[Any]]
 
 
 def evaluate(jaxpr: Jaxpr, consts: Iterable[Any], args: Iterable[Any], rule: Rule) -> list[Any]:
-    """The results of `jaxpr`, where `rule(equation, values)` gives those of each equation; calls of `jit` are inlined."""
+    """The results of `jaxpr`; `rule(equation, values)` gives those of each equation. Calls of `jit` are inlined."""
     env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
 
     def read(v: Any) -> Any:
@@ -33,7 +34,9 @@ def evaluate(jaxpr: Jaxpr, consts: Iterable[Any], args: Iterable[Any], rule: Rul
 def bind(eqn: Any, values: list[Any]) -> list[Any]:
     """The results of one equation, as it stands."""
     inputs = {v: value for v, value in zip(eqn.invars, values, strict=True) if not isinstance(v, Literal)}
-    jaxpr = Jaxpr(constvars=[], invars=list(inputs), outvars=eqn.outvars, eqns=[eqn])
+    jaxpr = Jaxpr(
+        constvars=[], invars=list(inputs), outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects, debug_info=_DEBUG_INFO
+    )
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, []))(*inputs.values())
 
 

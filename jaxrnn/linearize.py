@@ -70,7 +70,7 @@ def linearize(
 
 
 class _Sum:
-    """A linear value, a sum of coefficient ⊙ tangent: `terms` maps a tangent's index to its coefficient, None for one."""
+    """A linear value, a sum of coefficient ⊙ tangent; `terms` maps a tangent to its coefficient, None for one."""
 
     def __init__(self, terms: dict[int, Any]) -> None:
         self.terms = terms
@@ -147,13 +147,13 @@ class _Program:
         if eqn.primitive.name == "dot_general" and linear == [True, False] and is_matrix_product(eqn):
             # The weight is transposed here, once, so that the transpose of this product, which reverse mode runs at
             # every step, is a plain product; contracting a weight's second axis costs half as much again on the CPU.
-            tangent, known = self._index(values[0]), self._coefficient(values[1].T)
+            params = eqn.params | {"dimension_numbers": (((eqn.invars[0].aval.ndim - 1,), (1,)), ((), ()))}
 
             def product(coefficients: list[Array], tangents: list[Array]) -> list[Array]:
-                dimensions = (((tangents[0].ndim - 1,), (1,)), ((), ()))
-                return [lax.dot_general(*tangents, *coefficients, **eqn.params | {"dimension_numbers": dimensions})]
+                return [lax.dot_general(tangents[0], coefficients[0], **params)]
 
-            return [_Sum({self._append(product, [known], [tangent], 1): None})]
+            known = [self._coefficient(values[1].T)]
+            return [_Sum({self._append(product, known, [self._index(values[0])], 1): None})]
         tangents = [self._index(v) for v, is_linear in zip(values, linear, strict=True) if is_linear]
         known = [self._coefficient(v) for v, is_linear in zip(values, linear, strict=True) if not is_linear]
 

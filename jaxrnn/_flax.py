@@ -1,0 +1,163 @@
+"""What the adapters to Flax's two interfaces share: parameters by name, the layout of time, Flax's cells as ours."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from jaxrnn.cell import Cell, cast, computation_dtype
+from jaxrnn.checks import check_input, check_lengths, check_state
+from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.unroll import unroll
+
+__all__ = ["FlaxCell", "by_name", "check_cell", "initial_carry", "run", "sharding_names", "state_dtype"]
+
+Sharding = Mapping[str, tuple[str | None, ...]]
+
+
+def check_cell(cell: Any) -> None:
+    """Raise unless `cell` is one of ours; a Flax cell is the likely mistake."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell: got {type(cell).__name__}, needs a jaxrnn.Cell; from_flax makes one of a Flax cell")
+
+
+def by_name(params: Params) -> dict[str, Any]:
+    """The leaves of `params` by path: `{"w_x": ..., "b": ...}`, or `{"0/w_x": ...}` in a `Stack`; None has no leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def from_names(spec: Params, named: Mapping[str, Any]) -> Params:
+    """The tree of the structure of `spec` with the leaves of the nested dict `named`."""
+    flat = traverse_util.flatten_dict(named, sep="/")
+    needed = by_name(spec)
+    if flat.keys() != needed.keys():
+        raise ValueError(f"params: got the names {sorted(flat)}, needs {sorted(needed)}; init creates them")
+    return jax.tree.unflatten(jax.tree.structure(spec), [flat[name] for name in needed])
+
+
+def sharding_names(sharding: Sharding, params: Params) -> dict[str, tuple[str | None, ...] | None]:
+    """The mesh axes of each leaf of `params`, by its path in `by_name`; None where `sharding` says nothing."""
+    last = {path: path.rsplit("/", 1)[-1] for path in by_name(params)}
+    if unknown := set(sharding) - set(last.values()):
+        raise ValueError(f"sharding: got {sorted(unknown)}, the parameters are {sorted(set(last.values()))}")
+    return {path: sharding.get(name) for path, name in last.items()}
+
+
+def state_dtype(params: Params, dtype: DTypeLike | None) -> Any:
+    """That of a fresh state: of the computation, and float32 at least."""
+    return jnp.promote_types(computation_dtype(params, ()) if dtype is None else dtype, jnp.float32)
+
+
+def feature_axes(cell: Cell) -> int:
+    """Axes of one example's input."""
+    return len(jax.tree.leaves(cell.input_spec)[0].shape)
+
+
+def initial_carry(cell: Cell, input_shape: tuple[int, ...], dtype: DTypeLike) -> State:
+    """The zero state for inputs of one time step `[*batch, ...]`, of which Flax gives the shape."""
+    return cell.initial_state(tuple(input_shape[: len(input_shape) - feature_axes(cell)]), dtype)
+
+
+def run(
+    cell: Cell,
+    params: Params,
+    xs: PyTree,
+    state: State | None,
+    *,
+    lengths: Array | None,
+    resets: Array | None,
+    reverse: bool,
+    key: Key | None,
+    dtype: DTypeLike | None,
+    time_major: bool,
+) -> tuple[State, PyTree]:
+    """`unroll` with time after the batch axes, unless `time_major`, and in `dtype`, unless None."""
+    if dtype is not None:
+        params, xs = cast(params, dtype), cast(xs, dtype)
+    leading = check_input(cell, xs, "xs")
+    layout = "[T, *batch" if time_major else "[*batch, T"
+    if not leading:
+        shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
+        raise ValueError(f"xs: got no time axis in the shapes {shapes}, needs {layout}, ...]")
+    if resets is not None and jnp.shape(resets) != leading:
+        raise ValueError(f"resets: got the shape {jnp.shape(resets)}, needs {layout}] = {leading}")
+    time_axis = 0 if time_major else len(leading) - 1
+    batch_shape = leading[:time_axis] + leading[time_axis + 1 :]
+    if state is not None:
+        check_state(cell, state, batch_shape, "initial_carry")
+    if lengths is not None:
+        check_lengths(lengths, leading[time_axis], batch_shape, "seq_lengths")
+    xs, resets = jax.tree.map(lambda x: jnp.moveaxis(x, time_axis, 0), (xs, resets))
+    state, ys = unroll(cell, params, xs, state, lengths=lengths, resets=resets, reverse=reverse, key=key)
+    return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, time_axis), ys)
+
+
+class Recipe(Protocol):
+    """A Flax cell without its parameters; it hashes and compares by value."""
+
+    def init(self, key: Key, input_shape: tuple[int, ...]) -> Params:
+        """Fresh parameters, a nested dict."""
+
+    def carry(self, params: Params, input_shape: tuple[int, ...]) -> State:
+        """The initial carry for inputs of this shape; of `params` the shapes alone are known."""
+
+    def apply(self, params: Params, carry: State, x: Array) -> tuple[State, Array]:
+        """One step."""
+
+
+@dataclass(frozen=True)
+class FlaxCell(Cell):
+    """A Flax cell as a jaxrnn cell, from `jaxrnn.nnx.from_flax` or `jaxrnn.linen.from_flax`.
+
+    Its equations are a whole, so the input itself is the drive and nothing of them is done ahead of the loop; the
+    backward pass is `unroll`'s. Parameters are Flax's own nested dict, the state is Flax's own carry.
+
+    Args:
+        flax: the Flax cell without its parameters.
+        input_size: length of the last axis of the input, or the shape of one example's input where that has more axes.
+    """
+
+    flax: Recipe
+    input_size: int | tuple[int, ...]
+
+    @property
+    def input_spec(self) -> jax.ShapeDtypeStruct:
+        """Of the shape that `input_size` gives."""
+        shape = (self.input_size,) if isinstance(self.input_size, int) else tuple(self.input_size)
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    @property
+    def hidden_size(self) -> int:
+        """As `output_size`: Flax's cells do not tell."""
+        return self.output_size
+
+    @property
+    def output_size(self) -> int:
+        """Length of the last axis of what a step gives."""
+
+        def output(key: Key) -> Array:
+            x = jnp.zeros(self.input_spec.shape)
+            return self.step(self.init(key), self.initial_state(), x)[1]
+
+        return jax.eval_shape(output, jax.random.key(0)).shape[-1]
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
+        """Fresh parameters by the Flax cell's own initialisers, then in `dtype`."""
+        return cast(self.flax.init(key, self.input_spec.shape), dtype)
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
+        """The Flax cell's initial carry."""
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        return cast(self.flax.carry(params, (*batch_shape, *self.input_spec.shape)), dtype)
+
+    def project(self, params: Params, x: Array) -> Array:
+        """The input itself."""
+        return x
+
+    def step(self, params: Params, state: State, drive: Array) -> tuple[State, Array]:
+        """The Flax cell's call."""
+        return self.flax.apply(params, state, drive)

@@ -1,0 +1,285 @@
+"""Any cell as a Flax linen module, and Flax's linen cells as cells.
+
+    Cell(cell)                          an `nn.RNNCellBase`: one time step, inside Flax's own `nn.RNN`
+    RNN(cell)                           a whole sequence by `jaxrnn.unroll`
+    from_flax(flax_cell, input_size)    the way back: a cell
+
+The collection "params" holds the cell's parameters by their names: `{"w_x": ..., "w_h": ..., "b": ...}`, with a level
+more where cells are in cells, `{"0": {"w_x": ...}, "1": ...}` in a `Stack`. `jaxrnn.linen.RNN(cell)` and
+`flax.linen.RNN(jaxrnn.linen.Cell(cell))` have the same parameters at the same paths, under "cell".
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from flax.core import FrozenDict
+
+from jaxrnn import _flax
+from jaxrnn._flax import FlaxCell
+from jaxrnn.cell import Cell as PureCell
+from jaxrnn.cell import cast
+from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+
+__all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
+
+
+class Cell(nn.RNNCellBase):
+    """A cell with its parameters: one time step, as Flax's `nn.RNN` and `nn.Bidirectional` run it.
+
+    The carry is the cell's state, a NamedTuple with named fields, so that nobody needs to know an order.
+
+    Args:
+        cell: any jaxrnn cell, a `Stack` too.
+        dtype: of the computation; None: what parameters and inputs promote to. The carry stays float32 or wider.
+        param_dtype: of fresh parameters.
+        sharding: mesh axes by the last part of a parameter's name, `{"w_h": (None, "model")}`: the metadata of
+            `nn.with_partitioning`.
+        initializers: keyword arguments of `cell.init`.
+
+    Raises:
+        TypeError: `cell` is not a jaxrnn cell, or, at the first call, takes no such initializer.
+        ValueError: at the first call, `sharding` names no parameter.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Cell(jaxrnn.LSTM(3, 4), initializers={"forget_bias": 2.0})
+        >>> x = jnp.ones((2, 3))
+        >>> carry = cell.initialize_carry(jax.random.key(0), x.shape)
+        >>> variables = cell.init(jax.random.key(1), carry, x)
+        >>> sorted(variables["params"])
+        ['b', 'w_h', 'w_x']
+        >>> carry, y = cell.apply(variables, carry, x)
+        >>> carry.c.shape, y.shape
+        ((2, 4), (2, 4))
+        >>> nn.RNN(cell).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape  # Flax's own
+        (2, 5, 4)
+    """
+
+    cell: PureCell
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    sharding: _flax.Sharding = FrozenDict()
+    initializers: Mapping[str, Any] = FrozenDict()
+
+    def __post_init__(self) -> None:
+        _flax.check_cell(self.cell)
+        super().__post_init__()
+
+    def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
+        """One time step: `(carry, y)` from inputs `[*batch, I]`."""
+        params = self.parameters()
+        if self.dtype is not None:
+            params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
+        return self.cell(params, carry, inputs)
+
+    @nn.compact
+    def parameters(self) -> Params:
+        """The parameters as `cell.init` gives them, from the collection "params"; created where that is empty."""
+        spec = jax.eval_shape(self.cell.init, jax.random.key(0))
+        absent = not all(self.has_variable("params", name) for name in to_dict(spec))
+        if absent and self.is_mutable_collection("params"):
+            # One key for all: what `init` gives belongs together.
+            fresh = self.cell.init(self.make_rng("params"), dtype=self.param_dtype, **self.initializers)
+            axes = _flax.sharding_names(self.sharding, fresh)
+            boxed = {path: _box(leaf, axes[path]) for path, leaf in _flax.by_name(fresh).items()}
+            for name, value in traverse_util.unflatten_dict(boxed, sep="/").items():
+                self.param(name, lambda _, value=value: value)
+        return _flax.from_names(spec, nn.unbox(self.variables.get("params", {})))
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> State:
+        """The zero state before the first step, for one time step's input of the shape `[*batch, I]`; needs no key."""
+        del rng
+        dtype = self.param_dtype if self.dtype is None else self.dtype
+        return _flax.initial_carry(self.cell, input_shape, jnp.promote_types(dtype, jnp.float32))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of one example's input; all before them are batch axes."""
+        return _flax.feature_axes(self.cell)
+
+
+class RNN(nn.Module):
+    """A cell over whole sequences, by `jaxrnn.unroll`.
+
+    A call always returns `(state, ys)`. Flax's `nn.RNN` returns `ys` alone unless a flag is set, and its outputs
+    come in reverse order unless another one is; here the return value has one shape and `ys` the order of `xs`.
+    Outputs beyond `seq_lengths` are zero, and the state is the one after each row's last valid step.
+
+    A cell with randomness draws from the stream "dropout", one key a call, where `apply` is given one:
+    `rnn.apply(variables, xs, rngs={"dropout": key})` trains, `rnn.apply(variables, xs)` evaluates.
+
+    Args:
+        cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
+        dtype, param_dtype, sharding, initializers: as in `Cell`, which holds the parameters.
+        time_major: inputs are `[T, *batch, I]` instead of `[*batch, T, I]`.
+
+    Raises:
+        TypeError, ValueError: as in `Cell`.
+
+    Example:
+        >>> import jaxrnn
+        >>> rnn = RNN(jaxrnn.Stack((jaxrnn.LSTM(3, 8), jaxrnn.GRU(8, 4)), dropout=0.5))
+        >>> xs = jnp.ones((2, 5, 3))                            # [B, T, I]
+        >>> variables = rnn.init(jax.random.key(0), xs)
+        >>> (lstm, gru), ys = rnn.apply(variables, xs, seq_lengths=jnp.array([5, 2]))
+        >>> lstm.c.shape, ys.shape, bool(jnp.all(ys[1, 2:] == 0))
+        ((2, 8), (2, 5, 4), True)
+        >>> _, noisy = rnn.apply(variables, xs, rngs={"dropout": jax.random.key(1)})
+        >>> bool(jnp.all(noisy == ys))
+        False
+        >>> variables["params"]["cell"]["1"]["w_h"].shape
+        (4, 12)
+    """
+
+    cell: PureCell
+    dtype: DTypeLike | None = None
+    param_dtype: DTypeLike = jnp.float32
+    sharding: _flax.Sharding = FrozenDict()
+    initializers: Mapping[str, Any] = FrozenDict()
+    time_major: bool = False
+
+    def __post_init__(self) -> None:
+        _flax.check_cell(self.cell)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        xs: PyTree,
+        *,
+        initial_carry: State | None = None,
+        seq_lengths: Array | None = None,
+        resets: Array | None = None,
+        reverse: bool = False,
+    ) -> tuple[State, PyTree]:
+        """Run the sequence: `(state, ys)`.
+
+        Args:
+            xs: inputs `[*batch, T, I]`, or `[T, *batch, I]` if `time_major`.
+            initial_carry: the state before the first step, leaves `[*batch, ...]`; None: zeros. It gets gradients.
+            seq_lengths: `[*batch]` integers in 0..T; None: all T.
+            resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
+            reverse: walk from each row's last valid step to its first.
+
+        Returns:
+            The state after the last step walked, and outputs in the order and layout of `xs`.
+
+        Raises:
+            TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
+        """
+        cell = Cell(self.cell, self.dtype, self.param_dtype, self.sharding, self.initializers, name="cell")
+        return _flax.run(
+            self.cell,
+            cell.parameters(),
+            xs,
+            initial_carry,
+            lengths=seq_lengths,
+            resets=resets,
+            reverse=reverse,
+            key=self.make_rng("dropout") if self.has_rng("dropout") else None,
+            dtype=self.dtype,
+            time_major=self.time_major,
+        )
+
+
+def _box(value: Array, axes: tuple[str | None, ...] | None) -> Any:
+    return value if axes is None else nn.with_partitioning(lambda: value, axes)()
+
+
+def to_dict(params: Params) -> dict[str, Any]:
+    """Parameters of a cell as the nested dict of a "params" collection; what is None does not appear.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = jaxrnn.GRU(3, 4, use_bias=False)
+        >>> tree = to_dict(cell.init(jax.random.key(0)))
+        >>> sorted(tree)
+        ['w_h', 'w_x']
+        >>> state, ys = RNN(cell).apply({"params": {"cell": tree}}, jnp.ones((2, 5, 3)))
+        >>> ys.shape
+        (2, 5, 4)
+    """
+    return traverse_util.unflatten_dict(_flax.by_name(params), sep="/")
+
+
+def from_dict(cell: PureCell, tree: Mapping[str, Any]) -> Params:
+    """Parameters of `cell` from the nested dict of a "params" collection, the inverse of `to_dict`.
+
+    Raises:
+        ValueError: the names are not those of the cell's parameters.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = jaxrnn.GRU(3, 4)
+        >>> xs = jnp.ones((2, 5, 3))
+        >>> variables = RNN(cell).init(jax.random.key(0), xs)
+        >>> params = from_dict(cell, variables["params"]["cell"])
+        >>> params.b_n.shape
+        (4,)
+    """
+    return _flax.from_names(jax.eval_shape(cell.init, jax.random.key(0)), nn.unbox(tree))
+
+
+def from_flax(flax_cell: nn.RNNCellBase, input_size: int | tuple[int, ...]) -> FlaxCell:
+    """A Flax linen cell as a jaxrnn cell: `unroll` gives what `nn.RNN` gives, with what it lacks.
+
+    So a Flax cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of
+    `unroll`. The parameters are the cell's collection "params", the state is the Flax cell's carry.
+
+    Args:
+        flax_cell: any `nn.RNNCellBase` whose variables are all in "params".
+        input_size: length of the last axis of the input, or the shape of one example's input where that has more
+            axes: `(height, width, channels)` for an `nn.ConvLSTMCell`.
+
+    Raises:
+        TypeError: `flax_cell` is not a linen cell.
+        ValueError: `input_size` has not as many axes as the cell needs, or the cell has variables outside of "params".
+
+    Example:
+        >>> import jaxrnn
+        >>> flax_cell = nn.OptimizedLSTMCell(4)
+        >>> cell = from_flax(flax_cell, input_size=3)
+        >>> params = cell.init(jax.random.key(0))
+        >>> xs = jnp.ones((5, 2, 3))                            # [T, B, I]
+        >>> state, ys = jaxrnn.unroll(cell, params, xs)
+        >>> theirs = nn.RNN(flax_cell, time_major=True).apply({"params": {"cell": params}}, xs)
+        >>> bool(jnp.allclose(ys, theirs, atol=1e-6))
+        True
+    """
+    if not isinstance(flax_cell, nn.RNNCellBase):
+        raise TypeError(f"flax_cell: got {type(flax_cell).__name__}, needs an nn.RNNCellBase")
+    axes = 1 if isinstance(input_size, int) else len(input_size)
+    if axes != flax_cell.num_feature_axes:
+        raise ValueError(
+            f"input_size: got {input_size}, {type(flax_cell).__name__} needs {flax_cell.num_feature_axes} sizes"
+        )
+    # Made inside of another module, it would be that module's child.
+    recipe = _Recipe(flax_cell.clone(parent=None))
+    cell = FlaxCell(recipe, input_size)
+    variables = jax.eval_shape(lambda key: recipe.variables(key, cell.input_spec.shape), jax.random.key(0))
+    if others := sorted(set(variables) - {"params"}):
+        raise ValueError(f"flax_cell: got variables in the collections {others}, needs params only")
+    return cell
+
+
+class _Recipe(NamedTuple):
+    module: nn.RNNCellBase
+
+    def variables(self, key: Key, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
+        carry = self.module.initialize_carry(key, input_shape)
+        return self.module.init(key, carry, jnp.zeros(input_shape))
+
+    def init(self, key: Key, input_shape: tuple[int, ...]) -> Params:
+        return nn.unbox(self.variables(key, input_shape)).get("params", {})
+
+    def carry(self, params: Params, input_shape: tuple[int, ...]) -> State:
+        del params
+        return self.module.initialize_carry(jax.random.key(0), input_shape)
+
+    def apply(self, params: Params, carry: State, x: Array) -> tuple[State, Array]:
+        return self.module.apply({"params": params}, carry, x)  # type: ignore[return-value]

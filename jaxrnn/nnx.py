@@ -1,0 +1,283 @@
+"""Any cell as a Flax nnx module, and Flax's nnx cells as cells.
+
+    Cell(cell, rngs=rngs)       an `nnx.RNNCellBase`: one time step, inside Flax's own `nnx.RNN`
+    RNN(cell, rngs=rngs)        a whole sequence by `jaxrnn.unroll`
+    from_flax(flax_cell)        the way back: `(cell, params)`
+
+Parameters are `nnx.Param`s in the structure of the cell's own: `module.params.w_x`, `rnn.cell.params[0].w_x` in a
+`Stack`. `jaxrnn.nnx.RNN(cell)` and `flax.nnx.RNN(jaxrnn.nnx.Cell(cell))` have the same parameters at the same paths.
+"""
+
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxrnn import _flax
+from jaxrnn._flax import FlaxCell
+from jaxrnn.cell import Cell as PureCell
+from jaxrnn.cell import cast
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
+
+__all__ = ["RNN", "Cell", "from_flax"]
+
+
+class Cell(nnx.RNNCellBase):
+    """A cell with its parameters: one time step, as Flax's `nnx.RNN` and `nnx.Bidirectional` run it.
+
+    The carry is the cell's state, a NamedTuple with named fields, so that nobody needs to know an order.
+
+    Args:
+        cell: any jaxrnn cell, a `Stack` too.
+        params: existing parameters, as from `cell.init`; None: fresh ones.
+        rngs: streams of keys, of which `params` is used; not needed with `params`.
+        dtype: of the computation; None: what parameters and inputs promote to. The carry stays float32 or wider.
+        param_dtype: of fresh parameters.
+        sharding: mesh axes by the last part of a parameter's name, `{"w_h": (None, "model")}`: the metadata of
+            `nnx.with_partitioning`. Flax then places the parameters on the mesh in whose context they are made.
+        **initializers: keyword arguments of `cell.init`.
+
+    Raises:
+        TypeError: `cell` is not a jaxrnn cell, or takes no such initializer.
+        ValueError: neither `rngs` nor `params` is given, or `sharding` names no parameter.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Cell(jaxrnn.LSTM(3, 4), rngs=nnx.Rngs(0), forget_bias=2.0)
+        >>> cell.params.w_x.shape
+        (3, 16)
+        >>> carry = cell.initialize_carry((2, 3))
+        >>> carry, y = cell(carry, jnp.ones((2, 3)))
+        >>> carry.c.shape, y.shape
+        ((2, 4), (2, 4))
+        >>> nnx.RNN(cell)(jnp.ones((2, 5, 3))).shape            # Flax's own, [B, T, I] -> [B, T, H]
+        (2, 5, 4)
+    """
+
+    def __init__(
+        self,
+        cell: PureCell,
+        *,
+        params: Params | None = None,
+        rngs: nnx.Rngs | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        sharding: _flax.Sharding | None = None,
+        **initializers: Any,
+    ) -> None:
+        _flax.check_cell(cell)
+        if params is None:
+            if rngs is None:
+                raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")
+            params = cell.init(rngs.params(), dtype=param_dtype, **initializers)
+        axes = iter(_flax.sharding_names(sharding or {}, params).values())
+        self.cell = cell
+        self.dtype = dtype
+        self.params = nnx.data(jax.tree.map(lambda leaf: _param(leaf, next(axes)), params))
+
+    def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
+        """One time step: `(carry, y)` from inputs `[*batch, I]`."""
+        params = _values(self.params)
+        if self.dtype is not None:
+            params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
+        return self.cell(params, carry, inputs)
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> State:
+        """The state before the first step.
+
+        Args:
+            input_shape: `[*batch, I]`, of one time step's input.
+            rngs: for `carry_init`: of the streams, `carry` is used.
+            carry_init: `initializer(key, shape, dtype)` of each leaf; None: the cell's zero state, no key needed.
+
+        Raises:
+            ValueError: `carry_init` without `rngs`.
+        """
+        state = _flax.initial_carry(self.cell, input_shape, _flax.state_dtype(self.params, self.dtype))
+        if carry_init is None:
+            return state
+        if rngs is None:
+            raise ValueError("rngs: got None, needs nnx.Rngs for carry_init")
+        stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+        return jax.tree.map(lambda leaf: carry_init(stream(), leaf.shape, leaf.dtype), state)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of one example's input; all before them are batch axes."""
+        return _flax.feature_axes(self.cell)
+
+
+class RNN(nnx.Module):
+    """A cell over whole sequences, by `jaxrnn.unroll`.
+
+    A call always returns `(state, ys)`. Flax's `nnx.RNN` returns `ys` alone unless a flag is set, and its outputs
+    come in reverse order unless another one is; here the return value has one shape and `ys` the order of `xs`.
+    Outputs beyond `seq_lengths` are zero, and the state is the one after each row's last valid step.
+
+    Args:
+        cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
+        params, rngs, dtype, param_dtype, sharding, **initializers: as in `Cell`, which holds the parameters.
+        time_major: inputs are `[T, *batch, I]` instead of `[*batch, T, I]`.
+
+    Raises:
+        TypeError, ValueError: as in `Cell`.
+
+    Example:
+        >>> import jaxrnn
+        >>> rnn = RNN(jaxrnn.Stack((jaxrnn.LSTM(3, 8), jaxrnn.GRU(8, 4)), dropout=0.5), rngs=nnx.Rngs(0))
+        >>> xs = jnp.ones((2, 5, 3))                            # [B, T, I]
+        >>> (lstm, gru), ys = rnn(xs, seq_lengths=jnp.array([5, 2]))
+        >>> lstm.c.shape, ys.shape, bool(jnp.all(ys[1, 2:] == 0))
+        ((2, 8), (2, 5, 4), True)
+        >>> _, noisy = rnn(xs, rngs=nnx.Rngs(dropout=1))        # training: with dropout
+        >>> bool(jnp.all(noisy == ys))
+        False
+        >>> rnn.cell.params[1].w_h.shape
+        (4, 12)
+    """
+
+    def __init__(
+        self,
+        cell: PureCell,
+        *,
+        params: Params | None = None,
+        rngs: nnx.Rngs | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        sharding: _flax.Sharding | None = None,
+        time_major: bool = False,
+        **initializers: Any,
+    ) -> None:
+        self.cell = Cell(
+            cell, params=params, rngs=rngs, dtype=dtype, param_dtype=param_dtype, sharding=sharding, **initializers
+        )
+        self.time_major = time_major
+
+    def __call__(
+        self,
+        xs: PyTree,
+        *,
+        initial_carry: State | None = None,
+        seq_lengths: Array | None = None,
+        resets: Array | None = None,
+        reverse: bool = False,
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+    ) -> tuple[State, PyTree]:
+        """Run the sequence: `(state, ys)`.
+
+        Args:
+            xs: inputs `[*batch, T, I]`, or `[T, *batch, I]` if `time_major`.
+            initial_carry: the state before the first step, leaves `[*batch, ...]`; None: zeros. It gets gradients.
+            seq_lengths: `[*batch]` integers in 0..T; None: all T.
+            resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
+            reverse: walk from each row's last valid step to its first.
+            rngs: for cells with randomness, one key a call: of the streams, `dropout` is used. None: deterministic.
+
+        Returns:
+            The state after the last step walked, and outputs in the order and layout of `xs`.
+
+        Raises:
+            TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
+        """
+        stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
+        return _flax.run(
+            self.cell.cell,
+            _values(self.cell.params),
+            xs,
+            initial_carry,
+            lengths=seq_lengths,
+            resets=resets,
+            reverse=reverse,
+            key=None if stream is None else stream(),
+            dtype=self.cell.dtype,
+            time_major=self.time_major,
+        )
+
+
+def _param(value: Array, axes: tuple[str | None, ...] | None) -> nnx.Param:
+    return nnx.Param(value if axes is None else nnx.with_partitioning(lambda: value, axes)())
+
+
+def _values(params: Params) -> Params:
+    return jax.tree.map(lambda p: p[...], params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> tuple[FlaxCell, Params]:
+    """A Flax nnx cell as a jaxrnn cell, and its parameters: `unroll` gives what `nnx.RNN` gives, with what it lacks.
+
+    So a Flax cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of
+    `unroll`. The parameters are the nested dict of `nnx.to_pure_dict`, the state is the Flax cell's carry.
+
+    Args:
+        flax_cell: any `nnx.RNNCellBase` whose state is all `nnx.Param`.
+        input_size: length of the last axis of the input; None: `flax_cell.in_features`.
+
+    Returns:
+        `(cell, params)`. `cell.init` builds the Flax cell anew from those attributes that its constructor names, with
+        the default initialisers, as Flax's cells do not keep theirs.
+
+    Raises:
+        TypeError: `flax_cell` is not an nnx cell.
+        ValueError: it holds other state than parameters, or lacks the attributes to build it anew.
+
+    Example:
+        >>> import jaxrnn
+        >>> flax_cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
+        >>> cell, params = from_flax(flax_cell)
+        >>> xs = jnp.ones((5, 2, 3))                            # [T, B, I]
+        >>> state, ys = jaxrnn.unroll(cell, params, xs)
+        >>> bool(jnp.allclose(ys, nnx.RNN(flax_cell, time_major=True)(xs), atol=1e-6))
+        True
+    """
+    if not isinstance(flax_cell, nnx.RNNCellBase):
+        raise TypeError(f"flax_cell: got {type(flax_cell).__name__}, needs an nnx.RNNCellBase")
+    graphdef, params, rest = nnx.split(flax_cell, nnx.Param, ...)  # type: ignore[misc]
+    if others := sorted({type(v).__name__ for _, v in nnx.to_flat_state(rest)}):
+        raise ValueError(f"flax_cell: got state of the kinds {others}, needs nnx.Param only")
+    size = getattr(flax_cell, "in_features", None) if input_size is None else input_size
+    if size is None:
+        raise ValueError(f"input_size: got None, and {type(flax_cell).__name__} has no attribute in_features")
+    recipe = _Recipe(type(flax_cell), _options(flax_cell), graphdef)
+    return FlaxCell(recipe, size), nnx.to_pure_dict(params)
+
+
+class _Recipe(NamedTuple):
+    kind: type[nnx.RNNCellBase]
+    options: tuple[tuple[str, Any], ...]
+    graphdef: nnx.GraphDef
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in self.options)
+        return f"{self.kind.__name__}({options})"
+
+    def init(self, key: Key, input_shape: tuple[int, ...]) -> Params:
+        del input_shape
+        module = self.kind(**dict(self.options), rngs=nnx.Rngs(key))  # type: ignore[call-arg]
+        return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+
+    def carry(self, params: Params, input_shape: tuple[int, ...]) -> State:
+        return nnx.merge(self.graphdef, params).initialize_carry(input_shape, nnx.Rngs(0))
+
+    def apply(self, params: Params, carry: State, x: Array) -> tuple[State, Array]:
+        return nnx.merge(self.graphdef, params)(carry, x)
+
+
+def _options(flax_cell: nnx.RNNCellBase) -> tuple[tuple[str, Any], ...]:
+    """Arguments of the constructor that are attributes and not the defaults."""
+    parameters = inspect.signature(type(flax_cell).__init__).parameters
+    options = {}
+    for name, parameter in parameters.items():
+        value = getattr(flax_cell, name, parameter.default)
+        if name in ("self", "rngs") or value is parameter.default is not inspect.Parameter.empty:
+            continue
+        if value is inspect.Parameter.empty:
+            raise ValueError(f"flax_cell: {type(flax_cell).__name__} does not keep its argument {name} as an attribute")
+        options[name] = value
+    return tuple(options.items())
