@@ -7,7 +7,7 @@ import jax
 from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun
 
-__all__ = ["bind", "evaluate", "flat_products"]
+__all__ = ["bind", "evaluate", "flat_products", "is_matrix_product"]
 
 _DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
 Rule = Callable[[Any, list[Any]], Iterable[Any]]
@@ -56,7 +56,7 @@ def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _flat_rule(eqn: Any, values: list[Any]) -> list[Any]:
-    if eqn.primitive.name == "dot_general" and len(values[0].shape) > 2 and is_matrix_product(eqn):
+    if is_matrix_product(eqn) and values[0].ndim > 2:
         rows, matrix = values
         params = eqn.params | {"dimension_numbers": (((1,), (0,)), ((), ()))}
         product = lax.dot_general(rows.reshape(-1, rows.shape[-1]), matrix, **params)
@@ -65,6 +65,8 @@ def _flat_rule(eqn: Any, values: list[Any]) -> list[Any]:
 
 
 def is_matrix_product(eqn: Any) -> bool:
-    """Whether a `dot_general` is `[*rows, K] @ [K, N]`."""
+    """Whether an equation is a product `[*rows, K] @ [K, N]`."""
+    if eqn.primitive.name != "dot_general":
+        return False
     rows, matrix = (v.aval.ndim for v in eqn.invars)
     return matrix == 2 and eqn.params["dimension_numbers"] == (((rows - 1,), (0,)), ((), ()))

@@ -144,7 +144,7 @@ class _Program:
 
     def _instruct(self, eqn: Any, values: list[Any], linear: list[bool]) -> list[Any]:
         """Any other equation, as it stands."""
-        if eqn.primitive.name == "dot_general" and linear == [True, False] and is_matrix_product(eqn):
+        if linear == [True, False] and is_matrix_product(eqn):
             # The weight is transposed here, once, so that the transpose of this product, which reverse mode runs at
             # every step, is a plain product; contracting a weight's second axis costs half as much again on the CPU.
             params = eqn.params | {"dimension_numbers": (((eqn.invars[0].aval.ndim - 1,), (1,)), ((), ()))}
