@@ -60,7 +60,7 @@ def _flat_rule(eqn: Any, values: list[Any]) -> list[Any]:
         rows, matrix = values
         params = eqn.params | {"dimension_numbers": (((1,), (0,)), ((), ()))}
         product = lax.dot_general(rows.reshape(-1, rows.shape[-1]), matrix, **params)
-        return [product.reshape(*rows.shape[:-1], -1)]
+        return [product.reshape(*rows.shape[:-1], matrix.shape[1])]
     return bind(eqn, values)
 
 

@@ -168,9 +168,9 @@ def _in_chunks(
         return segment(params, state, whole)
 
     def many(state: State, whole: PyTree) -> tuple[State, PyTree]:
-        folded = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), whole)
+        folded = jax.tree.map(lambda x: x.reshape(full // chunk, chunk, *x.shape[1:]), whole)
         state, ys = lax.scan(functools.partial(segment, params), state, folded, reverse=reverse)
-        return state, jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:]), ys)
+        return state, jax.tree.map(lambda y: y.reshape(full, *y.shape[2:]), ys)
 
     if full == steps:
         return many(state, whole)
