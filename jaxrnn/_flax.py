@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from jaxrnn.cell import Cell, cast, computation_dtype
@@ -49,7 +50,7 @@ def sharding_names(sharding: Sharding, params: Params) -> dict[str, tuple[str | 
 
 def state_dtype(params: Params, dtype: DTypeLike | None) -> Any:
     """That of a fresh state: of the computation, and float32 at least."""
-    return jnp.promote_types(computation_dtype(params, ()) if dtype is None else dtype, jnp.float32)
+    return np.promote_types(computation_dtype(params, ()) if dtype is None else dtype, np.float32)
 
 
 def feature_axes(cell: Cell) -> int:

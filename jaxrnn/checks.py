@@ -13,7 +13,7 @@ from jaxrnn.typing import Array, Params, PyTree, State
 def check_sizes(**sizes: Any) -> None:
     """Raise unless every size is a positive integer."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name}: got {size!r}, needs a positive integer")
 
 
@@ -83,7 +83,8 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
 
 def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: str = "lengths") -> Array:
     """`lengths` as an array; raise unless integers `[*batch]` in 0..T, as far as their values are known now."""
-    dtype = jnp.result_type(lengths)
+    lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    dtype = lengths.dtype
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"{name}: got the dtype {dtype}, needs integers")
     if jnp.shape(lengths) != batch_shape:
@@ -97,7 +98,8 @@ def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: 
 
 def check_resets(resets: Any, steps: int, batch_shape: tuple[int, ...]) -> Array:
     """`resets` as an array; raise unless booleans `[T, *batch]`."""
-    dtype = jnp.result_type(resets)
+    resets = resets if isinstance(resets, jax.Array) else np.asarray(resets)
+    dtype = resets.dtype
     if dtype != jnp.bool_:
         raise TypeError(f"resets: got the dtype {dtype}, needs booleans")
     if jnp.shape(resets) != (steps, *batch_shape):

@@ -6,6 +6,7 @@ gate and the scale of a block does not depend on how many gates stand beside it.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import glorot_uniform, lecun_normal, zeros
 
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
@@ -66,7 +67,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
 
     def init(key: Key, shape: tuple[int, int], dtype: DTypeLike = jnp.float32) -> Array:
         # The QR decomposition behind it does not exist in half precision.
-        return draw(key, shape, jnp.promote_types(dtype, jnp.float32)).astype(dtype)
+        return draw(key, shape, np.promote_types(dtype, np.float32)).astype(dtype)
 
     return init
 

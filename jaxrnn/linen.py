@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 from flax.core import FrozenDict
 
@@ -95,7 +96,7 @@ class Cell(nn.RNNCellBase):
         """The zero state before the first step, for one time step's input of the shape `[*batch, I]`; needs no key."""
         del rng
         dtype = self.param_dtype if self.dtype is None else self.dtype
-        return _flax.initial_carry(self.cell, input_shape, jnp.promote_types(dtype, jnp.float32))
+        return _flax.initial_carry(self.cell, input_shape, np.promote_types(dtype, np.float32))
 
     @property
     def num_feature_axes(self) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxrnn.cell import Cell, advance, cast_floats, computation_dtype
-from jaxrnn.checks import check_input, check_lengths, check_params, check_resets, check_state
+from jaxrnn.checks import check_input, check_lengths, check_params, check_resets, check_sizes, check_state
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -91,14 +91,14 @@ def unroll(
     steps, *rest = check_input(cell, xs, "xs", time=True)
     batch_shape = tuple(rest)
     if state is None:
-        state = cell.initial_state(batch_shape, jnp.promote_types(computation_dtype(params, xs), jnp.float32))
+        state = cell.initial_state(batch_shape, np.promote_types(computation_dtype(params, xs), np.float32))
     else:
         check_state(cell, state, batch_shape)
         state = jax.tree.map(jnp.asarray, state)
     lengths = None if lengths is None else check_lengths(lengths, steps, batch_shape)
     resets = None if resets is None else check_resets(resets, steps, batch_shape)
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"chunk: got {chunk!r}, needs a positive number of steps, or None")
+    if chunk is not None:
+        check_sizes(chunk=chunk)
     return run(cell, params, xs, state, Walk(lengths, resets, reverse, key, chunk))
 
 
@@ -109,6 +109,8 @@ def run(cell: Cell, params: Params, xs: PyTree, state: State, walk: Walk) -> tup
     batch_shape = tuple(rest)
     dtype = computation_dtype(params, xs)
     resets = walk.resets
+    if resets is not None and walk.lengths is not None:
+        resets = resets & valid_steps(jnp.arange(steps), walk.lengths)
     if resets is not None and walk.reverse:
         # A flag stands between two steps: seen from the later one, it stands before the earlier one.
         resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])

@@ -1,0 +1,100 @@
+"""Every cell once, with its options and its float64 reference: the laws of `test_contract.py` run over this list.
+
+A new cell is one line here and one function in `reference.py`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn import GRU, LSTM, Bidirectional, Cell, Elman, Residual, Stack
+from tests import cells, reference
+
+T, B = 5, 2
+
+
+class Entry(NamedTuple):
+    """A cell and its reference, `(params, xs, state, **options) -> (state, ys)` over `[T, B, ...]`."""
+
+    cell: Cell
+    reference: Callable[..., tuple[Any, np.ndarray]]
+
+
+def _steps(cell: Cell, step: reference.Step) -> Entry:
+    return Entry(cell, functools.partial(reference.unroll, step, cell))
+
+
+CELLS = [
+    _steps(Elman(3, 4), reference.elman),
+    _steps(Elman(3, 4, activation=jax.nn.relu), reference.elman),
+    _steps(Elman(3, 4, use_bias=False), reference.elman),
+    _steps(LSTM(3, 4), reference.lstm),
+    _steps(LSTM(3, 4, peephole=True), reference.lstm),
+    _steps(LSTM(3, 4, projection_size=2), reference.lstm),
+    _steps(LSTM(3, 4, projection_size=2, peephole=True), reference.lstm),
+    _steps(LSTM(3, 4, use_bias=False), reference.lstm),
+    _steps(
+        LSTM(3, 4, gate_activation=jnp.tanh, candidate_activation=jax.nn.relu, output_activation=jax.nn.sigmoid),
+        reference.lstm,
+    ),
+    _steps(GRU(3, 4), reference.gru_after),
+    _steps(GRU(3, 4, use_bias=False), reference.gru_after),
+    _steps(GRU(3, 4, gate_activation=jnp.tanh, activation=jax.nn.relu), reference.gru_after),
+    _steps(GRU(3, 4, reset="before"), reference.gru_before),
+    _steps(GRU(3, 4, reset="before", use_bias=False), reference.gru_before),
+    _steps(
+        Stack((Elman(3, 4), LSTM(4, 6, projection_size=2), GRU(2, 4)), dropout=0.5),
+        reference.stack(reference.elman, reference.lstm, reference.gru_after),
+    ),
+    _steps(Residual(LSTM(3, 4, projection_size=3)), reference.residual(reference.lstm)),
+    _steps(cells.Counter(3, 4), cells.counter_reference),
+    _steps(cells.Token(3, 4), cells.token_reference),
+]
+"""Cells that can be stepped."""
+
+
+def _bidirectional(cell: Bidirectional, forward: reference.Step, backward: reference.Step) -> Entry:
+    return Entry(cell, functools.partial(reference.bidirectional, forward, backward, cell))
+
+
+NETWORKS = [
+    _bidirectional(Bidirectional(GRU(3, 4), LSTM(3, 4)), reference.gru_after, reference.lstm),
+    _bidirectional(Bidirectional(GRU(3, 4), Elman(3, 4), merge="sum"), reference.gru_after, reference.elman),
+]
+"""Cells that only `unroll` can run."""
+
+
+quick_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+"""`jax.jit` that spends little on compiling, for what runs once and is compared, not measured."""
+
+
+def name(entry: Entry) -> str:
+    return repr(entry.cell)
+
+
+def draw(seed: int, tree: Any, dtype: Any, scale: float = 0.5) -> Any:
+    """Random values of the shapes of `tree`: reals uniform in ±`scale`, integers in 0..2."""
+    rng = np.random.default_rng(seed)
+
+    def one(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            return jnp.asarray(rng.integers(0, 3, leaf.shape), leaf.dtype)
+        return jnp.asarray(rng.uniform(-scale, scale, leaf.shape), dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def example(
+    cell: Cell, steps: int = T, batch: tuple[int, ...] = (B,), dtype: Any = jnp.float32
+) -> tuple[Any, Any, Any]:
+    """`(params, xs, state)` without a zero in them, so that a term left out shows."""
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    xs = jax.tree.map(lambda s: jax.ShapeDtypeStruct((steps, *batch, *s.shape), s.dtype), cell.input_spec)
+    state = jax.eval_shape(lambda: cell.initial_state(batch))
+    return draw(0, params, dtype), draw(1, xs, dtype, 1.0), draw(2, state, dtype, 1.0)

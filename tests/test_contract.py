@@ -1,0 +1,190 @@
+"""The laws of the cell protocol, run over every cell of the registry."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import jaxrnn
+from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, name, quick_jit
+
+every_cell = pytest.mark.parametrize("entry", CELLS, ids=name)
+every_network = pytest.mark.parametrize("entry", CELLS + NETWORKS, ids=name)
+
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
+
+
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
+
+
+@every_network
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.float64, 1e-12)], ids=["f32", "f64"])
+def test_values_are_those_of_the_equations(entry: Entry, dtype, tolerance):
+    with jax.enable_x64(dtype == jnp.float64):
+        params, xs, state = example(entry.cell, dtype=dtype)
+        final, ys = unrolled(entry.cell, params, xs, state)
+        assert ys.dtype == dtype
+        expected_final, expected_ys = entry.reference(params, xs, state)
+        np.testing.assert_allclose(ys, expected_ys, rtol=tolerance, atol=tolerance)
+        chex.assert_trees_all_close(final, expected_final, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("entry", {type(e.cell): e for e in reversed(CELLS + NETWORKS)}.values(), ids=name)
+@pytest.mark.usefixtures("x64")
+def test_derivatives_are_those_of_finite_differences(entry: Entry):
+    """One cell of each kind; `test_unroll.py` compares those of every cell with a plain scan's."""
+    params, xs, state = example(entry.cell, dtype=jnp.float64)
+    leaves, tree = jax.tree.flatten((params, xs, state))
+    real = [jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+
+    @jax.jit
+    def outputs(moved):
+        moved = iter(moved)
+        args = jax.tree.unflatten(tree, [next(moved) if r else leaf for r, leaf in zip(real, leaves, strict=True)])
+        return [a for a in jax.tree.leaves(jaxrnn.unroll(entry.cell, *args)) if jnp.issubdtype(a.dtype, jnp.floating)]
+
+    moved = [leaf for r, leaf in zip(real, leaves, strict=True) if r]
+    check_grads(outputs, (moved,), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_second_derivatives_are_those_of_finite_differences():
+    """Forward and reverse mode over the gradient."""
+    cell = jaxrnn.LSTM(3, 4, peephole=True)
+    params, xs, state = example(cell, steps=3, dtype=jnp.float64)
+
+    @jax.jit
+    @jax.grad
+    def gradient(args):
+        return jnp.sum(jaxrnn.unroll(cell, *args)[1] ** 2)
+
+    check_grads(gradient, ((params, xs, state),), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
+
+
+@every_cell
+@pytest.mark.parametrize("dtypes", ["f32 f32", "bf16 bf16", "bf16 f32", "f64 f64", "f32 f64"])
+def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtypes):
+    """Dtypes of the parameters and input, and of the state."""
+    named = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f64": jnp.float64}
+    compute, kept = (named[d] for d in dtypes.split())
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        params, xs, _ = example(entry.cell, dtype=compute)
+        state = entry.cell.initial_state((B,), kept)
+        x = jax.tree.map(lambda a: a[0], xs)
+        new, y = jax.eval_shape(entry.cell, params, state, x)
+        chex.assert_trees_all_equal_structs(new, state)
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, jax.eval_shape(lambda: state))
+        assert (y.dtype, y.shape) == (compute, (B, entry.cell.output_size))
+        final, ys = jax.eval_shape(functools.partial(jaxrnn.unroll, entry.cell), params, xs, state)
+        chex.assert_trees_all_equal_shapes_and_dtypes(final, new)
+        assert (ys.dtype, ys.shape) == (compute, (T, B, entry.cell.output_size))
+
+
+@every_cell
+@pytest.mark.usefixtures("x64")
+def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
+    """As `vmap` over the leading axes does, which cannot mix them."""
+    cell = entry.cell
+    params, xs, state = example(cell, dtype=jnp.float64)
+    each = functools.partial(jax.vmap, in_axes=(None, 0, 0))
+    states = jax.tree.map(lambda s: jnp.broadcast_to(s, (T, *s.shape)), state)
+
+    @quick_jit
+    def whole(params, xs, states):
+        drives = cell.project(params, xs)
+        outputs = each(cell.step)(params, states, drives)[1]
+        return drives, outputs, cell.readout(params, outputs, drives)
+
+    @quick_jit
+    def apart(params, xs, drives, outputs):
+        project = jax.vmap(jax.vmap(functools.partial(cell.project, params)))
+        readout = jax.vmap(jax.vmap(functools.partial(cell.readout, params)))
+        return project(xs), readout(outputs, drives)
+
+    drives, outputs, ys = whole(params, xs, states)
+    close((drives, ys), apart(params, xs, drives, outputs))
+
+
+@every_cell
+@pytest.mark.usefixtures("x64")
+def test_unroll_is_the_loop_of_single_calls(entry: Entry):
+    params, xs, state = example(entry.cell, dtype=jnp.float64)
+    final, ys = unrolled(entry.cell, params, xs, state)
+    call = quick_jit(entry.cell)
+    for t in range(T):
+        state, y = call(params, state, jax.tree.map(lambda x, t=t: x[t], xs))
+        close(y, ys[t])
+    close(state, final)
+
+
+@every_network
+@pytest.mark.usefixtures("x64")
+def test_batch_axes_are_vmap(entry: Entry):
+    """None, one and two leading batch axes."""
+    cell = entry.cell
+    params, xs, state = example(cell, steps=3, batch=(2, 4), dtype=jnp.float64)
+
+    def mapped(batched):
+        return jax.vmap(batched, (1, 0), (0, 1))
+
+    @quick_jit
+    def three_ways(params, xs, state):
+        run = functools.partial(jaxrnn.unroll, cell, params)
+        return run(xs, state), mapped(run)(xs, state), mapped(mapped(run))(xs, state)
+
+    two, one, none = three_ways(params, xs, state)
+    close(one, two)
+    close(none, two)
+
+
+def rebuilt(value):
+    """A cell made again from its fields, the cells in it too."""
+    if isinstance(value, jaxrnn.Cell):
+        return type(value)(**{f.name: rebuilt(getattr(value, f.name)) for f in dataclasses.fields(value)})
+    return tuple(map(rebuilt, value)) if isinstance(value, tuple) else value
+
+
+@every_network
+def test_a_cell_is_a_value(entry: Entry):
+    """It compares, hashes and prints by its fields, cannot be changed, and equal ones share a compilation."""
+    cell, twin = entry.cell, rebuilt(entry.cell)
+    assert twin is not cell
+    assert twin == cell
+    assert hash(twin) == hash(cell)
+    assert repr(twin) == repr(cell)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cell.surprise = 1
+    traces = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def initial(cell):
+        traces.append(cell)
+        return cell.initial_state((1,))
+
+    initial(cell), initial(twin)
+    assert len(traces) == 1
+
+
+def test_every_cell_is_another_value():
+    cells = [entry.cell for entry in CELLS + NETWORKS]
+    assert len(set(cells)) == len(set(map(repr, cells))) == len(cells)
+
+
+@every_cell
+def test_a_call_is_pure_and_finite(entry: Entry):
+    """No effects in the trace, and values as well as gradients stay finite for inputs that saturate every gate."""
+    params, xs, state = example(entry.cell)
+    assert not jax.make_jaxpr(functools.partial(jaxrnn.unroll, entry.cell))(params, xs, state).effects
+    params = draw(3, params, jnp.float32, 30.0)
+
+    @quick_jit
+    @jax.value_and_grad
+    def loss(params):
+        return jnp.sum(entry.cell(params, state, jax.tree.map(lambda x: x[0], xs))[1])
+
+    chex.assert_tree_all_finite(loss(params))

@@ -1,0 +1,192 @@
+"""Bad input at the boundary: each error names the argument, what it got and what it needs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from tests.cells import Counter, Token
+from tests.registry import example
+
+LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
+PARAMS, XS, STATE = example(LSTM)
+WIDER = LSTM.initial_state((7,))
+
+
+def run(cell=LSTM, params=PARAMS, xs=XS, state=STATE, **options):
+    return jaxrnn.unroll(cell, params, xs, state, **options)
+
+
+BAD_CALLS = {
+    "no cell": (lambda: run(cell=jnp.tanh), TypeError, "cell: got .*needs a jaxrnn.Cell"),
+    "a class": (lambda: run(cell=jaxrnn.LSTM), TypeError, "cell: got .*needs a jaxrnn.Cell"),
+    "last axis": (
+        lambda: run(xs=jnp.ones((5, 2, 4))),
+        ValueError,
+        r"xs: got the shape \(5, 2, 4\), .*\[T, \*batch, 3\]",
+    ),
+    "no time": (lambda: run(xs=jnp.ones(3)), ValueError, r"xs: got the shape \(3,\), .* needs \[T, \*batch, 3\]"),
+    "a number": (lambda: run(xs=1.0), ValueError, r"xs: got the shape \(\), .* needs \[T, \*batch, 3\]"),
+    "integers": (
+        lambda: run(xs=jnp.ones((5, 2, 3), int)),
+        TypeError,
+        "xs: got the dtype int32, .* needs inexact values",
+    ),
+    "a pytree": (lambda: run(xs={"x": XS}), TypeError, r"xs: got the structure .*'x'.*needs PyTreeDef\(\*\)"),
+    "other params": (
+        lambda: run(params=GRU.init(jax.random.key(0))),
+        TypeError,
+        r"params: got the structure .*GRUParams.*needs .*LSTMParams.*as from LSTM.*init\(key\)",
+    ),
+    "params of another size": (
+        lambda: run(params=jaxrnn.LSTM(3, 5).init(jax.random.key(0))),
+        ValueError,
+        r"params\.w_x: got the shape \(3, 20\), needs \(3, 16\), as from LSTM.*init\(key\)",
+    ),
+    "params without bias": (
+        lambda: run(params=PARAMS._replace(b=None)),
+        TypeError,
+        "params: got the structure .*needs .*as from LSTM",
+    ),
+    "another state": (
+        lambda: run(state=GRU.initial_state((2,))),
+        TypeError,
+        r"state: got the structure .*GRUState.*needs .*LSTMState.*initial_state\(\(2,\)\)",
+    ),
+    "a tuple for a state": (lambda: run(state=tuple(STATE)), TypeError, "state: got the structure .*needs .*LSTMState"),
+    "state of another batch": (
+        lambda: run(state=WIDER),
+        ValueError,
+        r"state\.h: got the shape \(7, 4\), needs \(2, 4\), as from LSTM.*initial_state\(\(2,\)\)",
+    ),
+    "state without batch": (
+        lambda: run(state=LSTM.initial_state()),
+        ValueError,
+        r"state\.h: got the shape \(4,\), needs \(2, 4\)",
+    ),
+    "negative lengths": (
+        lambda: run(lengths=np.array([-1, 2])),
+        ValueError,
+        "lengths: got values from -1 to 2, needs 0 to T = 5",
+    ),
+    "a list of lengths": (
+        lambda: run(lengths=[1, 6]),
+        ValueError,
+        "lengths: got values from 1 to 6, needs 0 to T = 5",
+    ),
+    "too long lengths": (
+        lambda: run(lengths=jnp.array([1, 6])),
+        ValueError,
+        "lengths: got values from 1 to 6, needs 0 to T = 5",
+    ),
+    "lengths of another batch": (
+        lambda: run(lengths=jnp.array([1, 2, 3])),
+        ValueError,
+        r"lengths: got the shape \(3,\), needs \[\*batch\] = \(2,\)",
+    ),
+    "one length for all": (
+        lambda: run(lengths=3),
+        ValueError,
+        r"lengths: got the shape \(\), needs \[\*batch\] = \(2,\)",
+    ),
+    "real lengths": (
+        lambda: run(lengths=jnp.array([1.0, 2.0])),
+        TypeError,
+        "lengths: got the dtype float32, needs integers",
+    ),
+    "a mask for lengths": (
+        lambda: run(lengths=jnp.ones((2,), bool)),
+        TypeError,
+        "lengths: got the dtype bool, needs integers",
+    ),
+    "resets of batch first": (
+        lambda: run(resets=jnp.zeros((2, 5), bool)),
+        ValueError,
+        r"resets: got the shape \(2, 5\), needs \[T, \*batch\] = \(5, 2\)",
+    ),
+    "integer resets": (
+        lambda: run(resets=jnp.zeros((5, 2), int)),
+        TypeError,
+        "resets: got the dtype int32, needs booleans",
+    ),
+    "no chunk": (lambda: run(chunk=0), ValueError, "chunk: got 0, needs a positive integer"),
+    "negative chunk": (lambda: run(chunk=-2), ValueError, "chunk: got -2, needs a positive integer"),
+    "half a chunk": (lambda: run(chunk=2.5), ValueError, "chunk: got 2.5, needs a positive integer"),
+    "a flag for a chunk": (lambda: run(chunk=True), ValueError, "chunk: got True, needs a positive integer"),
+    "step: last axis": (
+        lambda: LSTM(PARAMS, STATE, jnp.ones((2, 4))),
+        ValueError,
+        r"x: got the shape \(2, 4\), .*\[\*batch, 3\]",
+    ),
+    "step: integers": (lambda: LSTM(PARAMS, STATE, jnp.ones((2, 3), int)), TypeError, "x: got the dtype int32"),
+    "step: batch of the state": (
+        lambda: LSTM(PARAMS, WIDER, XS[0]),
+        ValueError,
+        r"state\.h: got the shape \(7, 4\), needs \(2, 4\)",
+    ),
+    "step: arguments exchanged": (
+        lambda: LSTM(STATE, PARAMS, XS[0]),
+        TypeError,
+        "params: got the structure .*LSTMState",
+    ),
+    "tokens that are real": (
+        lambda: jaxrnn.unroll(Token(3, 4), example(Token(3, 4))[0], jnp.ones((5, 2))),
+        TypeError,
+        "xs: got the dtype float32, .* needs integer values",
+    ),
+    "leaves of different batch": (
+        lambda: jaxrnn.unroll(
+            Counter(3, 4), example(Counter(3, 4))[0], {"x": jnp.ones((5, 2, 3)), "gain": jnp.ones((5, 3))}
+        ),
+        ValueError,
+        r"xs: got leaves of different leading axes \[\(5, 2\), \(5, 3\)\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_calls(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_bad_calls_inside_of_jit():
+    """What shapes tell is told while tracing; lengths are checked where they are known."""
+    with pytest.raises(ValueError, match=r"xs: got the shape \(5, 2, 4\)"):
+        jax.jit(run)(xs=jnp.ones((5, 2, 4)))
+    with pytest.raises(ValueError, match="lengths: got values from 1 to 6"):
+        jax.jit(lambda xs: run(xs=xs, lengths=np.array([1, 6])))(XS)
+
+
+@pytest.mark.parametrize("kind", [jaxrnn.Elman, jaxrnn.LSTM, jaxrnn.GRU], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("size", [0, -1, 2.0, "3", None, True])
+def test_sizes_are_positive_integers(kind, size):
+    with pytest.raises(ValueError, match=f"input_size: got {size!r}, needs a positive integer"):
+        kind(size, 4)
+    with pytest.raises(ValueError, match=f"hidden_size: got {size!r}, needs a positive integer"):
+        kind(3, size)
+
+
+def test_numpy_integers_are_sizes():
+    """As they come from a shape that NumPy computed."""
+    assert jaxrnn.LSTM(np.int64(3), 4).input_size == 3
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5])
+def test_projections_are_positive(size):
+    with pytest.raises(ValueError, match=f"projection_size: got {size!r}, needs a positive integer"):
+        jaxrnn.LSTM(3, 4, projection_size=size)
+
+
+@pytest.mark.parametrize("reset", ["both", None, True])
+def test_options_are_those_there_are(reset):
+    with pytest.raises(ValueError, match=f"reset: got {reset!r}, needs one of 'after', 'before'"):
+        jaxrnn.GRU(3, 4, reset=reset)
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(TypeError, match="peepholes"):
+        jaxrnn.LSTM(3, 4, peepholes=True)
+    with pytest.raises(TypeError, match="length"):
+        run(length=3)

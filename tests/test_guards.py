@@ -1,0 +1,205 @@
+"""Guards of the one idea: what a loop contains, carries and keeps is counted; every count tells a plain scan."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.extend import core
+
+import jaxrnn
+from tests.registry import example
+
+LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)
+
+
+def scanned(cell, params, xs, state):
+    """The peers' way, which every count here must tell from ours: a scan over whole cells."""
+    return lax.scan(functools.partial(cell, params), state, xs)
+
+
+def gradient(run, cell):
+    def loss(*args):
+        final, ys = run(cell, *args)
+        return jnp.sum(ys) + sum(map(jnp.sum, jax.tree.leaves(final)))
+
+    return jax.grad(loss, (0, 1, 2))
+
+
+def inner(params):
+    """The jaxprs among the parameters of an equation."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item
+
+
+def equations(jaxpr):
+    """All equations, those inside of others too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for sub in inner(eqn.params):
+            yield from equations(sub)
+
+
+def innermost_loops(fn, *args):
+    """The loops that hold no other loop, in the order of the program."""
+    loops = [e for e in equations(jax.make_jaxpr(fn)(*args).jaxpr) if e.primitive.name in ("scan", "while")]
+    assert all(e.primitive.name == "scan" for e in loops)
+    bodies = [(e, list(equations(e.params["jaxpr"].jaxpr))) for e in loops]
+    return [(e, body) for e, body in bodies if not any(b.primitive.name == "scan" for b in body)]
+
+
+def products(fn, *args):
+    """Matrix products in each innermost loop."""
+    return [sum(b.primitive.name == "dot_general" for b in body) for _, body in innermost_loops(fn, *args)]
+
+
+def carried(fn, *args):
+    """Shapes that each innermost loop carries."""
+    found = []
+    for eqn, _ in innermost_loops(fn, *args):
+        first, n = eqn.params["num_consts"], eqn.params["num_carry"]
+        found.append({v.aval.shape for v in eqn.invars[first : first + n]})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("cell", "ours", "theirs"),
+    [
+        (LSTM, 1, 2),
+        (GRU, 1, 2),
+        (ELMAN, 1, 2),
+        (jaxrnn.GRU(3, 4, reset="before"), 2, 3),
+        (jaxrnn.LSTM(3, 4, projection_size=2), 2, 3),
+    ],
+    ids=lambda value: repr(value),
+)
+@pytest.mark.parametrize("chunk", [2, 5])
+def test_only_recurrent_products_are_in_the_loops(cell, ours, theirs, chunk):
+    """Forward, and backward: the scan's own backward adds the products of the parameter gradients too."""
+    args = example(cell)
+    unroll = functools.partial(jaxrnn.unroll, chunk=chunk)
+    assert set(products(functools.partial(unroll, cell), *args)) == {ours}
+    assert set(products(functools.partial(scanned, cell), *args)) == {theirs}
+    assert set(products(gradient(unroll, cell), *args)) == {ours}
+    assert max(products(gradient(scanned, cell), *args)) == 2 * theirs
+
+
+@pytest.mark.parametrize("options", ["lengths", "resets", "reverse"])
+def test_options_stay_on_the_fast_path(options):
+    args = example(LSTM)
+    given = {"lengths": jnp.array([5, 3]), "resets": jnp.zeros((5, 2), bool), "reverse": True}
+    unroll = functools.partial(jaxrnn.unroll, **{options: given[options]})
+    assert set(products(gradient(unroll, LSTM), *args)) == {1}
+
+
+@pytest.mark.parametrize("cell", [LSTM, GRU, ELMAN], ids=repr)
+def test_no_loop_carries_parameters(cell):
+    """The backward loop carries the state's cotangent; a scan's carries the gradients of all parameters."""
+    args = example(cell)
+    shapes = {leaf.shape for leaf in jax.tree.leaves(args[0])}
+    assert not set.union(*carried(gradient(jaxrnn.unroll, cell), *args)) & shapes
+    assert set.union(*carried(gradient(scanned, cell), *args)) >= shapes
+
+
+def test_layers_of_a_stack_are_hoisted_one_by_one():
+    """One product a loop, two layers: stepped as one cell it takes three in one loop."""
+    net = jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)))
+    args = example(net)
+    assert products(functools.partial(jaxrnn.unroll, net), *args) == [1, 1]
+    assert products(functools.partial(scanned, net), *args) == [4]
+
+
+def test_one_trace_serves_all_values():
+    """Of lengths, resets, inputs and parameters; another shape is another trace."""
+    traces = []
+
+    @jax.jit
+    def run(params, xs, lengths):
+        traces.append(xs.shape)
+        return jaxrnn.unroll(LSTM, params, xs, lengths=lengths)
+
+    for seed in range(3):
+        params = LSTM.init(jax.random.key(seed))
+        run(params, jnp.full((5, 2, 3), seed, jnp.float32), jnp.array([seed, 5 - seed]))
+    assert len(traces) == 1
+    run(params, jnp.ones((6, 2, 3)), jnp.array([1, 2]))
+    assert len(traces) == 2
+
+
+def test_a_step_of_training_compiles_once_for_equal_cells():
+    traces = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def step(cell, params, xs):
+        traces.append(cell)
+        return jax.grad(lambda p: jnp.sum(jaxrnn.unroll(cell, p, xs)[1]))(params)
+
+    params, xs, _ = example(GRU)
+    step(jaxrnn.GRU(3, 4), params, xs)
+    step(jaxrnn.GRU(3, 4), params, xs)
+    assert len(traces) == 1
+    step(jaxrnn.GRU(3, 4, activation=jax.nn.relu), params, xs)
+    assert len(traces) == 2
+
+
+def compiled(run, cell, steps, batch):
+    shapes = jax.eval_shape(lambda: example_like(cell, steps, batch))
+    return jax.jit(gradient(run, cell)).lower(*shapes).compile()
+
+
+def example_like(cell, steps, batch):
+    return cell.init(jax.random.key(0)), jnp.zeros((steps, batch, cell.input_size)), cell.initial_state((batch,))
+
+
+def temporary_bytes(run, cell, steps, batch):
+    return compiled(run, cell, steps, batch).memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("kind", [jaxrnn.LSTM, jaxrnn.GRU], ids=lambda kind: kind.__name__)
+def test_a_training_step_needs_less_memory_than_a_plain_scan(kind):
+    cell = kind(64, 128)
+    ratio = temporary_bytes(jaxrnn.unroll, cell, 128, 32) / temporary_bytes(scanned, cell, 128, 32)
+    assert ratio < 0.6
+
+
+def test_memory_and_work_grow_linearly_with_time():
+    """From T to 2T to 4T: each doubling adds no more than twice what the one before added.
+
+    The compiler counts the work of a loop's body once, whatever the number of rounds, so that the work counted is
+    that of the products outside of the loops, chunk by chunk; within one chunk it is the sequence's.
+    """
+    bytes_, flops = [], []
+    for steps in (128, 256, 512):
+        bytes_.append(temporary_bytes(jaxrnn.unroll, LSTM, steps, 8))
+        one_chunk = functools.partial(jaxrnn.unroll, chunk=steps)
+        flops.append(compiled(one_chunk, LSTM, steps, 8).cost_analysis()["flops"])
+    for a, b, c in (bytes_, flops):
+        assert b > a
+        assert c - b <= 2.2 * (b - a)
+
+    def quadratic(cell, params, xs, state):
+        final, ys = scanned(cell, params, xs, state)
+        return final, jnp.tensordot(jnp.tensordot(ys, ys, ((1, 2), (1, 2))), ys, 1)
+
+    a, b, c = (temporary_bytes(quadratic, LSTM, steps, 8) for steps in (128, 256, 512))
+    assert c - b > 2.2 * (b - a)
+
+
+def test_import_needs_jax_alone():
+    """Neither Flax nor Optax; what does import Flax is seen."""
+    show = "import sys; print([m for m in ('flax', 'optax', 'orbax', 'rich') if m in sys.modules])"
+
+    def loaded(code):
+        return subprocess.run(
+            [sys.executable, "-c", f"{code}; {show}"], capture_output=True, text=True, check=True
+        ).stdout
+
+    assert loaded("import jaxrnn").strip() == "[]"
+    assert "flax" in loaded("import flax.core")

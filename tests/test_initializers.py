@@ -1,0 +1,133 @@
+"""Initialisers: what each promises, block by block."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import initializers
+
+KEY = jax.random.key(0)
+D, H = 300, 200
+CELLS = {
+    "Elman": (jaxrnn.Elman(D, H), 1),
+    "LSTM": (jaxrnn.LSTM(D, H), 4),
+    "LSTM projected": (jaxrnn.LSTM(D, H, projection_size=50), 4),
+    "GRU": (jaxrnn.GRU(D, H), 3),
+    "GRU before": (jaxrnn.GRU(D, H, reset="before"), 2),
+}
+
+
+@pytest.mark.parametrize(("cell", "n"), CELLS.values(), ids=CELLS)
+def test_recurrent_blocks_are_orthogonal_one_by_one(cell, n):
+    """And differ from each other; a fused matrix, orthogonal as a whole, would have blocks that are not."""
+    params = cell.init(KEY)
+    blocks = np.split(np.asarray(params.w_h, np.float64), n, axis=1)
+    for block in blocks:
+        narrow = block if block.shape[0] >= block.shape[1] else block.T
+        np.testing.assert_allclose(narrow.T @ narrow, np.eye(narrow.shape[1]), atol=1e-5)
+    assert all(np.abs(a - b).max() > 0.01 for a, b in itertools.pairwise(blocks))
+    for other in (getattr(params, "w_n", None), getattr(params, "w_p", None)):
+        if other is not None:
+            np.testing.assert_allclose(other.T @ other, np.eye(other.shape[1]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "n"), CELLS.values(), ids=CELLS)
+def test_input_blocks_are_glorot_uniform_one_by_one(cell, n):
+    """The scale is that of an [I, H] block; over the fused matrix it would be smaller."""
+    w = np.asarray(cell.init(KEY).w_x)
+    bound = (6 / (D + H)) ** 0.5
+    for block in np.split(w, 2 if n == 1 else w.shape[1] // H, axis=1):
+        assert 0.99 * bound < np.abs(block).max() <= bound
+        assert abs(block.mean()) < 4 * bound / (3 * block.size) ** 0.5
+        assert abs(block.std() / (bound / 3**0.5) - 1) < 0.02
+
+
+@pytest.mark.parametrize(("cell", "n"), CELLS.values(), ids=CELLS)
+def test_biases_are_zero_but_the_forget_gate_s(cell, n):
+    b = np.array(cell.init(KEY).b)
+    if isinstance(cell, jaxrnn.LSTM):
+        np.testing.assert_array_equal(b[H : 2 * H], 1)
+        b[H : 2 * H] = 0
+    assert not b.any()
+
+
+def test_the_forget_bias_is_added():
+    params = jaxrnn.LSTM(3, 4).init(KEY, bias_init=initializers.uniform(0.5), forget_bias=2.5)
+    plain = jaxrnn.LSTM(3, 4).init(KEY, bias_init=initializers.uniform(0.5), forget_bias=0.0)
+    np.testing.assert_allclose(params.b - plain.b, np.repeat([0, 2.5, 0, 0], 4), atol=1e-6)
+
+
+def test_lecun_normal_of_each_block():
+    w = jaxrnn.GRU(D, H).init(KEY, input_init=initializers.lecun_normal()).w_x
+    for block in np.split(np.asarray(w), 3, axis=1):
+        assert abs(block.std() * D**0.5 - 1) < 0.02
+
+
+def test_uniform_is_that_of_pytorch():
+    """U(±1/√H) for every parameter: bounds, mean and spread."""
+    every = initializers.uniform(1 / H**0.5)
+    params = jaxrnn.GRU(D, H).init(
+        KEY, input_init=every, recurrent_init=every, bias_init=every, recurrent_bias_init=every
+    )
+    for leaf in jax.tree.leaves(params):
+        assert -1 / H**0.5 <= leaf.min() < -0.9 / H**0.5
+        assert 0.9 / H**0.5 < leaf.max() < 1 / H**0.5
+        spread = 1 / (3 * H) ** 0.5
+        assert abs(leaf.mean()) < 4 * spread / leaf.size**0.5
+        assert abs(leaf.std() / spread - 1) < 0.1
+
+
+def test_the_irnn_starts_as_an_accumulator():
+    """Identity recurrence, zero bias: without input it keeps a nonnegative state, with it it adds."""
+    cell = jaxrnn.Elman(3, 4, activation=jax.nn.relu)
+    params = cell.init(KEY, recurrent_init=initializers.identity())
+    start = cell.initial_state()._replace(h=jnp.arange(4.0))
+    state, _ = jaxrnn.unroll(cell, params, jnp.zeros((7, 3)), start)
+    np.testing.assert_array_equal(state.h, np.arange(4))
+    params = params._replace(w_x=jnp.abs(params.w_x))
+    xs = jnp.ones((7, 3))
+    np.testing.assert_allclose(jaxrnn.unroll(cell, params, xs)[0].h, 7 * params.w_x.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_chrono_spreads_the_times_of_forgetting(kind):
+    """A gate with bias b forgets in 1 + e^b steps; those are uniform on [2, max_time)."""
+    longest, units = 100.0, 20000
+    gates, keeps = {"LSTM": (4, 1), "GRU": (3, 1)}[kind]
+    b = np.asarray(initializers.chrono(longest)(KEY, (gates, units), jnp.float32))
+    times = 1 + np.exp(b[keeps])
+    assert times.min() >= 2
+    assert times.max() <= longest
+    assert abs(times.mean() - (2 + longest) / 2) < 4 * (longest - 2) / (12 * units) ** 0.5
+    if kind == "LSTM":
+        np.testing.assert_array_equal(b[0], -b[1])
+    assert not b[2:].any()
+    assert kind == "LSTM" or not b[0].any()
+
+
+def test_chrono_takes_the_place_of_the_forget_bias():
+    b = jaxrnn.LSTM(3, 4).init(KEY, bias_init=initializers.chrono(50), forget_bias=0.0).b
+    np.testing.assert_array_equal(b[:4], -b[4:8])
+    assert (b[4:8] >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("cell", [jaxrnn.LSTM(3, 4, 2, True), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)], ids=repr)
+def test_parameters_are_of_the_dtype_asked_for(cell, dtype):
+    with jax.enable_x64(True):
+        assert {leaf.dtype for leaf in jax.tree.leaves(cell.init(KEY, dtype=dtype))} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("bad", [2, 0.5, float("nan")])
+def test_chrono_needs_more_than_two_steps(bad):
+    with pytest.raises(ValueError, match=f"max_time: got {bad}, needs a number of steps greater than 2"):
+        initializers.chrono(bad)
+
+
+def test_chrono_needs_gates():
+    with pytest.raises(ValueError, match=r"shape: got \(1, 4\), needs \[4, H\] .* or \[3, H\]"):
+        jaxrnn.Elman(3, 4).init(KEY, bias_init=initializers.chrono(10))

@@ -1,0 +1,237 @@
+"""`Stack`, `Bidirectional` and `Residual`: against compositions by hand."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from tests.registry import B, T, example, quick_jit
+
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk"))
+LENGTHS = np.array([5, 2])
+
+LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 6, projection_size=4), jaxrnn.GRU(4, 4), jaxrnn.Elman(4, 2)
+STACK = jaxrnn.Stack((LSTM, jaxrnn.Residual(GRU), ELMAN))
+
+
+# Stack
+
+
+@pytest.mark.parametrize("options", [{}, {"lengths": LENGTHS}, {"reverse": True}], ids=str)
+def test_a_stack_is_its_layers_one_after_the_other(options):
+    params, xs, state = example(STACK)
+    final, ys = unrolled(STACK, params, xs, state, **options)
+    for i, cell in enumerate(STACK.cells):
+        one, xs = unrolled(cell, params[i], xs, state[i], **options)
+        close(final[i], one)
+    close(ys, xs)
+
+
+def test_a_residual_layer_adds_its_input():
+    cell = jaxrnn.Residual(GRU)
+    params, xs, state = example(cell)
+    final, ys = unrolled(GRU, params, xs, state)
+    close(unrolled(cell, params, xs, state), (final, xs + ys))
+
+
+def test_generation_steps_what_was_trained_by_unroll():
+    """A deep, mixed stack stepped one by one, fed with its own outputs, as in sampling."""
+    net = jaxrnn.Stack((jaxrnn.LSTM(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4)), jaxrnn.Elman(4, 3)))
+    params, xs, state = example(net)
+    state, ys = unrolled(net, params, xs, state)
+    step, fed = quick_jit(net), [ys[-1]]
+    one = state
+    for _ in range(3):
+        one, y = step(params, one, fed[-1])
+        fed.append(y)
+    final, again = unrolled(net, params, jnp.stack(fed[:-1]), state)
+    close((final, again), (one, jnp.stack(fed[1:])))
+
+
+def test_layers_start_from_different_keys():
+    params = jaxrnn.Stack((jaxrnn.GRU(4, 4), jaxrnn.GRU(4, 4))).init(jax.random.key(0))
+    assert not np.array_equal(params[0].w_x, params[1].w_x)
+
+
+def test_init_passes_initialisers_and_dtype_on():
+    net = jaxrnn.Stack((jaxrnn.GRU(4, 4), jaxrnn.Residual(jaxrnn.Bidirectional(jaxrnn.LSTM(4, 2)))))
+    params = net.init(jax.random.key(0), dtype=jnp.bfloat16, input_init=jaxrnn.initializers.zeros)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    assert not params[0].w_x.any()
+    assert not params[1].forward.w_x.any()
+    assert not params[1].backward.w_x.any()
+
+
+# Dropout
+
+
+def spy(rate, width, steps):
+    """A stack whose first layer gives ones and whose second gives what it sees: its outputs are the dropout's."""
+
+    def one(z):
+        return jnp.ones_like(z)
+
+    def same(z):
+        return z
+
+    net = jaxrnn.Stack((jaxrnn.Elman(1, width, activation=one), jaxrnn.Elman(width, width, activation=same)), rate)
+    zeros = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0)))
+    params = (zeros[0], zeros[1]._replace(w_x=jnp.eye(width)))
+    return functools.partial(unrolled, net, params, jnp.zeros((steps, 1, 1)))
+
+
+def test_dropout_needs_a_key():
+    net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU(4, 4)), dropout=0.5)
+    sure = jaxrnn.Stack(net.cells)
+    params, xs, state = example(net)
+    key = jax.random.key(0)
+    without = unrolled(sure, params, xs, state)
+    chex.assert_trees_all_equal(unrolled(net, params, xs, state), without)
+    chex.assert_trees_all_equal(unrolled(sure, params, xs, state, key=key), without)
+    dropped = unrolled(net, params, xs, state, key=key)
+    assert not np.array_equal(dropped[1], without[1])
+    chex.assert_trees_all_equal(unrolled(net, params, xs, state, key=key), dropped)
+    assert not np.array_equal(unrolled(net, params, xs, state, key=jax.random.key(1))[1], dropped[1])
+    # Between layers, not before the first nor after the last: the first layer's state is what it was.
+    chex.assert_trees_all_equal(dropped[0][0], without[0][0])
+    assert dropped[1].all()
+
+
+def test_dropout_drops_at_its_rate_and_keeps_the_mean():
+    rate, steps, width = 0.3, 200, 100
+    ys = spy(rate, width, steps)(key=jax.random.key(0))[1][:, 0]
+    kept = ys != 0
+    np.testing.assert_allclose(ys[kept], 1 / (1 - rate), rtol=1e-6)
+    # 20000 draws: four standard deviations are 0.013.
+    assert abs(kept.mean() - (1 - rate)) < 4 * (rate * (1 - rate) / (steps * width)) ** 0.5
+    # Steps and units have masks of their own: neighbours agree as often as chance has it.
+    chance = rate**2 + (1 - rate) ** 2
+    assert abs((kept[1:] == kept[:-1]).mean() - chance) < 0.02
+    assert abs((kept[:, 1:] == kept[:, :-1]).mean() - chance) < 0.02
+
+
+def test_dropout_has_a_mask_of_its_own_between_every_two_layers():
+    """At rate 1/2 one mask keeps a half; two that differ keep a quarter."""
+
+    def ones(z):
+        return jnp.ones_like(z)
+
+    def same(z):
+        return z
+
+    w, cell = 100, jaxrnn.Elman(100, 100, activation=same)
+    net = jaxrnn.Stack((jaxrnn.Elman(1, w, activation=ones), cell, cell), 0.5)
+    zeros = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0)))
+    params = (zeros[0], *(p._replace(w_x=jnp.eye(w)) for p in zeros[1:]))
+    ys = unrolled(net, params, jnp.zeros((200, 1, 1)), key=jax.random.key(3))[1]
+    # 20000 draws: four standard deviations are 0.012.
+    assert abs((ys != 0).mean() - 0.25) < 0.0125
+
+
+def test_the_two_directions_drop_apart():
+    net = jaxrnn.Bidirectional(jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU(4, 4)), 0.5), merge=lambda a, b: a - b)
+    params, _, _ = example(net)
+    params = params._replace(backward=params.forward)
+    ys = unrolled(net, params, jnp.ones((1, 1, 3)), key=jax.random.key(0))[1]
+    assert ys.any()
+
+
+# Bidirectional
+
+
+@pytest.mark.parametrize("merge", ["concat", "sum", jnp.maximum], ids=str)
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["whole", "lengths"])
+def test_bidirectional_is_two_runs_of_each_row(merge, lengths):
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4), merge)
+    params, xs, state = example(net)
+    final, ys = unrolled(net, params, xs, state, lengths=lengths)
+    by_hand = {"concat": lambda a, b: jnp.concatenate([a, b], -1), "sum": jnp.add}.get(merge, merge)
+    for row in range(B):
+        n = T if lengths is None else lengths[row]
+        pick = functools.partial(jax.tree.map, lambda a, row=row: a[row])
+        forward, first = jaxrnn.unroll(net.forward, params.forward, xs[:n, row], pick(state.forward))
+        backward, second = jaxrnn.unroll(net.backward, params.backward, xs[:n, row][::-1], pick(state.backward))
+        close(ys[:n, row], by_hand(first, second[::-1]))
+        close((pick(final.forward), pick(final.backward)), (forward, backward))
+        assert not ys[n:, row].any()
+
+
+def test_bidirectional_backward_defaults_to_one_like_forward():
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4))
+    params = net.init(jax.random.key(0))
+    assert net.backward == net.forward
+    assert net == jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.GRU(3, 4))
+    assert not np.array_equal(params.forward.w_h, params.backward.w_h)
+
+
+def test_bidirectional_runs_backwards_too():
+    """Reversed, it is the network of the exchanged directions."""
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), merge="sum")
+    params, xs, state = example(net)
+    final, ys = unrolled(net, params, xs, state, lengths=LENGTHS, reverse=True)
+    swapped, zs = unrolled(net, type(params)(*params[::-1]), xs, type(state)(*state[::-1]), lengths=LENGTHS)
+    close((final, ys), (type(state)(*swapped[::-1]), zs))
+
+
+def test_bidirectional_layers_in_a_stack():
+    lower = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 2))
+    upper = jaxrnn.Residual(jaxrnn.Bidirectional(jaxrnn.LSTM(6, 3)))
+    net = jaxrnn.Stack((lower, upper))
+    assert (lower.output_size, net.output_size) == (6, 6)
+    params, xs, state = example(net)
+    final, ys = unrolled(net, params, xs, state, lengths=LENGTHS)
+    first, middle = unrolled(lower, params[0], xs, state[0], lengths=LENGTHS)
+    second, last = unrolled(upper.cell, params[1], middle, state[1], lengths=LENGTHS)
+    close((final, ys), ((first, second), middle + last))
+
+
+def test_bidirectional_has_no_single_step():
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4))
+    params, xs, state = example(net)
+    with pytest.raises(TypeError, match=r"Bidirectional: has no single step.*use unroll"):
+        net(params, state, xs[0])
+    stack = jaxrnn.Stack((net,))
+    with pytest.raises(TypeError, match=r"Bidirectional: has no single step.*use unroll"):
+        stack((params,), (state,), xs[0])
+
+
+def test_resets_in_a_bidirectional_separate_packed_sequences():
+    """Two sequences packed in one row are two rows, in both directions."""
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4))
+    params, xs, _ = example(net, batch=())
+    resets = np.arange(T) == 2
+    packed = unrolled(net, params, xs, resets=resets)[1]
+    apart = [unrolled(net, params, part)[1] for part in (xs[:2], xs[2:])]
+    close(packed, jnp.concatenate(apart))
+
+
+# What cannot be built
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jaxrnn.Stack(()), "cells: got none, needs at least one"),
+        (lambda: jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU(5, 4))), "gives 4 values, .* above it needs 5"),
+        (lambda: jaxrnn.Stack((jaxrnn.GRU(3, 4),), dropout=1.0), r"dropout: got 1.0, needs a rate in \[0, 1\)"),
+        (lambda: jaxrnn.Stack((jaxrnn.GRU(3, 4),), dropout=-0.1), r"dropout: got -0.1, needs a rate in \[0, 1\)"),
+        (lambda: jaxrnn.Residual(jaxrnn.GRU(3, 4)), "cell: .* turns 3 values into 4, needs equal sizes"),
+        (
+            lambda: jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), merge="mean"),
+            "merge: got 'mean', needs one of 'concat', 'sum'",
+        ),
+        (
+            lambda: jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.GRU(3, 5), "sum"),
+            "merge: got 'sum' of 4 and 5 values, needs equal output sizes",
+        ),
+        (lambda: jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.GRU(2, 4)), "backward: got inputs .*needs those of"),
+    ],
+)
+def test_networks_that_do_not_fit_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,453 @@
+"""`unroll`: lengths, resets, direction, chunks, states, dtypes and derivatives, against loops of single steps."""
+
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxrnn
+from jaxrnn.unroll import default_chunk
+from tests import reference
+from tests.cells import Counter, Token
+from tests.registry import CELLS, B, T, draw, example, name, quick_jit
+
+GRU = jaxrnn.GRU(3, 4)
+LSTM = jaxrnn.LSTM(3, 4, projection_size=2, peephole=True)
+
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
+closer_than_issue = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
+STATIC = ("reverse", "chunk")
+
+
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=STATIC)
+
+
+@functools.partial(quick_jit, static_argnums=0, static_argnames=STATIC)
+def derived(cell, params, xs, state, **options):
+    """`((params', xs', state'), (final, ys))`: gradients of a loss that sees all outputs and the final state."""
+
+    def loss(args):
+        final, ys = jaxrnn.unroll(cell, *args, **options)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys))), (final, ys)
+
+    return jax.grad(loss, has_aux=True)((params, xs, state))
+
+
+def plain(cell, params, xs, state, lengths=None, resets=None, reverse=False):
+    """The definition: `lax.scan` over single calls, options by `where` at every step."""
+    leading = (-1,) + (1,) * (jax.tree.leaves(state)[0].ndim - 1)
+    steps = jax.tree.leaves(xs)[0].shape[0]
+
+    def where(flags, a, b):
+        return jnp.where(jnp.broadcast_to(flags.reshape(leading[: a.ndim]), a.shape), a, b)
+
+    def body(state, at_t):
+        x, t = at_t
+        old = state
+        if resets is not None:
+            # A flag at t stands between t - 1 and t.
+            flags = resets[t] if not reverse else resets[jnp.minimum(t + 1, steps - 1)] & (t + 1 < steps)
+            zero = jax.tree.map(jnp.zeros_like, state)
+            state = jax.tree.map(functools.partial(where, flags), zero, state)
+        new, y = cell(params, state, x)
+        if lengths is not None:
+            valid = t < lengths
+            new = jax.tree.map(functools.partial(where, valid), new, old)
+            y = where(valid, y, jnp.zeros_like(y))
+        return new, y
+
+    return lax.scan(body, state, (xs, jnp.arange(steps)), reverse=reverse)
+
+
+# Lengths
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", [GRU, LSTM], ids=repr)
+@pytest.mark.usefixtures("x64")
+def test_lengths_are_runs_of_each_row_alone(cell, reverse):
+    lengths = np.array([5, 0, 3, 1])
+    params, xs, state = example(cell, batch=(4,), dtype=jnp.float64)
+    final, ys = unrolled(cell, params, xs, state, lengths=lengths, reverse=reverse, chunk=2)
+    for row, length in enumerate(lengths):
+        pick = functools.partial(jax.tree.map, lambda a, row=row: a[row])
+        one_final, one_ys = jaxrnn.unroll(cell, params, xs[:length, row], pick(state), reverse=reverse)
+        close(pick(final), one_final)
+        close(ys[:length, row], one_ys)
+        assert not ys[length:, row].any()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("cell", [GRU, jaxrnn.Residual(jaxrnn.GRU(3, 3)), jaxrnn.Bidirectional(GRU)], ids=repr)
+def test_nothing_depends_on_the_padding(cell, poison, reverse):
+    """Neither values nor any gradient, also where the padding holds NaN; its own gradient is zero."""
+    lengths = np.array([5, 0, 3, 1])
+    params, xs, state = example(cell, batch=(4,))
+    padding = np.arange(T)[:, None] >= lengths
+    poisoned = jnp.where(np.broadcast_to(padding[..., None], xs.shape), jnp.full_like(xs, poison), xs)
+    options = {"lengths": lengths, "reverse": reverse, "chunk": 3}
+    clean = derived(cell, params, xs, state, **options)
+    dirty = derived(cell, params, poisoned, state, **options)
+    chex.assert_tree_all_finite(dirty)
+    chex.assert_trees_all_equal(clean, dirty)
+    (_, slopes, _), _ = dirty
+    assert not slopes[padding].any()
+    assert slopes[~padding].all()
+
+
+def test_lengths_known_only_at_run_time_are_clipped():
+    params, xs, state = example(GRU)
+    chex.assert_trees_all_equal(
+        unrolled(GRU, params, xs, state, lengths=jnp.array([-3, 99])),
+        unrolled(GRU, params, xs, state, lengths=jnp.array([0, T])),
+    )
+
+
+def test_an_unbatched_sequence_has_a_length():
+    params, xs, state = example(GRU, batch=())
+    final, ys = jaxrnn.unroll(GRU, params, xs, state, lengths=3)
+    cut_final, cut_ys = jaxrnn.unroll(GRU, params, xs[:3], state)
+    chex.assert_trees_all_close((final, ys[:3]), (cut_final, cut_ys), rtol=1e-6)
+    assert not ys[3:].any()
+
+
+# Resets
+
+
+@pytest.mark.parametrize("flagged", [[0], [T - 1], range(T), [2], []], ids=str)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.usefixtures("x64")
+def test_resets_are_sequences_on_their_own(flagged, reverse):
+    """The row without flags keeps its state; the other is the runs between flags, each from the initial state."""
+    params, xs, state = example(LSTM, dtype=jnp.float64)
+    resets = np.zeros((T, B), bool)
+    resets[list(flagged), 1] = True
+    got = unrolled(LSTM, params, xs, state, resets=resets, reverse=reverse, chunk=2)
+    close(got, reference.unroll(reference.lstm, LSTM, params, xs, state, resets=resets, reverse=reverse))
+    row = jax.tree.map(lambda s: s[1], state)
+    cuts = [0, *(t for t in flagged if t), T]
+    pieces = [xs[a:b, 1] for a, b in itertools.pairwise(cuts)]
+    starts = [None if 0 in flagged and not reverse else row] + [None] * (len(pieces) - 1)
+    if reverse:
+        starts = starts[::-1]
+    ys = [jaxrnn.unroll(LSTM, params, p, s, reverse=reverse)[1] for p, s in zip(pieces, starts, strict=True)]
+    close(got[1][:, 1], jnp.concatenate(ys))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_reset_keeps_nan_of_the_old_state_out(reverse):
+    """Out of the values, and out of the gradients."""
+    params, xs, state = example(LSTM)
+    state = jax.tree.map(lambda s: s.at[1].set(jnp.nan), state)
+    at = T - 1 if reverse else 0
+    resets = np.zeros((T, B), bool)
+    resets[at, 1] = True
+    final, ys = unrolled(LSTM, params, xs, state, resets=resets, reverse=reverse)
+    if reverse:
+        # The flag stands between T - 2 and T - 1: what the NaN reached before it stays, what comes after is clean.
+        assert np.isnan(ys[T - 1, 1]).all()
+        ys = ys[: T - 1]
+    chex.assert_tree_all_finite((final, ys))
+
+    if not reverse:
+        slopes, _ = derived(LSTM, params, xs, state, resets=resets)
+        chex.assert_tree_all_finite(slopes)
+        assert not slopes[2].h[1].any()
+        assert slopes[2].h[0].all()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.usefixtures("x64")
+def test_flags_in_the_padding_are_of_no_account(reverse):
+    params, xs, state = example(GRU, dtype=jnp.float64)
+    lengths = np.array([3, 5])
+    none = unrolled(GRU, params, xs, state, lengths=lengths, reverse=reverse)
+    flagged = np.zeros((T, B), bool)
+    flagged[3:, 0] = True
+    close(unrolled(GRU, params, xs, state, lengths=lengths, resets=flagged, reverse=reverse), none)
+
+
+# Walks of any length, in chunks of any length
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.usefixtures("x64")
+def test_chunks_change_nothing(reverse):
+    params, xs, state = example(GRU, steps=7, dtype=jnp.float64)
+    lengths, resets = np.array([4, 7]), np.arange(14).reshape(7, 2) % 5 == 3
+    options = {"lengths": lengths, "resets": resets, "reverse": reverse}
+    whole = derived(GRU, params, xs, state, **options, chunk=7)
+    for chunk in (1, 3, 100, None):
+        close(derived(GRU, params, xs, state, **options, chunk=chunk), whole)
+
+
+@pytest.mark.parametrize("batch", [0, 1, 7, 32, 1024, 10**6])
+def test_the_default_chunk_is_within_the_sequence(batch):
+    for steps in (1, 2, 13, 97, 128, 1009, 4096, 65536):
+        chunk = default_chunk(steps, batch)
+        assert 1 <= chunk <= steps
+        assert chunk >= min(steps, 9)
+        assert chunk <= 511
+
+
+@pytest.mark.parametrize("cell", [GRU, jaxrnn.Stack((GRU, jaxrnn.LSTM(4, 2))), jaxrnn.Bidirectional(GRU)], ids=repr)
+def test_no_steps_and_one_step(cell):
+    params, xs, state = example(cell, steps=1)
+    slopes, (final, ys) = derived(cell, params, xs[:0], state)
+    chex.assert_trees_all_equal(final, state)
+    assert ys.shape == (0, B, cell.output_size)
+    assert not any(g.any() for g in jax.tree.leaves(slopes[0]))
+    chex.assert_trees_all_close(slopes[2], jax.tree.map(jnp.cos, state))
+    final, ys = unrolled(cell, params, xs, state, lengths=np.array([1, 0]))
+    assert ys.shape == (1, B, cell.output_size)
+    chex.assert_trees_all_equal(*(jax.tree.map(lambda s: s[1], tree) for tree in (final, state)))
+
+
+def test_no_rows():
+    params, xs, state = example(GRU, batch=(0,))
+    final, ys = unrolled(GRU, params, xs, state, lengths=np.zeros(0, int))
+    assert (ys.shape, final.h.shape) == ((T, 0, 4), (0, 4))
+
+
+# States
+
+
+def test_no_state_is_the_initial_state():
+    params, xs, _ = example(LSTM)
+    chex.assert_trees_all_equal(
+        unrolled(LSTM, params, xs), unrolled(LSTM, params, xs, LSTM.initial_state((B,), jnp.float32))
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_two_halves_make_a_whole():
+    """The carry of truncated backpropagation."""
+    params, xs, state = example(LSTM, dtype=jnp.float64)
+    final, ys = unrolled(LSTM, params, xs, state)
+    middle, first = unrolled(LSTM, params, xs[:3], state)
+    close((final, ys[3:]), unrolled(LSTM, params, xs[3:], middle))
+    close(first, ys[:3])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_learned_initial_state_gets_gradients():
+    """One learned vector, broadcast over the rows, gets the sum of the rows' gradients."""
+    params, xs, _ = example(GRU, dtype=jnp.float64)
+    learned = jnp.linspace(-1.0, 1.0, 4)
+
+    @quick_jit
+    @jax.grad
+    def gradient(h0, of_rows):
+        state = type(GRU.initial_state())(jnp.broadcast_to(h0, (B, 4)))
+        return jnp.sum(jaxrnn.unroll(GRU, params, xs, state)[1][:, of_rows])
+
+    each = [gradient(learned, np.array([row])) for row in range(B)]
+    assert all(g.all() for g in each)
+    close(gradient(learned, np.arange(B)), sum(each))
+
+
+# Kinds of input and dtypes
+
+
+def test_pytree_inputs_and_integer_states():
+    cell = Counter(3, 4)
+    params, xs, state = example(cell)
+    final, _ = unrolled(cell, params, xs, state, lengths=np.array([5, 2]))
+    np.testing.assert_array_equal(final.count, state.count + np.array([5, 2]))
+    assert final.count.dtype == jnp.int32
+
+
+def test_tokens_may_be_anything_in_the_padding():
+    """Also indices outside of the table."""
+    cell = Token(3, 4)
+    params, xs, state = example(cell)
+    lengths = np.array([5, 2])
+    wild = xs.at[2:, 1].set(10**6)
+    chex.assert_trees_all_equal(*(unrolled(cell, params, x, state, lengths=lengths) for x in (xs, wild)))
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.LSTM(3, 4), GRU, jaxrnn.Elman(3, 4)], ids=repr)
+def test_mixed_precision(cell):
+    """bfloat16 products, float32 state: near float32, and gradients in the dtype of the stored parameters."""
+    params, xs, state = example(cell)
+    half = jaxrnn.cast(xs, jnp.bfloat16)
+
+    @functools.partial(quick_jit, static_argnums=1)
+    @functools.partial(jax.grad, has_aux=True)
+    def run(params, compute):
+        final, ys = jaxrnn.unroll(cell, jaxrnn.cast(params, compute), jaxrnn.cast(half, compute), state)
+        return jnp.sum(ys.astype(jnp.float32)), (final, ys)
+
+    with jax.numpy_dtype_promotion("standard"):
+        slopes, (final, ys) = run(params, jnp.bfloat16)
+        full_slopes, (full_final, full_ys) = run(params, jnp.float32)
+    assert (ys.dtype, final.h.dtype) == (jnp.bfloat16, jnp.float32)
+    # Eight bits of mantissa: 2^-8 a rounding, a few of them on the way.
+    np.testing.assert_allclose(ys.astype(jnp.float32), full_ys, atol=2e-2)
+    chex.assert_trees_all_close(final, full_final, atol=2e-2)
+    chex.assert_trees_all_equal_dtypes(slopes, params)
+    chex.assert_trees_all_close(slopes, full_slopes, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+def test_without_a_state_the_memory_is_float32_or_wider(dtype):
+    # Only where the memory is wider than the rest does anything promote.
+    promotion = "standard" if dtype == jnp.bfloat16 else "strict"
+    with jax.enable_x64(True), jax.numpy_dtype_promotion(promotion):
+        params, xs, _ = example(GRU, dtype=dtype)
+        final, ys = jax.eval_shape(functools.partial(jaxrnn.unroll, GRU), params, xs)
+    assert ys.dtype == dtype
+    assert final.h.dtype == (jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+# Derivatives: every mode and transformation, against a plain scan of single calls.
+
+OPTIONS = [
+    {},
+    {"lengths": [4, 2]},
+    {"resets": [[0, 1], [1, 0], [0, 0], [0, 1], [1, 1]]},
+    {"lengths": [5, 3], "resets": [[0, 0], [0, 1], [1, 0], [0, 0], [0, 0]], "reverse": True, "chunk": 2},
+]
+
+
+def arrays(options):
+    made = dict(options)
+    if "lengths" in made:
+        made["lengths"] = np.array(made["lengths"])
+    if "resets" in made:
+        made["resets"] = jnp.array(made["resets"], bool)
+    return made
+
+
+def battery(run, args, direction, cotangent, second):
+    """Values and gradients of `run(*args)`; with `second`, the tangents of both too: forward over reverse."""
+    leaves, tree = jax.tree.flatten(args)
+
+    def outputs(moved):
+        moved = iter(moved)
+        return real(run(*jax.tree.unflatten(tree, [next(moved) if is_real(leaf) else leaf for leaf in leaves])))
+
+    def loss(moved):
+        outs = outputs(moved)
+        return sum(jnp.vdot(c, jnp.sin(out)) for c, out in zip(cotangent, outs, strict=True)), outs
+
+    gradient = jax.grad(loss, has_aux=True)
+    if second:
+        return jax.jvp(gradient, (real(args),), (direction,))
+    return gradient(real(args))
+
+
+def is_real(leaf):
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def real(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if is_real(leaf)]
+
+
+@pytest.mark.parametrize("index", range(len(CELLS)), ids=lambda i: name(CELLS[i]))
+@pytest.mark.usefixtures("x64")
+def test_derivatives_of_every_cell_are_those_of_a_plain_scan(index):
+    """Each cell meets one of the combinations of options; the next test has them all, and the second order."""
+    cell, options = CELLS[index].cell, arrays(OPTIONS[(index + 3) % len(OPTIONS)])
+    agree(cell, options, second=False)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o) or "none")
+@pytest.mark.usefixtures("x64")
+def test_derivatives_under_all_options_are_those_of_a_plain_scan(options):
+    agree(jaxrnn.LSTM(3, 4), arrays(options), second=True)
+
+
+def agree(cell, options, second):
+    args = example(cell, dtype=jnp.float64)
+    outputs = jax.eval_shape(functools.partial(jaxrnn.unroll, cell), *args)
+    direction, cotangent = draw(4, real(args), jnp.float64), draw(5, real(outputs), jnp.float64)
+    plain_options = {k: v for k, v in options.items() if k != "chunk"}
+
+    @quick_jit
+    def ours(args, direction, cotangent):
+        return battery(functools.partial(jaxrnn.unroll, cell, **options), args, direction, cotangent, second)
+
+    @quick_jit
+    def theirs(args, direction, cotangent):
+        return battery(functools.partial(plain, cell, **plain_options), args, direction, cotangent, second)
+
+    closer_than_issue(ours(args, direction, cotangent), theirs(args, direction, cotangent))
+
+
+def _scan_of_unroll(run):
+    """Two windows in a `lax.scan`, the state carried."""
+
+    def transformed(params, xs, state):
+        windows = jax.tree.map(lambda x: jnp.stack([x, jnp.flip(x, 0)]), xs)
+        return lax.scan(lambda s, window: run(params, window, s), state, windows)
+
+    return transformed
+
+
+def _summed(run):
+    return lambda *args: sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(run(*args)))
+
+
+def _vmapped(of):
+    """`of` mapped over three inputs and initial states."""
+
+    def transformed(params, xs, state):
+        def scaled(by):
+            return of(params, *jax.tree.map(lambda a: a * by, (xs, state)))
+
+        return jax.vmap(scaled)(jnp.array([0.5, 1.0, 2.0]))
+
+    return transformed
+
+
+TRANSFORMS = {
+    "grad": lambda run: jax.grad(_summed(run), (0, 1, 2)),
+    "jacfwd": lambda run: jax.jacfwd(run, 2),
+    "jacrev": lambda run: jax.jacrev(run, 2),
+    "hessian": lambda run: jax.hessian(_summed(run), 2),
+    "vmap": _vmapped,
+    "vmap of grad": lambda run: _vmapped(jax.grad(_summed(run), (0, 2))),
+    "vmap of jacfwd": lambda run: _vmapped(jax.jacfwd(run, 2)),
+    "vmap of hessian-vector product": lambda run: _vmapped(
+        lambda p, x, s: jax.jvp(lambda x: jax.grad(_summed(run), (0, 1))(p, x, s), (x,), (jnp.ones_like(x),))
+    ),
+    "reverse over forward": lambda run: jax.grad(
+        lambda p, x, s: jax.jvp(functools.partial(_summed(run), p, x), (s,), (s,))[1], (0, 1, 2)
+    ),
+    "grad of vmap": lambda run: jax.grad(_summed(_vmapped(run)), (0, 2)),
+    "grad of checkpoint": lambda run: jax.grad(_summed(jax.checkpoint(run)), (0, 1, 2)),
+    "grad of scan": lambda run: jax.grad(_summed(_scan_of_unroll(run)), (0, 1, 2)),
+    "grad of grad": lambda run: jax.grad(
+        lambda *args: sum(jnp.vdot(g, g) for g in jax.tree.leaves(jax.grad(_summed(run), (0, 1, 2))(*args)))
+    ),
+    "third derivative": lambda run: (
+        lambda p, x, s: jax.grad(
+            lambda x: jax.jvp(lambda x: jax.jvp(lambda x: _summed(run)(p, x, s), (x,), (x,))[1], (x,), (x,))[1]
+        )(x)
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+@pytest.mark.usefixtures("x64")
+def test_transformations_are_those_of_a_plain_scan(transform):
+    cell = jaxrnn.GRU(3, 2)
+    args = example(cell, steps=3, dtype=jnp.float64)
+    options = {"lengths": np.array([3, 2])}
+    ours = quick_jit(transform(functools.partial(jaxrnn.unroll, cell, **options)))
+    theirs = quick_jit(transform(functools.partial(plain, cell, **options)))
+    closer_than_issue(ours(*args), theirs(*args))
+
+
+@pytest.mark.usefixtures("x64")
+def test_not_jitted_and_not_chunked_is_the_same():
+    params, xs, state = example(GRU, steps=3, dtype=jnp.float64)
+    close(jaxrnn.unroll(GRU, params, xs, state), unrolled(GRU, params, xs, state, chunk=2))
