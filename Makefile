@@ -8,15 +8,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-
 
+# The other libraries are oracles in the tests and rivals in the benchmarks. PyTorch, whose default build brings
+# gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
+TESTED := $(STAMP)test $(if $(CI)$(TORCH),$(STAMP)torch)
+
 .PHONY: demo test bench lint clean
 
 demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
 
-test: $(STAMP)test
+test: $(TESTED)
 	$(BIN)/python -m pytest -n 2
 
-bench: $(STAMP)test
+bench: $(TESTED)
 	$(BIN)/python -m bench.unroll
 
 lint: $(STAMP)test
@@ -34,9 +38,10 @@ $(STAMP)examples: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[examples]'
 	touch $@
 
-# The other libraries are oracles in the tests and rivals in the benchmarks. PyTorch, whose default build brings
-# gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
 $(STAMP)test: $(VENV)/bin/python pyproject.toml
-	$(if $(CI)$(TORCH),$(BIN)/python -m pip install --quiet 'torch==2.13.0')
-	$(BIN)/python -m pip install --quiet --editable '.[examples,test,bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(STAMP)torch: $(STAMP)test
+	$(BIN)/python -m pip install --quiet --editable '.[torch]'
 	touch $@

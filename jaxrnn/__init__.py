@@ -13,7 +13,7 @@ its name, so that `import jaxrnn` needs JAX alone.
 """
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, dot, gates, shift, weigh
+from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, weigh
 from jaxrnn.cells import (
     GRU,
     LSTM,
@@ -53,12 +53,12 @@ __all__ = [
     "Residual",
     "Stack",
     "add",
+    "add_bias",
     "affine",
     "cast",
     "dot",
     "gates",
     "initializers",
-    "shift",
     "unroll",
     "weigh",
 ]

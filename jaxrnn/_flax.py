@@ -6,23 +6,16 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 
-from jaxrnn.cell import Cell, cast, computation_dtype
+from jaxrnn.cell import Cell, cast
 from jaxrnn.checks import check_input, check_lengths, check_state
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 from jaxrnn.unroll import unroll
 
-__all__ = ["FlaxCell", "by_name", "check_cell", "initial_carry", "run", "sharding_names", "state_dtype"]
+__all__ = ["FlaxCell", "by_name", "initial_carry", "run", "sharding_names"]
 
 Sharding = Mapping[str, tuple[str | None, ...]]
-
-
-def check_cell(cell: Any) -> None:
-    """Raise unless `cell` is one of ours; a Flax cell is the likely mistake."""
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell: got {type(cell).__name__}, needs a jaxrnn.Cell; from_flax makes one of a Flax cell")
 
 
 def by_name(params: Params) -> dict[str, Any]:
@@ -46,11 +39,6 @@ def sharding_names(sharding: Sharding, params: Params) -> dict[str, tuple[str | 
     if unknown := set(sharding) - set(last.values()):
         raise ValueError(f"sharding: got {sorted(unknown)}, the parameters are {sorted(set(last.values()))}")
     return {path: sharding.get(name) for path, name in last.items()}
-
-
-def state_dtype(params: Params, dtype: DTypeLike | None) -> Any:
-    """That of a fresh state: of the computation, and float32 at least."""
-    return np.promote_types(computation_dtype(params, ()) if dtype is None else dtype, np.float32)
 
 
 def feature_axes(cell: Cell) -> int:

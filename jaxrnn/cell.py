@@ -13,27 +13,29 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrnn.checks import check_input, check_params, check_state
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["Cell", "add", "affine", "cast", "dot", "gates", "shift", "weigh"]
+__all__ = ["Cell", "add", "add_bias", "affine", "cast", "dot", "gates", "weigh"]
 
 
 def dot(h: Array, w: Array) -> Array:
     """`h @ w`, computed in the dtype of the weight: `[*batch, H] x [H, O] -> [*batch, O]`.
 
-    So a float32 state meets bfloat16 weights in a bfloat16 product, and keeps its own precision outside of it.
+    So a float32 state meets bfloat16 weights in a bfloat16 product, and keeps its own precision outside of it. In mixed
+    precision, parameters and inputs are cast together (`cast`).
     """
     return jnp.matmul(h.astype(w.dtype), w)
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:
     """`x @ w + b` over any leading axes; no bias where `b` is None."""
-    return shift(jnp.matmul(x, w), b)
+    return add_bias(jnp.matmul(x, w), b)
 
 
-def shift(z: Array, b: Array | None) -> Array:
+def add_bias(z: Array, b: Array | None) -> Array:
     """`z + b` over any leading axes; `z` where `b` is None."""
     return z if b is None else z + jnp.broadcast_to(b, z.shape)
 
@@ -54,7 +56,7 @@ def add(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """`tree` with its floating-point leaves in `dtype`; others stay as they are.
+    """`tree` with its real leaves in `dtype`; integers and complex numbers stay as they are.
 
     The computation's dtype is that of the parameters and inputs a call is given. Mixed precision is a cast at the call,
     so that gradients arrive in the dtype of the stored parameters:
@@ -71,7 +73,8 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
 
     def one(leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
-        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        # A leaf that has the dtype stays the same object: `recurrence` sees by it that an output is part of the state.
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != dtype else leaf
 
     return jax.tree.map(one, tree)
 
@@ -82,6 +85,10 @@ class Cell(abc.ABC):
     A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names)
     that defines `init`, `initial_state`, `project`, `step` and, where something can be postponed, `readout`. It holds
     no arrays, so it can be a static argument of `jax.jit`. See `jaxrnn/cells/lstm.py` for the model page.
+
+    What is made of several cells also registers how it walks a whole sequence, as `jaxrnn/networks.py` does:
+    `@jaxrnn.unroll.walk.register` of a function. Without that it is stepped as one cell, and only its own `project` is
+    done ahead of the loop.
     """
 
     input_size: Any
@@ -135,7 +142,7 @@ class Cell(abc.ABC):
         drive = self.project(params, x)
         state, output = advance(self, params, state, drive)
         y = self.readout(params, output, drive)
-        return state, cast_floats(y, computation_dtype(params, x))
+        return state, cast(y, computation_dtype(params, x))
 
     def __repr__(self) -> str:
         """The constructor call, without the fields that have their defaults."""
@@ -147,9 +154,10 @@ class Cell(abc.ABC):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # `@dataclass` writes a `__repr__` of its own unless the class body has one.
+        # `@dataclass` writes a `__repr__` of its own unless the class has one.
         super().__init_subclass__(**kwargs)
-        cls.__repr__ = Cell.__repr__  # type: ignore[method-assign]
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Cell.__repr__  # type: ignore[method-assign]
 
 
 def _show(value: Any) -> str:
@@ -162,15 +170,27 @@ def _show(value: Any) -> str:
 def advance(cell: Cell, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
     """`cell.step` with the new state in the dtypes of the old."""
     new, output = cell.step(params, state, drive)
-    return jax.tree.map(lambda n, s: cast_floats(n, s.dtype), new, state), output
+    return jax.tree.map(lambda n, s: cast(n, s.dtype), new, state), output
 
 
 def computation_dtype(params: Params, x: PyTree) -> Any:
-    """The dtype that parameters and input promote to."""
-    leaves = [jnp.asarray(leaf).dtype for leaf in jax.tree.leaves((params, x))]
-    return jnp.result_type(*[d for d in leaves if jnp.issubdtype(d, jnp.inexact)] or [jnp.float32])
+    """The real dtype that parameters and input promote to."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves((params, x))]
+    return jnp.result_type(*[jnp.finfo(d).dtype for d in dtypes if jnp.issubdtype(d, jnp.inexact)] or [jnp.float32])
 
 
-def cast_floats(tree: PyTree, dtype: Any) -> PyTree:
-    """`tree` with real leaves in `dtype`, complex and integer ones untouched; identical leaves stay identical."""
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+def state_dtype(params: Params, x: PyTree) -> Any:
+    """That of a fresh state: the computation's, and float32 at least."""
+    return np.promote_types(computation_dtype(params, x), np.float32)
+
+
+def check_cell(cell: Any, name: str = "cell") -> None:
+    """Raise unless `cell` is a jaxrnn cell."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"{name}: got {type(cell).__name__}, needs a jaxrnn.Cell")
+    try:
+        hash(cell)
+    except TypeError:
+        raise TypeError(
+            f"{name}: {type(cell).__name__} does not hash, needs @dataclass(frozen=True) and fields that do"
+        ) from None

@@ -24,6 +24,12 @@ def check_choice(*, among: tuple[Any, ...], **options: Any) -> None:
             raise ValueError(f"{name}: got {option!r}, needs one of {', '.join(map(repr, among))}")
 
 
+def check_key(key: Any) -> None:
+    """Raise unless `key` is a typed key or None."""
+    if key is not None and not jnp.issubdtype(getattr(key, "dtype", np.int32), jax.dtypes.prng_key):
+        raise TypeError(f"key: got {key!r}, needs a typed key, jax.random.key(seed), or None")
+
+
 def check_rate(**rates: Any) -> None:
     """Raise unless every rate is a number in [0, 1)."""
     for name, rate in rates.items():

@@ -44,8 +44,11 @@ def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:
     """`fun` with its products `[*rows, K] @ [K, N]` over many axes of rows made over one axis.
 
     The result is the same. But the derivative of the product with respect to the matrix then contracts one axis, which
-    XLA's CPU compiler does in two thirds of the time that it needs to contract several.
+    XLA's CPU compiler does in two thirds of the time that it needs to contract several. Elsewhere there is nothing to
+    gain, and an axis of rows that is spread over devices must not be merged.
     """
+    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return fun
 
     def flat(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)

@@ -13,12 +13,12 @@ six arrays a step in place of the fourteen that `jax.linearize` keeps.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Literal
+from jax.extend.core import Literal, jaxpr_as_fun
 
 from jaxrnn.jaxprs import bind, evaluate, flat_products, is_matrix_product
 from jaxrnn.typing import Array, Params, PyTree, State
@@ -36,31 +36,31 @@ def linearize(
     Returns `(coefficients, apply)`: arrays `[T, ...]`, computed for all steps at once, and the linear map
     `apply(coefficients of one step, ds)`. What depends on the parameters alone, the weights, exists once.
     """
-    programs = []
+    program: Any = None
 
     def coefficients(params: Params, s: State, d: PyTree) -> list[Array]:
+        nonlocal program
         _, linear = jax.linearize(lambda s: step(params, s, d), s)
-        program = _Program(linear, s)
-        programs.append(program)
-        return program.coefficients
+        program, known = _program(linear, s)
+        return known
 
     first = jax.tree.map(lambda a: a[0], (states, drives))
-    jaxpr = jax.make_jaxpr(coefficients)(params, *first).jaxpr
-    varies = set(jaxpr.invars[len(jax.tree.leaves(params)) :])
-    for eqn in jaxpr.eqns:
+    closed = jax.make_jaxpr(coefficients)(params, *first)
+    varies = set(closed.jaxpr.invars[len(jax.tree.leaves(params)) :])
+    for eqn in closed.jaxpr.eqns:
         if any(not isinstance(v, Literal) and v in varies for v in eqn.invars):
             varies.update(eqn.outvars)
-    per_step = [not isinstance(v, Literal) and v in varies for v in jaxpr.outvars]
+    per_step = [not isinstance(v, Literal) and v in varies for v in closed.jaxpr.outvars]
 
-    def pick(leaves: list[Array], wanted: bool) -> list[Array]:
-        return [leaf for leaf, p in zip(leaves, per_step, strict=True) if p == wanted]
+    def pick(wanted: bool) -> Callable[[Params, State, PyTree], list[Array]]:
+        def some(*args: Any) -> list[Array]:
+            known = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+            return [k for k, p in zip(known, per_step, strict=True) if p == wanted]
 
-    def at_one(params: Params, s: State, d: PyTree) -> list[Array]:
-        return pick(coefficients(params, s, d), True)
+        return some
 
-    stacked = flat_products(jax.vmap(at_one, (None, 0, 0)))(params, states, drives)
-    once = pick(coefficients(params, *first), False)
-    program = programs[0]
+    stacked = flat_products(jax.vmap(pick(True), (None, 0, 0)))(params, states, drives)
+    once = pick(False)(params, *first)
 
     def apply(at_t: list[Array], ds: State) -> PyTree:
         sources = {True: iter(at_t), False: iter(once)}
@@ -76,60 +76,71 @@ class _Sum:
         self.terms = terms
 
 
-class _Program:
-    """A linear function as instructions over tangents, and the coefficients they read.
+class _Instruction(NamedTuple):
+    """`operate(coefficients, tangents)` of those at the two lists of indices gives further tangents."""
 
-    The tangents are numbered: the function's inputs, then what each instruction `(operation, coefficients, tangents)`,
-    the latter two as indices, appends to them.
-    """
+    operate: Callable[[list[Array], list[Array]], list[Array]]
+    coefficients: list[int]
+    tangents: list[int]
 
-    def __init__(self, linear: Callable[[State], PyTree], like: State) -> None:
-        closed, shape = jax.make_jaxpr(linear, return_shape=True)(like)
-        self.tree = jax.tree.structure(shape)
-        self.like = jax.tree.leaves(shape)
-        self.coefficients: list[Array] = []
-        self.instructions: list[tuple[Callable[..., list[Array]], list[int], list[int]]] = []
-        self.size = len(closed.jaxpr.invars)
-        inputs = [_Sum({i: None}) for i in range(self.size)]
-        results = evaluate(closed.jaxpr, closed.consts, inputs, self._equation)
-        # A result that does not depend on the tangents is zero.
-        self.results = [self._index(r) if isinstance(r, _Sum) else None for r in results]
 
-    def __call__(self, coefficients: list[Array], ds: State) -> PyTree:
-        """The linear function at `ds`, with the coefficients of one step."""
+def _program(
+    linear: Callable[[State], PyTree], like: State
+) -> tuple[Callable[[list[Array], State], PyTree], list[Array]]:
+    """A linear function as `(program, coefficients)`: `program(coefficients, ds)` is the function at `ds`."""
+    closed, shapes = jax.make_jaxpr(linear, return_shape=True)(like)
+    compiler = _Compiler(len(closed.jaxpr.invars))
+    inputs = [_Sum({i: None}) for i in range(compiler.size)]
+    outputs = evaluate(closed.jaxpr, closed.consts, inputs, compiler.equation)
+    # An output that does not depend on the tangents is zero.
+    results = [compiler.tangent(r) if isinstance(r, _Sum) else None for r in outputs]
+    instructions = compiler.instructions
+
+    def program(coefficients: list[Array], ds: State) -> PyTree:
         tangents = jax.tree.leaves(ds)
-        for operation, known, linear in self.instructions:
-            tangents += operation([coefficients[i] for i in known], [tangents[i] for i in linear])
-        zeros = (jnp.zeros(a.shape, a.dtype) for a in self.like)
-        leaves = [z if i is None else tangents[i] for i, z in zip(self.results, zeros, strict=True)]
-        return jax.tree.unflatten(self.tree, leaves)
+        for operate, known, at in instructions:
+            tangents += operate([coefficients[i] for i in known], [tangents[i] for i in at])
+        zeros = (jnp.zeros(a.shape, a.dtype) for a in jax.tree.leaves(shapes))
+        leaves = [z if i is None else tangents[i] for i, z in zip(results, zeros, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
-    def _equation(self, eqn: Any, values: list[Any]) -> list[Any]:
-        """What is known is computed, sums are collected, the rest becomes an instruction."""
+    return program, compiler.coefficients
+
+
+class _Compiler:
+    """Turns the equations of a linear function into instructions; `size` tangents are the function's inputs."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.coefficients: list[Array] = []
+        self.instructions: list[_Instruction] = []
+
+    def equation(self, eqn: Any, values: list[Any]) -> list[Any]:
+        """What is known is computed, sums are collected, the rest becomes an instruction.
+
+        An instruction's outputs all count as linear, also one that is in truth known, such as a loop's counter.
+        """
         name, linear = eqn.primitive.name, [isinstance(v, _Sum) for v in values]
         if not any(linear):
             return bind(eqn, values)
+        one = jnp.ones((), eqn.outvars[0].aval.dtype)
         if name == "mul" and not all(linear):
             return [self._scaled(values[linear.index(True)], values[linear.index(False)])]
         if name == "neg":
-            return [self._scaled(values[0], jnp.array(-1, eqn.outvars[0].aval.dtype))]
+            return [self._scaled(values[0], -one)]
         if name in ("add", "add_any", "sub") and all(linear):
-            terms, more = dict(values[0].terms), values[1]
-            if name == "sub":
-                more = self._scaled(more, jnp.array(-1, eqn.outvars[0].aval.dtype))
+            terms = dict(values[0].terms)
+            more = self._scaled(values[1], -one) if name == "sub" else values[1]
             for i, k in more.terms.items():
-                terms[i] = (1 if k is None else k) + (1 if terms[i] is None else terms[i]) if i in terms else k
+                old = terms.get(i)
+                terms[i] = k if i not in terms else (one if k is None else k) + (one if old is None else old)
             return [_Sum(terms)]
-        return self._instruct(eqn, values, linear)
+        if linear == [True, False] and is_matrix_product(eqn):
+            return [self._product(eqn, *values)]
+        return self._as_it_stands(eqn, values, linear)
 
-    def _scaled(self, value: _Sum, k: Any) -> _Sum:
-        if len(value.terms) > 1:
-            self._index(value)
-        ((i, c),) = value.terms.items()
-        return _Sum({i: k if c is None else c * k})
-
-    def _index(self, value: _Sum) -> int:
-        """The tangent that `value` is, by an instruction that computes it unless it is one already."""
+    def tangent(self, value: _Sum) -> int:
+        """The tangent that `value` is. A sum that is none yet becomes one by an instruction, and stays it."""
         if any(k is not None for k in value.terms.values()) or len(value.terms) > 1:
             scaled = [k is not None for k in value.terms.values()]
 
@@ -139,39 +150,49 @@ class _Program:
                 return [functools.reduce(jnp.add, terms)]
 
             known = [self._coefficient(k) for k in value.terms.values() if k is not None]
-            value.terms = {self._append(add_up, known, list(value.terms), 1): None}
+            value.terms = {self._append(_Instruction(add_up, known, list(value.terms)), 1): None}
         return next(iter(value.terms))
 
-    def _instruct(self, eqn: Any, values: list[Any], linear: list[bool]) -> list[Any]:
-        """Any other equation, as it stands."""
-        if linear == [True, False] and is_matrix_product(eqn):
-            # The weight is transposed here, once, so that the transpose of this product, which reverse mode runs at
-            # every step, is a plain product; contracting a weight's second axis costs half as much again on the CPU.
-            params = eqn.params | {"dimension_numbers": (((eqn.invars[0].aval.ndim - 1,), (1,)), ((), ()))}
+    def _scaled(self, value: _Sum, k: Array) -> _Sum:
+        if len(value.terms) > 1:
+            self.tangent(value)
+        ((i, c),) = value.terms.items()
+        return _Sum({i: k if c is None else c * k})
 
-            def product(coefficients: list[Array], tangents: list[Array]) -> list[Array]:
-                return [lax.dot_general(tangents[0], coefficients[0], **params)]
+    def _product(self, eqn: Any, rows: _Sum, matrix: Array) -> _Sum:
+        """A product with a weight, by its transpose: `rows @ matrix`.
 
-            known = [self._coefficient(values[1].T)]
-            return [_Sum({self._append(product, known, [self._index(values[0])], 1): None})]
-        tangents = [self._index(v) for v, is_linear in zip(values, linear, strict=True) if is_linear]
+        The weight is transposed here, once. The transpose of this product, which reverse mode runs at every step, is
+        then a plain product; contracting a weight's second axis costs half as much again on the CPU.
+        """
+        params = eqn.params | {"dimension_numbers": (((eqn.invars[0].aval.ndim - 1,), (1,)), ((), ()))}
+
+        def product(coefficients: list[Array], tangents: list[Array]) -> list[Array]:
+            return [lax.dot_general(tangents[0], coefficients[0], **params)]
+
+        instruction = _Instruction(product, [self._coefficient(matrix.T)], [self.tangent(rows)])
+        return _Sum({self._append(instruction, 1): None})
+
+    def _as_it_stands(self, eqn: Any, values: list[Any], linear: list[bool]) -> list[_Sum]:
+        tangents = [self.tangent(v) for v, is_linear in zip(values, linear, strict=True) if is_linear]
         known = [self._coefficient(v) for v, is_linear in zip(values, linear, strict=True) if not is_linear]
 
         def operate(coefficients: list[Array], tangents: list[Array]) -> list[Array]:
             sources = {True: iter(tangents), False: iter(coefficients)}
             return bind(eqn, [next(sources[is_linear]) for is_linear in linear])
 
-        first = self._append(operate, known, tangents, len(eqn.outvars))
+        first = self._append(_Instruction(operate, known, tangents), len(eqn.outvars))
         return [_Sum({first + i: None}) for i in range(len(eqn.outvars))]
 
-    def _coefficient(self, k: Any) -> int:
+    def _coefficient(self, k: Array) -> int:
         for i, known in enumerate(self.coefficients):
             if known is k:
                 return i
         self.coefficients.append(k)
         return len(self.coefficients) - 1
 
-    def _append(self, operation: Any, known: list[int], tangents: list[int], count: int) -> int:
-        self.instructions.append((operation, known, tangents))
+    def _append(self, instruction: _Instruction, count: int) -> int:
+        """The index of the first of the `count` tangents that the instruction gives."""
+        self.instructions.append(instruction)
         self.size += count
         return self.size - count

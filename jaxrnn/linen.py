@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 from flax.core import FrozenDict
 
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.cell import Cell as PureCell
-from jaxrnn.cell import cast
+from jaxrnn.cell import cast, check_cell, state_dtype
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
@@ -67,7 +66,7 @@ class Cell(nn.RNNCellBase):
     initializers: Mapping[str, Any] = FrozenDict()
 
     def __post_init__(self) -> None:
-        _flax.check_cell(self.cell)
+        check_cell(self.cell)
         super().__post_init__()
 
     def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
@@ -96,7 +95,7 @@ class Cell(nn.RNNCellBase):
         """The zero state before the first step, for one time step's input of the shape `[*batch, I]`; needs no key."""
         del rng
         dtype = self.param_dtype if self.dtype is None else self.dtype
-        return _flax.initial_carry(self.cell, input_shape, np.promote_types(dtype, np.float32))
+        return _flax.initial_carry(self.cell, input_shape, state_dtype(jnp.zeros((), dtype), ()))
 
     @property
     def num_feature_axes(self) -> int:
@@ -145,7 +144,7 @@ class RNN(nn.Module):
     time_major: bool = False
 
     def __post_init__(self) -> None:
-        _flax.check_cell(self.cell)
+        check_cell(self.cell)
         super().__post_init__()
 
     @nn.compact

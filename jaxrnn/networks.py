@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.cell import Cell
+from jaxrnn.cell import Cell, advance, cast, check_cell, computation_dtype
 from jaxrnn.checks import check_choice, check_rate
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, keep, run, valid_steps
+from jaxrnn.unroll import Walk, keep, valid_steps, walk
 
 __all__ = ["Bidirectional", "BidirectionalParams", "BidirectionalState", "Residual", "Stack"]
 
@@ -43,9 +43,13 @@ class Stack(Cell):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cells, tuple | list):
+            raise TypeError(f"cells: got {type(self.cells).__name__}, needs a tuple of cells")
         object.__setattr__(self, "cells", tuple(self.cells))
         if not self.cells:
             raise ValueError("cells: got none, needs at least one")
+        for i, cell in enumerate(self.cells):
+            check_cell(cell, f"cells[{i}]")
         for below, above in zip(self.cells, self.cells[1:], strict=False):
             if below.output_size != above.input_size:
                 raise ValueError(
@@ -74,7 +78,10 @@ class Stack(Cell):
         return self.cells[-1].output_size
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[Params, ...]:
-        """Fresh parameters of every layer; `initializers` go to each layer's `init`."""
+        """Fresh parameters of every layer; `initializers` go to each layer's `init`.
+
+        For options of one layer alone, make the tuple: `(lstm.init(k1, forget_bias=2.0), gru.init(k2))`.
+        """
         keys = jax.random.split(key, len(self.cells))
         return tuple(cell.init(k, dtype=dtype, **initializers) for cell, k in zip(self.cells, keys, strict=True))
 
@@ -93,24 +100,24 @@ class Stack(Cell):
         states, y = [], None
         for i, cell in enumerate(self.cells):
             drive = cell.project(params[i], y) if i else drive
-            new, output = cell.step(params[i], state[i], drive)
-            y = cell.readout(params[i], output, drive)
+            new, output = advance(cell, params[i], state[i], drive)
+            y = cast(cell.readout(params[i], output, drive), computation_dtype(params[i], drive))
             states.append(new)
         return tuple(states), y
 
 
-@run.register
+@walk.register
 def _run_stack(
-    stack: Stack, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], walk: Walk
+    stack: Stack, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], how: Walk
 ) -> tuple[tuple[State, ...], PyTree]:
     states = []
     for i, cell in enumerate(stack.cells):
         key = between = None
-        if walk.key is not None:
-            key, between = jax.random.split(jax.random.fold_in(walk.key, i))
+        if how.key is not None:
+            key, between = jax.random.split(jax.random.fold_in(how.key, i))
         if i and between is not None and stack.dropout:
             xs = dropout(between, stack.dropout, xs)
-        final, xs = run(cell, params[i], xs, state[i], walk._replace(key=key))
+        final, xs = walk(cell, params[i], xs, state[i], how._replace(key=key))
         states.append(final)
     return tuple(states), xs
 
@@ -167,22 +174,22 @@ class Bidirectional(Cell):
     """
 
     forward: Cell
-    backward: Cell = None  # type: ignore[assignment]
+    backward: Cell | None = None
     merge: Literal["concat", "sum"] | Callable[[Array, Array], Array] = "concat"
 
     def __post_init__(self) -> None:
-        if self.backward is None:
-            object.__setattr__(self, "backward", self.forward)
-        if self.forward.input_spec != self.backward.input_spec:
+        forward, backward = self.cells
+        check_cell(forward, "forward")
+        check_cell(backward, "backward")
+        if forward.input_spec != backward.input_spec:
             raise ValueError(
-                f"backward: got inputs {self.backward.input_spec}, needs those of forward, {self.forward.input_spec}"
+                f"backward: got inputs {backward.input_spec}, needs those of forward, {forward.input_spec}"
             )
         if not callable(self.merge):
             check_choice(merge=self.merge, among=("concat", "sum"))
-        if self.merge == "sum" and self.forward.output_size != self.backward.output_size:
+        if self.merge == "sum" and forward.output_size != backward.output_size:
             raise ValueError(
-                f"merge: got 'sum' of {self.forward.output_size} and {self.backward.output_size} "
-                "values, needs equal output sizes"
+                f"merge: got 'sum' of {forward.output_size} and {backward.output_size} values, needs equal output sizes"
             )
 
     @property
@@ -193,7 +200,8 @@ class Bidirectional(Cell):
     @property
     def hidden_size(self) -> tuple[int, int]:
         """Those of the two cells."""
-        return self.forward.hidden_size, self.backward.hidden_size
+        forward, backward = self.cells
+        return forward.hidden_size, backward.hidden_size
 
     @property
     def input_spec(self) -> PyTree:
@@ -203,12 +211,13 @@ class Bidirectional(Cell):
     @property
     def output_size(self) -> int:
         """What `merge` makes of the two output sizes."""
-        ys = (jax.ShapeDtypeStruct((c.output_size,), jnp.float32) for c in self._cells)
+        ys = (jax.ShapeDtypeStruct((c.output_size,), jnp.float32) for c in self.cells)
         return jax.eval_shape(self._merge, *ys).shape[-1]
 
     @property
-    def _cells(self) -> tuple[Cell, Cell]:
-        return self.forward, self.backward
+    def cells(self) -> tuple[Cell, Cell]:
+        """The forward and the backward cell."""
+        return self.forward, self.forward if self.backward is None else self.backward
 
     def _merge(self, forward: Array, backward: Array) -> Array:
         if self.merge == "concat":
@@ -216,15 +225,18 @@ class Bidirectional(Cell):
         return forward + backward if self.merge == "sum" else self.merge(forward, backward)
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
-        """Fresh parameters of both directions; `initializers` go to each cell's `init`."""
+        """Fresh parameters of both directions; `initializers` go to each cell's `init`.
+
+        For options of one direction alone, make the `BidirectionalParams` of the two.
+        """
         keys = jax.random.split(key)
         return BidirectionalParams(
-            *(c.init(k, dtype=dtype, **initializers) for c, k in zip(self._cells, keys, strict=True))
+            *(c.init(k, dtype=dtype, **initializers) for c, k in zip(self.cells, keys, strict=True))
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
         """The zero states of both directions."""
-        return BidirectionalState(*(c.initial_state(batch_shape, dtype) for c in self._cells))
+        return BidirectionalState(*(c.initial_state(batch_shape, dtype) for c in self.cells))
 
     def project(self, params: BidirectionalParams, x: PyTree) -> PyTree:
         """There is none: a TypeError."""
@@ -238,24 +250,22 @@ class Bidirectional(Cell):
 _NO_STEP = "Bidirectional: has no single step, its backward cell needs the whole sequence; use unroll"
 
 
-@run.register
+@walk.register
 def _run_bidirectional(
     net: Bidirectional,
     params: BidirectionalParams,
     xs: PyTree,
     state: BidirectionalState,
-    walk: Walk,
+    how: Walk,
 ) -> tuple[BidirectionalState, PyTree]:
-    keys = (None, None) if walk.key is None else tuple(jax.random.split(walk.key))
-    forward, ys = run(net.forward, params.forward, xs, state.forward, walk._replace(key=keys[0]))
-    backward, zs = run(
-        net.backward,
-        params.backward,
-        xs,
-        state.backward,
-        walk._replace(key=keys[1], reverse=not walk.reverse),
-    )
-    return BidirectionalState(forward, backward), jax.tree.map(net._merge, ys, zs)
+    keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
+    there, back = how._replace(key=keys[0]), how._replace(key=keys[1], reverse=not how.reverse)
+    forward, ys = walk(net.cells[0], params.forward, xs, state.forward, there)
+    backward, zs = walk(net.cells[1], params.backward, xs, state.backward, back)
+    ys = jax.tree.map(net._merge, ys, zs)
+    if how.lengths is not None:  # a function need not merge zeros into zero
+        ys = keep(valid_steps(jnp.arange(jax.tree.leaves(ys)[0].shape[0]), how.lengths), ys)
+    return BidirectionalState(forward, backward), ys
 
 
 @dataclass(frozen=True)
@@ -281,6 +291,7 @@ class Residual(Cell):
     cell: Cell
 
     def __post_init__(self) -> None:
+        check_cell(self.cell)
         if self.cell.output_size != self.cell.input_size:
             raise ValueError(
                 f"cell: {self.cell} turns {self.cell.input_size} values into {self.cell.output_size}, needs equal sizes"
@@ -322,9 +333,9 @@ class Residual(Cell):
         return drive[1] + self.cell.readout(params, output, drive[0])
 
 
-@run.register
-def _run_residual(net: Residual, params: Params, xs: Array, state: State, walk: Walk) -> tuple[State, Array]:
-    state, ys = run(net.cell, params, xs, state, walk)
-    if walk.lengths is not None:
-        xs = keep(valid_steps(jnp.arange(xs.shape[0]), walk.lengths), xs)
+@walk.register
+def _run_residual(net: Residual, params: Params, xs: Array, state: State, how: Walk) -> tuple[State, Array]:
+    state, ys = walk(net.cell, params, xs, state, how)
+    if how.lengths is not None:
+        xs = keep(valid_steps(jnp.arange(xs.shape[0]), how.lengths), xs)
     return state, xs + ys

@@ -18,7 +18,7 @@ from flax import nnx
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.cell import Cell as PureCell
-from jaxrnn.cell import cast
+from jaxrnn.cell import cast, check_cell, state_dtype
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_flax"]
@@ -34,14 +34,14 @@ class Cell(nnx.RNNCellBase):
         params: existing parameters, as from `cell.init`; None: fresh ones.
         rngs: streams of keys, of which `params` is used; not needed with `params`.
         dtype: of the computation; None: what parameters and inputs promote to. The carry stays float32 or wider.
-        param_dtype: of fresh parameters.
+        param_dtype: of fresh parameters; None: float32.
         sharding: mesh axes by the last part of a parameter's name, `{"w_h": (None, "model")}`: the metadata of
             `nnx.with_partitioning`. Flax then places the parameters on the mesh in whose context they are made.
         **initializers: keyword arguments of `cell.init`.
 
     Raises:
         TypeError: `cell` is not a jaxrnn cell, or takes no such initializer.
-        ValueError: neither `rngs` nor `params` is given, or `sharding` names no parameter.
+        ValueError: `rngs` and `params` are both given or both not, or `sharding` names no parameter.
 
     Example:
         >>> import jaxrnn
@@ -63,15 +63,19 @@ class Cell(nnx.RNNCellBase):
         params: Params | None = None,
         rngs: nnx.Rngs | None = None,
         dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike | None = None,
         sharding: _flax.Sharding | None = None,
         **initializers: Any,
     ) -> None:
-        _flax.check_cell(cell)
+        check_cell(cell)
         if params is None:
             if rngs is None:
                 raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")
-            params = cell.init(rngs.params(), dtype=param_dtype, **initializers)
+            params = cell.init(rngs.params(), dtype=jnp.float32 if param_dtype is None else param_dtype, **initializers)
+        elif initializers or rngs is not None or param_dtype is not None:
+            raise ValueError(
+                "params: got params and what makes fresh ones (rngs, param_dtype, initializers), needs one"
+            )
         axes = iter(_flax.sharding_names(sharding or {}, params).values())
         self.cell = cell
         self.dtype = dtype
@@ -100,7 +104,8 @@ class Cell(nnx.RNNCellBase):
         Raises:
             ValueError: `carry_init` without `rngs`.
         """
-        state = _flax.initial_carry(self.cell, input_shape, _flax.state_dtype(self.params, self.dtype))
+        dtype = state_dtype(self.params if self.dtype is None else jnp.zeros((), self.dtype), ())
+        state = _flax.initial_carry(self.cell, input_shape, dtype)
         if carry_init is None:
             return state
         if rngs is None:
@@ -150,7 +155,7 @@ class RNN(nnx.Module):
         params: Params | None = None,
         rngs: nnx.Rngs | None = None,
         dtype: DTypeLike | None = None,
-        param_dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike | None = None,
         sharding: _flax.Sharding | None = None,
         time_major: bool = False,
         **initializers: Any,

@@ -45,8 +45,8 @@ def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: 
 def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     outputs = _outputs(step, *primals)
     # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
-    states, extras = checkpoint_name(_trajectory(step, reverse, *primals), STATES)
-    dfinal, doutputs = _tangents(step, reverse, primals, tangents, states, outputs.assemble)
+    states, extras = jax.tree.map(_saved, _trajectory(step, reverse, *primals))
+    dfinal, doutputs = _tangents(step, reverse, primals, tangents, states, outputs, outputs.assemble)
     final = jax.tree.map(lambda s: s[0 if reverse else -1], states)
     return (final, outputs.assemble(states, extras)), (dfinal, doutputs)
 
@@ -58,7 +58,7 @@ def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives:
 
     def body(s: State, d: PyTree) -> tuple[State, PyTree]:
         s, output = step(params, s, d)
-        return s, (s, outputs.extras(output))
+        return s, (s, outputs.pick(output))
 
     return lax.scan(body, state, drives, reverse=reverse)[1]
 
@@ -66,7 +66,8 @@ def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives:
 @_trajectory.defjvp
 def _trajectory_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     kept = _trajectory(step, reverse, *primals)
-    return kept, _tangents(step, reverse, primals, tangents, kept[0], lambda *ds: ds)[1]
+    outputs = _outputs(step, *primals)
+    return kept, _tangents(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1]
 
 
 def _tangents(
@@ -75,32 +76,31 @@ def _tangents(
     primals: tuple[Params, State, PyTree],
     tangents: tuple[Params, State, PyTree],
     states: State,
+    outputs: "_Outputs",
     emit: Callable[[State, list[Array]], PyTree],
 ) -> tuple[State, PyTree]:
     """Tangents of the final state, and of what `emit` makes of `(state, extras)` at every step."""
     params, state, drives = primals
     dparams, dstate, ddrives = tangents
-    outputs = _outputs(step, *primals)
     before = jax.tree.map(lambda s0, s: _before(s0, s, reverse), state, states)
 
     def real(params: Params, s: list[Array], at: tuple[State, PyTree]) -> PyTree:
         """The step from and to those leaves that have tangents."""
         s, output = step(params, _merge(at[0], s), at[1])
-        return _reals(s), _reals(outputs.extras(output))
+        return _reals(s), _reals(outputs.pick(output))
 
     every = flat_products(jax.vmap(real, (None, 0, 0)))
     _, u = jax.jvp(lambda p, d: every(p, _reals(before), (before, d)), (params, drives), (dparams, ddrives))
     coefficients, apply = linearize(real, params, _reals(before), (before, drives))
-    like = jax.eval_shape(lambda d: outputs.extras(step(params, state, d)[1]), _first(drives))
 
     def body(ds: list[Array], at: PyTree) -> tuple[list[Array], list[Array]]:
         coefficients, u = at
         ds, dextras = jax.tree.map(jnp.add, apply(coefficients, ds), u)
-        return ds, _reals(emit(_merge(state, ds), _merge(like, dextras)))
+        return ds, _reals(emit(_merge(state, ds), _merge(outputs.extras, dextras)))
 
     ds, emitted = lax.scan(body, _reals(dstate), (coefficients, u), reverse=reverse)
     steps = jax.tree.leaves(states)[0].shape[0]
-    shapes = jax.eval_shape(emit, state, like)
+    shapes = jax.eval_shape(emit, state, outputs.extras)
     return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
 
 
@@ -109,8 +109,9 @@ class _Outputs(NamedTuple):
 
     tree: Any
     sources: list[int | None]  # the leaf of the new state that an output leaf is, if any
+    extras: list[Any]  # shapes and dtypes of the leaves that are none
 
-    def extras(self, output: PyTree) -> list[Array]:
+    def pick(self, output: PyTree) -> list[Array]:
         """The leaves that are not leaves of the state."""
         return [a for a, i in zip(jax.tree.leaves(output), self.sources, strict=True) if i is None]
 
@@ -121,16 +122,24 @@ class _Outputs(NamedTuple):
 
 
 def _outputs(step: Step, params: Params, state: State, drives: PyTree) -> _Outputs:
-    found = []
+    sources: list[int | None] = []
 
-    def probe(params: Params, s: State, d: PyTree) -> None:
+    def probe(params: Params, s: State, d: PyTree) -> PyTree:
         s, output = step(params, s, d)
         index = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(s))}
-        leaves, tree = jax.tree.flatten(output)
-        found.append(_Outputs(tree, [index.get(id(leaf)) for leaf in leaves]))
+        sources.extend(index.get(id(leaf)) for leaf in jax.tree.leaves(output))
+        return output
 
-    jax.eval_shape(probe, params, state, _first(drives))
-    return found[0]
+    output = jax.eval_shape(probe, params, state, jax.tree.map(lambda d: d[0], drives))
+    found = _Outputs(jax.tree.structure(output), sources, [])
+    return found._replace(extras=found.pick(output))
+
+
+def _saved(leaf: Array) -> Array:
+    """`leaf` under the name that the checkpoint policy saves, which a complex array can bear in its parts only."""
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return lax.complex(checkpoint_name(leaf.real, STATES), checkpoint_name(leaf.imag, STATES))
+    return checkpoint_name(leaf, STATES)
 
 
 # Only real and complex leaves have tangents; JAX gives integers and booleans the dtype float0.
@@ -154,10 +163,6 @@ def _tangent_tree(like: PyTree, reals: list[Array], leading: tuple[int, ...]) ->
     """Tangents for `like`, `leading` axes put before its shapes."""
     new = iter(reals)
     return jax.tree.map(lambda a: next(new) if _is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
-
-
-def _first(drives: PyTree) -> PyTree:
-    return jax.tree.map(lambda d: d[0], drives)
 
 
 def _before(first: Array, after: Array, reverse: bool) -> Array:

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.cell import Cell, advance, cast_floats, computation_dtype
-from jaxrnn.checks import check_input, check_lengths, check_params, check_resets, check_sizes, check_state
+from jaxrnn.cell import Cell, advance, cast, check_cell, computation_dtype, state_dtype
+from jaxrnn.checks import check_input, check_key, check_lengths, check_params, check_resets, check_sizes, check_state
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
-__all__ = ["Walk", "run", "unroll"]
+__all__ = ["Walk", "unroll", "walk"]
 
 
 class Walk(NamedTuple):
@@ -62,7 +62,8 @@ def unroll(
             zero; neither values nor gradients depend on what `xs` holds there. Values that are only known when a
             compiled function runs cannot be checked: below 0 they act as 0, above T as T.
         resets: `[T, *batch]` booleans: a flagged step is the first of a new sequence, so that between it and the
-            step before it, in either direction of time, the row's state becomes `cell.initial_state`.
+            step before it, in either direction of time, the row's state becomes `cell.initial_state`; selected, so
+            that not even a NaN passes into later values.
         reverse: walk from each row's last valid step to its first; `ys` stays in the order of `xs`.
         key: a typed key for cells with randomness (dropout); None: their deterministic expectation. Cells without
             randomness ignore it.
@@ -85,33 +86,35 @@ def unroll(
         >>> ys.shape, bool(jnp.all(state.h[1] == ys[1, 1])), bool(jnp.all(ys[2:, 1] == 0))
         ((5, 2, 4), True, True)
     """
-    if not isinstance(cell, Cell):
-        raise TypeError(f"cell: got {type(cell).__name__}, needs a jaxrnn.Cell")
+    check_cell(cell)
     check_params(cell, params)
     steps, *rest = check_input(cell, xs, "xs", time=True)
     batch_shape = tuple(rest)
     if state is None:
-        state = cell.initial_state(batch_shape, np.promote_types(computation_dtype(params, xs), np.float32))
+        state = cell.initial_state(batch_shape, state_dtype(params, xs))
     else:
         check_state(cell, state, batch_shape)
         state = jax.tree.map(jnp.asarray, state)
     lengths = None if lengths is None else check_lengths(lengths, steps, batch_shape)
     resets = None if resets is None else check_resets(resets, steps, batch_shape)
+    if not isinstance(reverse, bool):
+        raise TypeError(f"reverse: got {type(reverse).__name__}, needs a bool")
+    check_key(key)
     if chunk is not None:
         check_sizes(chunk=chunk)
-    return run(cell, params, xs, state, Walk(lengths, resets, reverse, key, chunk))
+    return walk(cell, params, xs, state, Walk(lengths, resets, reverse, key, chunk))
 
 
 @functools.singledispatch
-def run(cell: Cell, params: Params, xs: PyTree, state: State, walk: Walk) -> tuple[State, PyTree]:
+def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
     """How a cell walks a sequence, arguments checked; what is made of several cells registers its own way."""
     steps, *rest = check_input(cell, xs, "xs", time=True)
     batch_shape = tuple(rest)
     dtype = computation_dtype(params, xs)
-    resets = walk.resets
-    if resets is not None and walk.lengths is not None:
-        resets = resets & valid_steps(jnp.arange(steps), walk.lengths)
-    if resets is not None and walk.reverse:
+    resets = how.resets
+    if resets is not None and how.lengths is not None:
+        resets = resets & valid_steps(jnp.arange(steps), how.lengths)
+    if resets is not None and how.reverse:
         # A flag stands between two steps: seen from the later one, it stands before the earlier one.
         resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
@@ -123,14 +126,12 @@ def run(cell: Cell, params: Params, xs: PyTree, state: State, walk: Walk) -> tup
     def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
         xs, times, resets = part
         valid = None
-        if walk.lengths is not None:
-            valid = valid_steps(times, walk.lengths)
+        if how.lengths is not None:
+            valid = valid_steps(times, how.lengths)
             xs = keep(valid, xs)
         drives = flat_products(cell.project)(params, xs)
-        state, outputs = recurrence(
-            functools.partial(_step, cell), walk.reverse, params, state, (drives, valid, resets)
-        )
-        ys = cast_floats(flat_products(cell.readout)(params, outputs, drives), dtype)
+        state, outputs = recurrence(functools.partial(_step, cell), how.reverse, params, state, (drives, valid, resets))
+        ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
         if valid is not None:
             ys = keep(valid, ys)
         return state, ys
@@ -138,8 +139,8 @@ def run(cell: Cell, params: Params, xs: PyTree, state: State, walk: Walk) -> tup
     if steps == 0:
         ys = jax.eval_shape(segment, params, state, _one_step(xs, resets))[1]
         return state, jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
-    chunk = walk.chunk or default_chunk(steps, int(np.prod(batch_shape)))
-    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, walk.reverse)
+    chunk = how.chunk or default_chunk(steps, int(np.prod(batch_shape)))
+    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
 def valid_steps(times: Array, lengths: Array) -> Array:

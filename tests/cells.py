@@ -99,3 +99,51 @@ class Token(Cell):
 def token_reference(cell, params, state, x):
     h = np.tanh(params["e"][x] + np.dot(state, params["w_h"]))
     return h, h
+
+
+class DiagonalParams(NamedTuple):
+    a: Array  # [H] complex
+    w_x: Array  # [I, H] complex
+    w_y: Array  # [H, I] real
+
+
+class DiagonalState(NamedTuple):
+    h: Array  # [*batch, H] complex
+
+
+@dataclass(frozen=True)
+class Diagonal(Cell):
+    """A complex diagonal recurrence with a real readout, from the input and back to its size.
+
+    h' = tanh(a) ⊙ h + x W_x          y = Re(h') W_y
+    """
+
+    input_size: int
+    hidden_size: int
+
+    @property
+    def output_size(self):
+        return self.input_size
+
+    def init(self, key, *, dtype=jnp.float32):
+        i, h = self.input_size, self.hidden_size
+        complex_dtype = np.result_type(dtype, np.complex64)
+        ka, kx, ky = jax.random.split(key, 3)
+        return DiagonalParams(
+            jax.random.normal(ka, (h,), complex_dtype),
+            jax.random.normal(kx, (i, h), complex_dtype),
+            jax.random.normal(ky, (h, i), dtype),
+        )
+
+    def initial_state(self, batch_shape=(), dtype=jnp.float32):
+        return DiagonalState(jnp.zeros((*batch_shape, self.hidden_size), np.result_type(dtype, np.complex64)))
+
+    def project(self, params, x):
+        return x.astype(params.w_x.dtype) @ params.w_x
+
+    def step(self, params, state, drive):
+        h = jnp.broadcast_to(jnp.tanh(params.a), drive.shape) * state.h + drive
+        return DiagonalState(h), h
+
+    def readout(self, params, output, drive):
+        return output.real @ params.w_y

@@ -11,6 +11,7 @@ import pytest
 from jax.test_util import check_grads
 
 import jaxrnn
+from tests.cells import Token
 from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, name, quick_jit
 
 every_cell = pytest.mark.parametrize("entry", CELLS, ids=name)
@@ -188,3 +189,12 @@ def test_a_call_is_pure_and_finite(entry: Entry):
         return jnp.sum(entry.cell(params, state, jax.tree.map(lambda x: x[0], xs))[1])
 
     chex.assert_tree_all_finite(loss(params))
+
+
+def test_a_cell_may_print_as_its_author_likes():
+    @dataclasses.dataclass(frozen=True)
+    class Named(Token):
+        def __repr__(self):
+            return "a cell with a name"
+
+    assert repr(Named(3, 4)) == "a cell with a name"

@@ -1,6 +1,7 @@
 """Guards of the one idea: what a loop contains, carries and keeps is counted; every count tells a plain scan."""
 
 import functools
+import os
 import subprocess
 import sys
 
@@ -203,3 +204,20 @@ def test_import_needs_jax_alone():
 
     assert loaded("import jaxrnn").strip() == "[]"
     assert "flax" in loaded("import flax.core")
+
+
+def test_a_batch_spread_over_two_devices_is_not_gathered():
+    program = """
+import jax, jax.numpy as jnp, jaxrnn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+cell = jaxrnn.LSTM(8, 16)
+params = cell.init(jax.random.key(0))
+xs = jax.device_put(jnp.ones((6, 4, 8)), NamedSharding(mesh, PartitionSpec(None, "data")))
+loss = lambda params, xs: jnp.sum(jaxrnn.unroll(cell, params, xs, chunk=3)[1] ** 2)
+text = jax.jit(jax.grad(loss, (0, 1))).lower(params, xs).compile().as_text()
+print("all-reduce" in text, "all-gather" in text)
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | flags)
+    assert run.stdout.split() == ["True", "False"], run.stderr

@@ -164,8 +164,7 @@ def test_bidirectional_is_two_runs_of_each_row(merge, lengths):
 def test_bidirectional_backward_defaults_to_one_like_forward():
     net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4))
     params = net.init(jax.random.key(0))
-    assert net.backward == net.forward
-    assert net == jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.GRU(3, 4))
+    assert net.cells == (net.forward, net.forward)
     assert not np.array_equal(params.forward.w_h, params.backward.w_h)
 
 
@@ -235,3 +234,21 @@ def test_resets_in_a_bidirectional_separate_packed_sequences():
 def test_networks_that_do_not_fit_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_padding_stays_zero_whatever_the_directions_are_merged_by():
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), merge=lambda a, b: jnp.exp(a + b))
+    _, ys = jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)), lengths=jnp.array([5, 3]))
+    assert bool(jnp.all(ys[3:, 1] == 0))
+    assert bool(jnp.all(ys[:3] > 0))
+
+
+def test_a_stack_stepped_in_mixed_precision_has_its_products_in_one_dtype():
+    net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU(4, 4)))
+    params = jaxrnn.cast(net.init(jax.random.key(0)), jnp.bfloat16)
+    x, state = jnp.ones((2, 3), jnp.bfloat16), net.initial_state((2,))
+    with jax.numpy_dtype_promotion("standard"):
+        jaxpr, (stepped, y) = jax.make_jaxpr(net.__call__, return_shape=True)(params, state, x)
+    products = [eqn for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "dot_general"]
+    assert {v.aval.dtype for eqn in products for v in eqn.invars} == {jnp.dtype(jnp.bfloat16)}
+    assert [leaf.dtype for leaf in jax.tree.leaves((stepped, y))] == [jnp.float32, jnp.float32, jnp.bfloat16]

@@ -13,7 +13,7 @@ from jax import lax
 import jaxrnn
 from jaxrnn.unroll import default_chunk
 from tests import reference
-from tests.cells import Counter, Token
+from tests.cells import Counter, Diagonal, Token
 from tests.registry import CELLS, B, T, draw, example, name, quick_jit
 
 GRU = jaxrnn.GRU(3, 4)
@@ -451,3 +451,17 @@ def test_transformations_are_those_of_a_plain_scan(transform):
 def test_not_jitted_and_not_chunked_is_the_same():
     params, xs, state = example(GRU, steps=3, dtype=jnp.float64)
     close(jaxrnn.unroll(GRU, params, xs, state), unrolled(GRU, params, xs, state, chunk=2))
+
+
+def test_a_complex_state_has_the_derivatives_of_a_plain_scan(x64):
+    cell = Diagonal(3, 4)
+    params, xs = cell.init(jax.random.key(0), dtype=jnp.float64), jax.random.normal(jax.random.key(1), (T, B, 3))
+    zero = cell.initial_state((B,), jnp.float64)
+
+    def loss(run):
+        return lambda params, xs: jnp.sum(jnp.sin(run(params, xs)[1]))
+
+    ours = loss(lambda params, xs: jaxrnn.unroll(cell, params, xs, zero, chunk=2))
+    scan = loss(lambda params, xs: lax.scan(functools.partial(cell, params), zero, xs))
+    assert jaxrnn.unroll(cell, params, xs)[1].dtype == jnp.float64
+    closer_than_issue(jax.grad(ours, (0, 1))(params, xs), jax.grad(scan, (0, 1))(params, xs))

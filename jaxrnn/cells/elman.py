@@ -1,6 +1,8 @@
 """Elman's simple recurrent network (Elman 1990).
 
-h' = φ(x W_x + h W_h + b)
+    h' = φ(x W_x + h W_h + b)
+
+φ is tanh, or any activation.
 """
 
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ class Elman(Cell):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        activation: φ.
+        activation: φ, by default tanh.
         use_bias: whether there is a `b`.
 
     Raises:

@@ -1,9 +1,11 @@
 """Gated recurrent unit (Cho et al. 2014).
 
-r, z = σ(x W_x + h W_h + b)                 two blocks of H
-n = φ(x W_xn + b_xn + r ⊙ (h W_hn + b_n))   reset after the product, or
-n = φ(x W_xn + b_xn + (r ⊙ h) W_n)          reset before it
-h' = (1 - z) ⊙ n + z ⊙ h
+    r, z = σ(x W_x + h W_h + b)                 two blocks of H
+    n = φ(x W_xn + b_xn + r ⊙ (h W_hn + b_n))   reset after the product, or
+    n = φ(x W_xn + b_xn + (r ⊙ h) W_n)          reset before it
+    h' = (1 - z) ⊙ n + z ⊙ h
+
+`z` keeps the old state; the option `reset` chooses between the two candidates.
 """
 
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, dot, gates, shift
+from jaxrnn.cell import Cell, add_bias, affine, dot, gates
 from jaxrnn.checks import check_choice, check_sizes
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
@@ -52,8 +54,8 @@ class GRU(Cell):
         reset: whether the reset gate acts "after" the recurrent product of the candidate (one product a step) or
             "before" it (two). Weights of one cannot be turned into weights of the other.
         use_bias: whether there are `b` and `b_n`.
-        gate_activation: σ.
-        activation: φ.
+        gate_activation: σ, by default the logistic function.
+        activation: φ, by default tanh.
 
     Raises:
         ValueError: a size is not a positive integer, or `reset` is neither "after" nor "before".
@@ -97,8 +99,8 @@ class GRU(Cell):
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
             recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`.
-            bias_init: of `b`; sees `[3, H]`, a row a gate.
-            recurrent_bias_init: of `b_n` `[H]`.
+            bias_init: of `b`; sees `[3, H]`, a row a gate; of no effect without bias.
+            recurrent_bias_init: of `b_n` `[H]`, where there is one.
         """
         i, h = self.input_size, self.hidden_size
         after = self.reset == "after"
@@ -128,6 +130,6 @@ class GRU(Cell):
         if params.w_n is not None:
             n = self.activation(x_n + dot(r * state.h, params.w_n))
         else:
-            n = self.activation(x_n + r * shift(h_n[0], params.b_n))
+            n = self.activation(x_n + r * add_bias(h_n[0], params.b_n))
         h = (1 - z) * n + z * state.h
         return GRUState(h), h

@@ -1,8 +1,10 @@
 """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000).
 
-i, f, g, o = x W_x + h W_h + b              four blocks of H
-c' = σ(f) ⊙ c + σ(i) ⊙ φ(g)
-h' = σ(o) ⊙ ψ(c')
+    i, f, g, o = x W_x + h W_h + b              four blocks of H
+    c' = σ(f) ⊙ c + σ(i) ⊙ φ(g)
+    h' = σ(o) ⊙ ψ(c')
+
+Options add peepholes and a projection.
 """
 
 from dataclasses import dataclass
@@ -44,8 +46,8 @@ class LSTM(Cell):
         i, f += c ⊙ w_ci, c ⊙ w_cf              with peephole
         c' = σ(f) ⊙ c + σ(i) ⊙ φ(g)
         o += c' ⊙ w_co                          with peephole
-        h' = σ(o) ⊙ ψ(c')                       y = h'
-        h' = (σ(o) ⊙ ψ(c')) W_p                 with projection_size
+        m = σ(o) ⊙ ψ(c')
+        h' = m, or m W_p with projection_size   y = h'
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -53,9 +55,9 @@ class LSTM(Cell):
         projection_size: R, length of the projected `h`; None: no projection, R = H.
         peephole: whether the gates see the memory through diagonal weights (i and f see `c`, o sees `c'`).
         use_bias: whether there is a `b`.
-        gate_activation: σ.
-        candidate_activation: φ.
-        output_activation: ψ.
+        gate_activation: σ, by default the logistic function.
+        candidate_activation: φ, by default tanh.
+        output_activation: ψ, by default tanh.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -111,8 +113,8 @@ class LSTM(Cell):
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
             recurrent_init: of each `[R, H]` block of `w_h`, and of `w_p` `[H, R]`.
-            bias_init: sees `[4, H]`, a row a gate.
-            forget_bias: added to the forget gate's bias, so that the memory starts open.
+            bias_init: sees `[4, H]`, a row a gate; of no effect without bias.
+            forget_bias: added to the forget gate's bias, so that the memory starts open; of no effect without bias.
             peephole_init: sees `[3, H]`.
         """
         i, h, r = self.input_size, self.hidden_size, self.output_size

@@ -1,0 +1,423 @@
+"""Training as plain functions around Optax, Orbax and rich.
+
+    state      = init_state(params, optimizer, key, carry)     everything an exact resume needs
+    train_step = make_train_step(loss_fn, optimizer)           jitted, `(state, batch) -> (state, metrics)`
+    state      = fit(state, train_step, batches, steps=...)    the loop: progress, metrics, evaluation, checkpoints
+    state      = restore(directory, state)                     the same state again, to go on from or to use
+
+Truncated backpropagation through time needs no more than a `carry`: the loss takes the recurrent state that the window
+before left and returns that of its own window; values cross the boundary, gradients do not.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jaxrnn.checks import check_sizes
+from jaxrnn.typing import Array, Key, Params, PyTree
+
+__all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore"]
+
+Batch = PyTree
+Metrics = dict[str, Any]
+LossFn = Callable[[Params, PyTree, Batch, Key], tuple[Array, tuple[PyTree, Metrics]]]
+TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
+
+CHECKPOINTS_KEPT = 3
+DIGEST = "sha256"  # a file in every checkpoint: Orbax restores changed bytes without a word
+
+
+class NonFiniteError(FloatingPointError):
+    """Too many updates in a row had a loss or gradients that were not finite."""
+
+
+class TrainState(NamedTuple):
+    """Everything that the next step depends on, and so everything a checkpoint holds."""
+
+    step: Array  # [] int32, batches seen: the position in the data
+    params: Params
+    opt_state: PyTree
+    key: Key  # never changes; a step's own key is `fold_in(key, step)`
+    carry: PyTree  # recurrent state that crosses windows; () without
+    skipped: Array  # [] int32, updates left out because they were not finite, in all
+    skipped_in_a_row: Array  # [] int32, of these the last ones without a good one between
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key, carry: PyTree = ()) -> TrainState:
+    """The state before the first step, in buffers of its own: training donates them, the arguments stay usable.
+
+    Args:
+        params: any pytree of arrays.
+        optimizer: the one that `make_train_step` gets.
+        key: a typed key.
+        carry: the recurrent state before the first window, where one crosses windows.
+    """
+    zero = jnp.zeros((), jnp.int32)
+    state = TrainState(zero, params, optimizer.init(params), key, carry, zero, zero)
+    # The explicit dtype also strips weak types, which would make the second step compile again.
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), state)
+
+
+def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
+    """One jitted update: `(state, batch) -> (state, metrics)`; the given state's buffers are donated, so it is gone.
+
+    An update whose loss or gradients are not finite is skipped: parameters, optimiser state and carry stay as they
+    were, and it is counted.
+
+    Args:
+        loss_fn: `(params, carry, batch, key) -> (loss, (carry, metrics))`: the scalar to minimise, the carry for the
+            next window and a dict of scalars. The carry enters as a constant; `key` is this step's own.
+        optimizer: an Optax transformation; one that searches along a line (`optax.lbfgs`) gets `value`, `grad` and
+            `value_fn` as well.
+
+    Returns:
+        The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
+
+    Raises:
+        ValueError: (at the first call) `loss_fn` returns a carry of another structure, shape or dtype.
+
+    Example:
+        >>> def loss_fn(params, carry, batch, key):
+        ...     return jnp.mean((batch["x"] * params["w"] - batch["y"]) ** 2), (carry, {})
+        >>> optimizer = optax.sgd(0.5)
+        >>> state = init_state({"w": jnp.float32(0)}, optimizer, jax.random.key(0))
+        >>> train_step = make_train_step(loss_fn, optimizer)
+        >>> state, metrics = train_step(state, {"x": jnp.ones(4), "y": jnp.full(4, 3.0)})
+        >>> float(metrics["loss"]), float(state.params["w"]), int(state.step)
+        (9.0, 3.0, 1)
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+
+        def loss_of(params: Params) -> tuple[Array, tuple[PyTree, Metrics]]:
+            return loss_fn(params, jax.lax.stop_gradient(state.carry), batch, key)
+
+        (loss, (carry, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        if difference := _difference(_named(carry), _named(state.carry)):
+            raise ValueError(f"loss_fn: the carry it returns differs from the one it got, {difference}")
+        grad_norm = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=lambda params: loss_of(params)[0]
+        )
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        new = (optax.apply_updates(state.params, updates), opt_state, carry)
+        old = (state.params, state.opt_state, state.carry)
+        params, opt_state, carry = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+        state = TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            key=state.key,
+            carry=carry,
+            skipped=state.skipped + ~good,
+            skipped_in_a_row=jnp.where(good, 0, state.skipped_in_a_row + 1),
+        )
+        return state, {**metrics, "loss": loss, "grad_norm": grad_norm, "skipped": state.skipped}
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def fit(
+    state: TrainState,
+    train_step: TrainStep,
+    batches: Callable[[int], Iterator[Batch]],
+    *,
+    steps: int,
+    directory: str | os.PathLike[str] | None = None,
+    evaluate: Callable[[Params], dict[str, float]] | None = None,
+    eval_every: int = 500,
+    log_every: int = 50,
+    checkpoint_every: int = 500,
+    max_skipped: int = 20,
+    items_per_batch: int = 1,
+    unit: str = "batches",
+    progress: bool = True,
+) -> TrainState:
+    """Train until `steps` batches have been seen in all, from wherever `state` stands.
+
+    A run that was interrupted and goes on from `restore` ends with the same numbers, bit by bit, as one that was not.
+    Ctrl-C ends the step at hand, saves a checkpoint and raises KeyboardInterrupt that says how to go on; a second one
+    acts at once. The device is waited for only where something is logged, evaluated or saved.
+
+    Args:
+        state: from `init_state`, or from `restore` to go on. Its buffers are donated.
+        train_step: from `make_train_step`.
+        batches: `batches(start)` iterates over the batches from number `start` on; with any function that makes an
+            iterator, `lambda start: itertools.islice(make_iterator(), start, None)`.
+        steps: batches in all, those before a resume included.
+        directory: where to write `metrics.jsonl` (a JSON object a line: "step", "seconds", that step's metrics, those
+            of `evaluate` after "eval_"; not finite: null) and `checkpoints/` (Orbax, the last three); None: nowhere.
+            Lines of metrics beyond the step that `state` stands at are dropped: they will be written again.
+        evaluate: `params -> dict of floats`; it must not keep the parameters, whose buffers the next step takes.
+        eval_every: steps between evaluations; the last step always has one, as it is logged and saved.
+        log_every: steps between lines of metrics.
+        checkpoint_every: steps between checkpoints.
+        max_skipped: this many skipped updates in a row, looked at where metrics are logged and before anything is
+            saved, end the run.
+        items_per_batch: what a batch counts in the throughput shown.
+        unit: of what.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The state after `steps` batches.
+
+    Raises:
+        NonFiniteError: `max_skipped` updates in a row were skipped; parameters are those before them.
+        ValueError, TypeError: a number is not positive, `batches` is not a function or ended too early, or `directory`
+            holds checkpoints of other steps than the one that `state` stands at; nothing is overwritten.
+    """
+    check_sizes(steps=steps, eval_every=eval_every, log_every=log_every, checkpoint_every=checkpoint_every)
+    check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
+    if not callable(batches):
+        raise TypeError(f"batches: got {type(batches).__name__}, needs a function of the number of the first batch")
+    start = int(state.step)
+    with contextlib.ExitStack() as stack:
+        files = None if directory is None else stack.enter_context(_open(Path(directory), start))
+        show = stack.enter_context(_progress_bar(progress, start, steps, items_per_batch, unit))
+        interrupted = stack.enter_context(_interrupts())
+        for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
+            state, metrics = train_step(state, batch)
+            line: dict[str, float] = {}
+            if step % log_every == 0 or step == steps:
+                line = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            show(step, line)
+            if evaluate is not None and (step % eval_every == 0 or step == steps):
+                line |= {f"eval_{name}": float(value) for name, value in evaluate(state.params).items()}
+                show(step, line)
+            if line and files is not None:
+                files.write(step, line)
+            save = step % checkpoint_every == 0 or step == steps or bool(interrupted)
+            if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
+                raise NonFiniteError(
+                    f"the loss or its gradients were not finite in the last {skipped} updates, up to step {step}; "
+                    f"these were skipped, and max_skipped is {max_skipped}. {_last(files)}"
+                )
+            if save and files is not None:
+                files.save(state)
+            if interrupted and step < steps:
+                raise KeyboardInterrupt(f"stopped after step {step} of {steps}. {_last(files)}")
+    if int(state.step) < steps:
+        raise ValueError(f"batches: ended after number {int(state.step)}, needs {steps} (steps)")
+    return state
+
+
+def restore(directory: str | os.PathLike[str], like: TrainState) -> TrainState:
+    """The state of the newest checkpoint that `fit` wrote to `directory`; nothing there is changed.
+
+    Args:
+        directory: the one that `fit` got.
+        like: a state of the same model, optimiser and carry, such as the one from `init_state`: it gives the
+            structure, shapes, dtypes and devices; its values are not used.
+
+    Returns:
+        The state, ready for `fit` to go on from; `.params` to use the model.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: the checkpoint is of another model: the error names the first array that differs; or it is damaged:
+            the error names it and the newest intact one.
+    """
+    checkpoints = Path(directory).absolute() / "checkpoints"
+    found = sorted((path for path in checkpoints.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    if not found:
+        raise FileNotFoundError(f"directory: got {directory}, which has no checkpoints, needs one that fit wrote to")
+    *older, newest = found
+    if not _intact(newest):
+        intact = next(filter(_intact, reversed(older)), None)
+        advice = (
+            f"{intact} is intact: move the damaged one away to go on from there"
+            if intact
+            else "no other there is intact"
+        )
+        raise ValueError(
+            f"directory: the newest checkpoint, {newest}, is damaged, or was not written to the end; {advice}"
+        )
+    return _load(newest, like)
+
+
+# The files of a run.
+
+
+class _Files(NamedTuple):
+    """An open directory."""
+
+    directory: Path
+    manager: ocp.CheckpointManager
+    began: float
+
+    def write(self, step: int, line: dict[str, float]) -> None:
+        values = {name: value if math.isfinite(value) else None for name, value in line.items()}
+        with (self.directory / "metrics.jsonl").open("a") as metrics:
+            metrics.write(
+                json.dumps({"step": step, "seconds": round(time.monotonic() - self.began, 3), **values}) + "\n"
+            )
+
+    def save(self, state: TrainState) -> None:
+        step = int(state.step)
+        self.manager.save(step, args=ocp.args.StandardSave(_stored(state)))
+        path = self.directory / "checkpoints" / str(step)
+        partial = path / f"{DIGEST}.partial"
+        partial.write_text(_digest(path))
+        partial.replace(path / DIGEST)
+
+
+@contextlib.contextmanager
+def _open(directory: Path, step: int) -> Iterator[_Files]:
+    with _manager(directory.absolute() / "checkpoints") as manager:
+        if manager.latest_step() not in (None, step):
+            raise ValueError(
+                f"directory: {directory} holds checkpoints up to step {manager.latest_step()}, the state stands at "
+                f"step {step}; give fit the state from restore(directory, state), or another directory"
+            )
+        path = directory / "metrics.jsonl"
+        kept = _lines_up_to(path, step)
+        partial = path.with_suffix(".jsonl.partial")
+        partial.write_text("".join(line + "\n" for line in kept))
+        partial.replace(path)
+        yield _Files(directory, manager, time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0))
+
+
+def _manager(checkpoints: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=CHECKPOINTS_KEPT, create=True, enable_async_checkpointing=False)
+    return ocp.CheckpointManager(checkpoints, options=options, item_handlers=ocp.StandardCheckpointHandler())
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """The lines of metrics up to `step`; one that was cut off while it was written is none."""
+    kept = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+    return kept
+
+
+def _digest(checkpoint: Path) -> str:
+    """Of the names and contents of a checkpoint's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != DIGEST):
+        digest.update(f"{path.relative_to(checkpoint).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _intact(checkpoint: Path) -> bool:
+    return (checkpoint / DIGEST).exists() and (checkpoint / DIGEST).read_text() == _digest(checkpoint)
+
+
+def _load(checkpoint: Path, like: TrainState) -> TrainState:
+    needed = _stored(like)
+    with _manager(checkpoint.parent) as manager:
+        if difference := _difference(manager.item_metadata(int(checkpoint.name)).tree, needed):
+            raise ValueError(f"directory: the checkpoint {checkpoint} is of another model than like, {difference}")
+        abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in needed.items()}
+        arrays = manager.restore(int(checkpoint.name), args=ocp.args.StandardRestore(abstract))
+
+    def one(path: Any, leaf: Array) -> Array:
+        array = arrays.get(jax.tree_util.keystr(path), leaf)
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+
+    return jax.tree_util.tree_map_with_path(one, like)
+
+
+def _last(files: _Files | None) -> str:
+    """Where the last checkpoint is, and how to go on."""
+    if files is None:
+        return "Nothing was saved: fit got no directory"
+    latest = files.manager.latest_step()
+    return (
+        f"The last checkpoint in {files.directory} is {latest}; to go on, give fit the state that "
+        f"restore({str(files.directory)!r}, state) gives"
+    )
+
+
+# Arrays of a pytree by name.
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _stored(state: TrainState) -> dict[str, Array]:
+    """What a checkpoint holds: typed keys as integers, and no arrays without elements, which Orbax refuses."""
+    named = {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in _named(state).items()}
+    return {name: leaf for name, leaf in named.items() if leaf.size}
+
+
+def _is_key(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _difference(got: dict[str, Any], needed: dict[str, Any]) -> str:
+    """The first name under which two dicts hold arrays of different shape or dtype, in words; empty if none."""
+
+    def spec(leaf: Any) -> str:
+        return "nothing" if leaf is None else f"the shape {tuple(leaf.shape)} of {leaf.dtype}"
+
+    for name in [*needed, *got]:
+        if spec(got.get(name)) != spec(needed.get(name)):
+            return f"{name}: got {spec(got.get(name))}, needs {spec(needed.get(name))}"
+    return ""
+
+
+# What surrounds the loop.
+
+
+@contextlib.contextmanager
+def _progress_bar(
+    shown: bool, start: int, steps: int, items_per_batch: int, unit: str
+) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """A function `show(step, line)`, to be called after every step."""
+    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
+    values: dict[str, str] = {}
+    timed, since = start, time.monotonic()
+
+    def show(step: int, line: dict[str, float]) -> None:
+        nonlocal timed, since
+        if line:
+            now = time.monotonic()
+            if step > timed:  # not the time that an evaluation took
+                values[f"{unit}/s"] = f"{(step - timed) * items_per_batch / (now - since):,.0f}"
+            timed, since = step, now
+            values.update({name: f"{x:.4g}" for name, x in line.items() if name == "loss" or name.startswith("eval_")})
+        bar.update(task, completed=step, text="  ".join(f"{name} {value}" for name, value in values.items()))
+
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task("", total=steps, completed=start, text="")
+        yield show
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that a first Ctrl-C fills, so that no step is cut in two; a second one acts as if this were not here."""
+    pressed: list[int] = []
+    mine = threading.current_thread() is threading.main_thread()  # signals are the main thread's
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    if mine:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,311 @@
+"""The character language model at tiny sizes: it learns, samples, resumes, and refuses bad input."""
+
+import collections
+import itertools
+import json
+import math
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from examples import char_lm
+from jaxrnn import training
+
+TINY = [
+    "--hidden",
+    "16",
+    "--embedding",
+    "8",
+    "--batch",
+    "3",
+    "--window",
+    "7",
+    "--warmup",
+    "1",
+    "--learning-rate",
+    "3e-2",
+]
+
+
+def settings(**changes):
+    sizes = {"hidden": 16, "embedding": 8, "batch": 3, "window": 7, "warmup": 1, "learning_rate": 3e-2}
+    return char_lm.Settings(**(sizes | changes))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Five modules of regular code, one file that is binary and an empty one."""
+    root = tmp_path_factory.mktemp("text")
+    for n, name in enumerate(("spam", "eggs", "ham", "bacon", "beans")):
+        lines = [f"def {name}_{i}(x):\n    return x + {i * n}\n\n\n" for i in range(12)]
+        (root / f"{name}.py").write_text("".join(lines))
+    (root / "picture.bin").write_bytes(b"\x89\x00\x01")
+    (root / "__init__.py").write_text("")
+    (root / "copy.py").write_bytes((root / "spam.py").read_bytes())
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """The directory of a run and the bits it reached."""
+    directory = tmp_path_factory.mktemp("runs") / "char_lm"
+    return directory, char_lm.train(settings(text=folder, directory=directory, steps=120))
+
+
+# The text.
+
+
+def test_files_are_held_out_whole_and_never_trained_on(folder):
+    text = char_lm.load(folder)
+    assert (len(text.train), len(text.held_out)) == (4, 1)
+    assert sorted(text.train + text.held_out) == sorted({p.read_bytes() for p in folder.glob("[a-z]*.py")})
+
+
+def test_the_default_text_is_the_standard_library():
+    text = char_lm.load(None)
+    whole = set(text.train) | set(text.held_out)
+    assert {Path(module.__file__).read_bytes() for module in (json, collections)} <= whole
+    assert not set(text.train) & set(text.held_out)
+    assert sum(map(len, text.train)) > 5e6
+
+
+def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
+    (tmp_path / "text").write_bytes(bytes(range(1, 101)))
+    text = char_lm.load(tmp_path / "text")
+    assert text.train == [bytes(range(1, 91))]
+    assert text.held_out == [bytes(range(91, 101))]
+
+
+def test_batches_go_on_where_the_batch_before_ended():
+    symbols = np.arange(50, dtype=np.uint8)
+    stream = list(itertools.islice(char_lm.batches(symbols, 3, 7, 0), 12))
+    assert all(batch.shape == (8, 3) for batch in stream)
+    rows = np.concatenate([batch[:-1] for batch in stream])
+    for row, first in zip(rows.T, (0, 16, 32), strict=True):
+        np.testing.assert_array_equal(row, (first + np.arange(84)) % 50)
+    np.testing.assert_array_equal(stream[3][-1], stream[4][0])
+    np.testing.assert_array_equal(next(char_lm.batches(symbols, 3, 7, 5)), stream[5])
+
+
+# The model, against slow and simple ways to the same numbers.
+
+
+def slow_ngram_bits(train, held_out, order):
+    """Witten-Bell interpolation, one character at a time."""
+    pad = [0] * max(order - 1, 0)
+    seen, new = ([*pad, 0, *itertools.chain.from_iterable([*file, 0] for file in files)] for files in (train, held_out))
+    counts = collections.defaultdict(collections.Counter)
+    for at in range(len(pad) + 1, len(seen)):
+        for n in range(order + 1):
+            counts[n, tuple(seen[at - n : at])][seen[at]] += 1
+    bits = 0.0
+    for at in range(len(pad) + 1, len(new)):
+        p = 1 / 256
+        for n in range(order + 1):
+            after = counts[n, tuple(new[at - n : at])]
+            if after:
+                p = (after[new[at]] + len(after) * p) / (after.total() + len(after))
+        bits -= math.log2(p)
+    return bits / sum(map(len, held_out))
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_ngram_bits(order):
+    train, held_out = [b"abracadabra", b"abacus", b"\xff\xfe~"], [b"cadaver", b"abra!", b"\xff\xfe"]
+    assert char_lm.ngram_bits(train, held_out, order) == pytest.approx(
+        slow_ngram_bits(train, held_out, order), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("options", [{"tied": True, "layers": 2}, {"cell": "lstm"}])
+def test_bits_are_those_of_files_read_byte_by_byte_from_a_fresh_state(options):
+    model, _, state = char_lm.start(settings(**options))
+    step = jax.jit(lambda carry, symbol: model(state.params, carry, symbol[None, None]))
+    files, bits = [b"one file", b"another", b"x"], 0.0
+    for file in files:
+        carry = model.net.initial_state((1,))
+        for symbol, target in itertools.pairwise([0, *file, 0]):
+            carry, logits = step(carry, jnp.array(symbol))
+            bits -= float(jax.nn.log_softmax(logits[0, 0])[target]) / math.log(2)
+    assert char_lm.bits_of(model, files)(state.params)["bits"] == pytest.approx(bits / 16, rel=1e-5)
+
+
+def test_bits_of_a_long_text_are_those_of_its_rows():
+    model, _, state = char_lm.start(settings())
+    file = np.random.default_rng(0).integers(1, 256, 40000, dtype=np.uint8).tobytes()
+    symbols = char_lm.stream([file]).astype(np.int32)
+    length = 40 * char_lm.SPAN  # two rows of whole spans
+    nats = 0.0
+
+    @jax.jit
+    def total(row):
+        _, logits = model(state.params, None, row[:-1, None])
+        return char_lm.nats(logits[:, 0], row[1:]).sum()
+
+    for row in (symbols[: length + 1], symbols[length:]):
+        nats += float(total(row))
+    got = char_lm.bits_of(model, [file])(state.params)["bits"]
+    assert got == pytest.approx(nats / math.log(2) / 40000, rel=1e-5)
+
+
+def test_tied_weights_are_shared():
+    _, _, state = char_lm.start(settings(tied=True))
+    assert state.params.softmax is None
+    assert state.params.project.shape == (16, 8)
+    assert char_lm.start(settings(tied=True, embedding=16))[2].params.project is None
+
+
+def test_dropout_acts_with_a_key_and_follows_it():
+    model, _, state = char_lm.start(settings(layers=1, dropout=0.5))
+    inputs = jnp.ones((5, 2), jnp.int32)
+    dropped = jax.jit(lambda key: model(state.params, None, inputs, key)[1])
+    runs = [model(state.params, None, inputs)[1], dropped(jax.random.key(0)), dropped(jax.random.key(1))]
+    assert not np.allclose(runs[0], runs[1])
+    assert not np.allclose(runs[1], runs[2])
+    np.testing.assert_array_equal(dropped(jax.random.key(1)), runs[2])
+
+
+# Training and sampling.
+
+
+def test_it_learns_and_says_what_that_is_worth(trained):
+    directory, bits = trained
+    assert bits["this model"] < bits["order 0"] - 1
+    assert set(bits) == {"order 0", "order 3", "xz -9e", "xz -9e after the training text", "this model"}
+    last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 120
+    assert last["eval_bits"] == pytest.approx(bits["this model"], rel=1e-6)
+
+
+def test_a_sample_is_what_the_model_finds_likeliest(trained, folder, capsys):
+    directory, _ = trained
+    char_lm.main([*TINY, "--directory", str(directory), "--sample", "30", "--prompt", "def spam", "--top-k", "1"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("def spam")
+    model, _, like = char_lm.start(settings())
+    rest = printed[8:-1].replace("\n" + 78 * "─" + "\n", "\0")
+    assert len(rest) == 30
+    symbols = np.array(list(f"\0def spam{rest}".encode()))
+    _, logits = model(training.restore(directory, like).params, None, symbols[:, None])
+    np.testing.assert_array_equal(np.argmax(logits[8:-1, 0], axis=-1), symbols[9:])
+
+
+def test_samples_follow_the_seed_the_temperature_and_top_k(trained):
+    directory, _ = trained
+
+    def sample(**options):
+        return char_lm.sample(settings(directory=directory, sample=20, prompt="def ", **options))
+
+    bold = sample(temperature=1.5)
+    assert bold == sample(temperature=1.5)
+    assert bold != sample(temperature=1.5, seed=1)
+    assert sample(temperature=1e-4) == sample(top_k=1, seed=1)
+
+
+def test_a_step_of_generation_keeps_its_memory(trained):
+    """The state that goes round is that of one position, however long the text."""
+    directory, _ = trained
+    model, _, like = char_lm.start(settings())
+    params = training.restore(directory, like).params
+    traces = []
+
+    class Counting(char_lm.Model):
+        def __call__(self, params, state, symbols, key=None):
+            traces.append(symbols.shape)
+            return super().__call__(params, state, symbols, key)
+
+    counting = Counting(model.net, model.embedding, model.tied)
+    assert len(list(char_lm.generate(counting, params, settings(sample=25, prompt="def ")))) == 25
+    assert traces == [(1, 1)]
+
+
+def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, monkeypatch):
+    def options(name):
+        return [*TINY, "--steps", "6", "--dropout", "0.3", "--text", str(folder), "--directory", str(tmp_path / name)]
+
+    char_lm.main(options("whole"))
+    whole_batches = char_lm.batches
+
+    def pressed(symbols, batch, window, start):
+        for n, made in zip(itertools.count(start), whole_batches(symbols, batch, window, start), strict=False):
+            if n == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(char_lm, "batches", pressed)
+        with pytest.raises(KeyboardInterrupt, match="after step 4 of 6"):
+            char_lm.main(options("parts"))
+    char_lm.main([*options("parts"), "--resume"])
+    whole, parts = (
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("whole", "parts")
+    )
+    assert whole.pop("seconds") != parts.pop("seconds")
+    assert whole == parts
+
+
+# Bad input: the argument, what it got, what it needs, and nothing written.
+
+
+def content(path):
+    return {p: p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("missing", None, "text: got .*missing, which does not exist, needs a text file or a folder"),
+        ("empty", b"\n \n", "text: got .*empty, which is empty, needs a text file"),
+        ("binary", b"ab\0cd", "text: got .*binary, which is binary .*, needs a text file"),
+        ("short", b"abcdefg", r"text: got 6 characters to train on, needs a window's \(--window\), 7"),
+    ],
+)
+def test_bad_texts(tmp_path, name, data, message):
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        char_lm.main([*TINY, "--text", str(tmp_path / name), "--directory", str(tmp_path / "run")])
+    assert content(tmp_path) == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_texts(tmp_path):
+    (tmp_path / "one").write_text("the only one")
+    with pytest.raises(ValueError, match="a folder of 1 different text files, needs 2 or more"):
+        char_lm.load(tmp_path)
+
+
+def test_bad_directories(trained, folder, tmp_path):
+    directory, _ = trained
+    before = content(directory)
+    with pytest.raises(FileNotFoundError, match=r"directory: got .*none, which has no checkpoints"):
+        char_lm.main([*TINY, "--directory", str(tmp_path / "none"), "--sample", "5"])
+    with pytest.raises(
+        ValueError, match=r"\.params\.net\[0\]\.w_x: got the shape \(8, 48\) .* needs the shape \(8, 51\)"
+    ):
+        char_lm.main([*TINY, "--hidden", "17", "--directory", str(directory), "--sample", "5"])
+    with pytest.raises(ValueError, match=r"directory: got .*, which holds a run, needs --resume"):
+        char_lm.main([*TINY, "--text", str(folder), "--directory", str(directory)])
+    assert content(directory) == before
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--top-k", "0"], "top_k: got 0, needs a number of bytes, 1 to 256"),
+        (["--temperature", "0"], "temperature: got 0.0, needs a number above 0"),
+        (["--window", "0"], "window: got 0, needs 1 or more"),
+        (["--sample", "-1"], "sample: got -1, needs 0 or more"),
+        (["--prompt", "a\0"], "prompt: got 'a.x00', needs text without zero bytes"),
+        (["--dropout", "1.5"], "dropout: got 1.5, needs a rate"),
+    ],
+)
+def test_bad_options(option, message):
+    with pytest.raises(ValueError, match=message):
+        char_lm.main([*TINY, *option])

@@ -1,0 +1,458 @@
+"""The training loop: exact resume, interruption, damaged files, updates that are not finite, truncated BPTT."""
+
+import itertools
+import json
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxrnn
+from jaxrnn.training import NonFiniteError, fit, init_state, make_train_step, restore
+
+T, B, I, H = 5, 2, 3, 4  # noqa: E741
+NET = jaxrnn.Stack((jaxrnn.GRU(I, H), jaxrnn.LSTM(H, I)), dropout=0.5)
+OPTIMIZER = optax.adam(1e-2)
+
+
+def loss_fn(params, carry, batch, key):
+    carry, ys = jaxrnn.unroll(NET, params, batch, carry, key=key)
+    return jnp.mean((ys - batch) ** 2), (carry, {"mean": jnp.mean(ys)})
+
+
+@pytest.fixture(scope="module")
+def train_step():
+    return make_train_step(loss_fn, OPTIMIZER)
+
+
+def fresh(seed=0):
+    return init_state(NET.init(jax.random.key(seed)), OPTIMIZER, jax.random.key(1), NET.initial_state((B,)))
+
+
+def batches(start):
+    return (np.random.default_rng(n).normal(size=(T, B, I)).astype(np.float32) for n in itertools.count(start))
+
+
+def interrupted_at(number):
+    """The batches, with Ctrl-C pressed while batch `number` is made."""
+
+    def stream(start):
+        for n, batch in zip(itertools.count(start), batches(start), strict=False):
+            if n == number:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    return stream
+
+
+def run(state, train_step, batches=batches, steps=7, **options):
+    options = {"evaluate": total, "eval_every": 3, "log_every": 2, "checkpoint_every": 3, "progress": False} | options
+    return fit(state, train_step, batches, steps=steps, **options)
+
+
+def total(params):
+    return {"norm": optax.tree.norm(params)}
+
+
+def lines(directory):
+    """The metrics without the time they took."""
+    read = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in read]
+
+
+def files(directory):
+    return {path: path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()}
+
+
+def assert_identical(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for (path, g), w in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True):
+        if jnp.issubdtype(g.dtype, jax.dtypes.prng_key):
+            g, w = jax.random.key_data(g), jax.random.key_data(w)
+        assert g.dtype == w.dtype
+        np.testing.assert_array_equal(g, w, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.fixture(scope="module")
+def whole(train_step, tmp_path_factory):
+    """A run of seven steps that nothing interrupted: its state and its directory."""
+    directory = tmp_path_factory.mktemp("whole")
+    return run(fresh(), train_step, directory=directory), directory
+
+
+def checkpoint(directory, step):
+    return directory / "checkpoints" / str(step)
+
+
+def damage(directory, step):
+    """Cut every file of a checkpoint's arrays in two."""
+    for path in (checkpoint(directory, step) / "default").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+# The step.
+
+
+def test_the_step_is_the_formula_of_sgd():
+    def squares(params, carry, batch, key):
+        return jnp.sum((params - batch) ** 2), (carry, {"first": params[0]})
+
+    step = make_train_step(squares, optax.sgd(0.25))
+    state, metrics = step(init_state(jnp.array([1.0, 2.0]), optax.sgd(0.25), jax.random.key(0)), jnp.array([4.0, 6.0]))
+    np.testing.assert_array_equal(state.params, [2.5, 4.0])  # p - 0.25 * 2 (p - b)
+    values = {name: float(value) for name, value in metrics.items()}
+    assert values == {"first": 1.0, "loss": 25.0, "grad_norm": 10.0, "skipped": 0.0}
+
+
+def test_one_trace_serves_all_batches_and_resumes(whole, tmp_path):
+    traces = []
+
+    def counted(*args):
+        traces.append(1)
+        return loss_fn(*args)
+
+    step = make_train_step(counted, OPTIMIZER)
+    run(fresh(), step, directory=tmp_path, steps=4)
+    run(restore(tmp_path, fresh()), step, directory=tmp_path, steps=7)
+    assert len(traces) == 1
+
+
+def test_weak_types_do_not_trace_again():
+    traces = []
+
+    def counted(params, carry, batch, key):
+        traces.append(1)
+        return params * batch, (carry + 1, {})
+
+    optimizer = optax.sgd(1.0)
+    step, state = make_train_step(counted, optimizer), init_state(1.0, optimizer, jax.random.key(0), carry=0)
+    for _ in range(3):
+        state, _ = step(state, np.float32(1))
+    assert len(traces) == 1
+    assert int(state.carry) == 3
+
+
+def test_the_state_is_donated_and_the_arguments_of_init_state_are_not(train_step):
+    params, key, carry = NET.init(jax.random.key(0)), jax.random.key(1), NET.initial_state((B,))
+    state = init_state(params, OPTIMIZER, key, carry)
+    train_step(state, next(batches(0)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, key, carry)))
+
+
+def test_every_step_has_a_key_of_its_own():
+    def draw(params, carry, batch, key):
+        return params * 0.0, (carry, {"drawn": jax.random.uniform(key)})
+
+    step, state = make_train_step(draw, optax.sgd(0.0)), init_state(1.0, optax.sgd(0.0), jax.random.key(5))
+    for n in range(3):
+        state, metrics = step(state, None)
+        assert metrics["drawn"] == jax.random.uniform(jax.random.fold_in(jax.random.key(5), n))
+
+
+def test_lbfgs_gets_what_its_line_search_needs():
+    def squares(params, carry, batch, key):
+        return jnp.sum((params - batch) ** 2), (carry, {})
+
+    step = make_train_step(squares, optax.lbfgs())
+    state = init_state(jnp.zeros(3), optax.lbfgs(), jax.random.key(0))
+    for _ in range(3):
+        state, _ = step(state, jnp.arange(3.0))
+    np.testing.assert_allclose(state.params, jnp.arange(3.0), atol=1e-6)
+
+
+def test_gradients_stop_at_the_window_and_values_do_not():
+    cell = jaxrnn.GRU(I, H)
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (2 * T, B, I))
+
+    def loss(params, carry, batch, key):
+        carry, ys = jaxrnn.unroll(cell, params, batch, carry)
+        return jnp.sum(ys**2), (carry, {"y": ys[0, 0, 0]})
+
+    optimizer = optax.sgd(1e-3)
+    step, state = (
+        make_train_step(loss, optimizer),
+        init_state(params, optimizer, jax.random.key(0), cell.initial_state((B,))),
+    )
+    state, _ = step(state, xs[:T])
+    middle = jax.tree.map(jnp.copy, state)
+    state, metrics = step(state, xs[T:])
+
+    # One gradient of the second window with the first window's final state as a constant, and one through both.
+    before, _ = jaxrnn.unroll(cell, params, xs[:T])
+    np.testing.assert_allclose(middle.carry.h, before.h, rtol=1e-6)
+
+    def second(params, carry):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs[T:], carry)[1] ** 2)
+
+    def through(params):
+        return second(params, jaxrnn.unroll(cell, params, xs[:T])[0])
+
+    cut = jax.grad(second)(middle.params, middle.carry)
+    taken = jax.tree.map(lambda new, old: (old - new) / 1e-3, state.params, middle.params)
+    np.testing.assert_allclose(taken.w_h, cut.w_h, rtol=1e-2, atol=1e-3)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(cut)), rel=1e-5)
+    assert float(jnp.max(jnp.abs(jax.grad(through)(middle.params).w_h - cut.w_h))) > 1e-2
+
+
+def test_a_carry_of_another_shape_is_named():
+    def loss(params, carry, batch, key):
+        return params, ({"h": jnp.zeros((B, H + 1))}, {})
+
+    state = init_state(1.0, OPTIMIZER, jax.random.key(0), {"h": jnp.zeros((B, H))})
+    with pytest.raises(
+        ValueError, match=r"loss_fn: .*\['h'\]: got the shape \(2, 5\) of float32, needs the shape \(2, 4\)"
+    ):
+        make_train_step(loss, OPTIMIZER)(state, None)
+
+
+# Updates that are not finite.
+
+
+def test_an_update_that_is_not_finite_changes_only_the_counts(train_step):
+    state, _ = train_step(fresh(), next(batches(0)))
+    before = jax.tree.map(jnp.copy, state)
+    bad = next(batches(1))
+    bad[2, 0, 1] = np.nan
+    state, metrics = train_step(state, bad)
+    assert np.isnan(metrics["loss"])
+    assert (int(state.step), int(state.skipped), int(state.skipped_in_a_row)) == (2, 1, 1)
+    assert_identical(state[1:5], before[1:5])
+    state, metrics = train_step(state, next(batches(2)))
+    assert (int(state.step), int(state.skipped), int(state.skipped_in_a_row)) == (3, 1, 0)
+    assert np.isfinite(metrics["loss"])
+    assert not np.array_equal(state.params[0].w_h, before.params[0].w_h)
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_skipped():
+    def loss(params, carry, batch, key):
+        return jnp.sqrt(params - batch), (carry, {})
+
+    step, state = make_train_step(loss, OPTIMIZER), init_state(1.0, OPTIMIZER, jax.random.key(0))
+    state, metrics = step(state, np.float32(1))
+    assert float(metrics["loss"]) == 0
+    assert int(state.skipped) == 1
+    assert float(state.params) == 1
+
+
+def test_too_many_in_a_row_stop_the_run_and_leave_the_last_good_checkpoint(train_step, tmp_path):
+    def spoiled(start):
+        return (batch * np.float32(np.nan if n >= 4 else 1) for n, batch in zip(itertools.count(start), batches(start)))
+
+    with pytest.raises(
+        NonFiniteError,
+        match=rf"last 4 updates, up to step 8.* max_skipped is 3\. The last checkpoint in {tmp_path} is 6;",
+    ):
+        run(fresh(), train_step, spoiled, steps=20, directory=tmp_path, log_every=4, checkpoint_every=3, max_skipped=3)
+    # Step 6 was saved with two skipped updates behind it, and the same parameters as after step 4.
+    state = restore(tmp_path, fresh())
+    good = run(fresh(), train_step, steps=4)
+    assert (int(state.step), int(state.skipped)) == (6, 2)
+    assert_identical(state.params, good.params)
+    last = lines(tmp_path)[-1]
+    assert (last["step"], last["loss"], last["skipped"]) == (8, None, 4)
+
+
+def test_a_few_are_counted_and_the_run_goes_on(train_step, tmp_path):
+    def spoiled(start):
+        return (batch * np.float32(np.nan if n % 2 else 1) for n, batch in zip(itertools.count(start), batches(start)))
+
+    state = run(fresh(), train_step, spoiled, steps=6, max_skipped=2)
+    assert (int(state.step), int(state.skipped)) == (6, 3)
+
+
+# Exact resume.
+
+
+def test_what_a_run_writes(whole):
+    state, directory = whole
+    assert int(state.step) == 7
+    read = lines(directory)
+    assert [line["step"] for line in read] == [2, 3, 4, 6, 7]
+    assert [set(line) for line in read[:2]] == [
+        {"step", "mean", "loss", "grad_norm", "skipped"},
+        {"step", "eval_norm"},
+    ]
+    assert read[-1]["eval_norm"] == pytest.approx(float(optax.tree.norm(state.params)), rel=1e-6)
+    assert sorted(int(path.name) for path in (directory / "checkpoints").iterdir()) == [3, 6, 7]
+    assert_identical(restore(directory, fresh(seed=9)), state)
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_ctrl_c_saves_and_the_resumed_run_equals_one_that_was_not_interrupted(train_step, whole, tmp_path, number):
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(
+        KeyboardInterrupt, match=rf"after step {number + 1} of 7\. .* in {tmp_path} is {number + 1}; .*restore\("
+    ):
+        run(fresh(), train_step, interrupted_at(number), directory=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is handler
+    state = restore(tmp_path, fresh(seed=9))
+    assert int(state.step) == number + 1
+    assert_identical(run(state, train_step, directory=tmp_path), whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+
+
+def test_a_second_ctrl_c_acts_at_once(train_step, tmp_path):
+    def stream(start):
+        yield next(batches(start))
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run(fresh(), train_step, stream, directory=tmp_path)
+
+
+def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(train_step, whole, tmp_path):
+    def killed(start):
+        yield from itertools.islice(batches(start), 5)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        run(fresh(), train_step, killed, directory=tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"step": 5, "secon')  # cut off while it was written
+    assert [line["step"] for line in lines_that_parse(tmp_path)] == [2, 3, 4]
+    state = restore(tmp_path, fresh())
+    assert int(state.step) == 3
+    assert_identical(run(state, train_step, directory=tmp_path), whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+
+
+def lines_that_parse(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
+
+
+def test_a_finished_run_goes_on_in_its_directory(train_step, tmp_path):
+    state = run(fresh(), train_step, steps=3, directory=tmp_path)
+    state = run(state, train_step, steps=7, directory=tmp_path)
+    assert_identical(state, run(fresh(), train_step))
+
+
+def test_typed_keys_and_empty_arrays_in_the_state_come_back(tmp_path):
+    def loss(params, carry, batch, key):
+        noise = jax.random.normal(carry["key"])
+        return (params["w"] - noise) ** 2, (carry | {"key": jax.random.split(carry["key"])[0]}, {})
+
+    def start():
+        params = {"w": jnp.float32(0), "none/of it": jnp.zeros((0, 3))}
+        return init_state(params, OPTIMIZER, jax.random.key(0), {"key": jax.random.key(1, impl="rbg")})
+
+    step = make_train_step(loss, OPTIMIZER)
+    state = run(start(), step, lambda start: itertools.repeat(None), steps=3, directory=tmp_path, evaluate=None)
+    assert_identical(restore(tmp_path, start()), state)
+    assert jax.random.key_impl(state.carry["key"]) == jax.random.key_impl(jax.random.key(1, impl="rbg"))
+
+
+# What cannot go on.
+
+
+def test_a_fresh_state_does_not_overwrite_a_run(train_step, whole):
+    before = files(whole[1])
+    with pytest.raises(
+        ValueError, match=r"directory: .* up to step 7, the state stands at step 0; .*restore\(directory"
+    ):
+        run(fresh(), train_step, directory=whole[1])
+    assert files(whole[1]) == before
+
+
+@pytest.mark.parametrize("make", [lambda path: path / "none", lambda path: path])
+def test_nothing_to_restore(tmp_path, make):
+    with pytest.raises(FileNotFoundError, match=r"directory: got .*, which has no checkpoints"):
+        restore(make(tmp_path), fresh())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_model_names_the_array(whole):
+    before = files(whole[1])
+    net = jaxrnn.Stack((jaxrnn.GRU(I, H), jaxrnn.LSTM(H, I + 1)))
+    other = init_state(net.init(jax.random.key(0)), OPTIMIZER, jax.random.key(1), NET.initial_state((B,)))
+    with pytest.raises(
+        ValueError, match=r"\.params\[1\]\.w_x: got the shape \(4, 12\) of float32, needs the shape \(4, 16\)"
+    ):
+        restore(whole[1], other)
+    lower = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), NET.init(jax.random.key(0)))
+    half = init_state(lower, OPTIMIZER, jax.random.key(1), NET.initial_state((B,)))
+    with pytest.raises(ValueError, match=r"\.params\[0\]\.w_x: got .* of float32, needs .* of bfloat16"):
+        restore(whole[1], half)
+    sgd = init_state(NET.init(jax.random.key(0)), optax.sgd(1e-2), jax.random.key(1), NET.initial_state((B,)))
+    with pytest.raises(ValueError, match=r"\.opt_state\[0\]\.count: got the shape \(\) of int32, needs nothing"):
+        restore(whole[1], sgd)
+    deeper = init_state(
+        (*NET.init(jax.random.key(0)), jnp.zeros(3)), OPTIMIZER, jax.random.key(1), NET.initial_state((B,))
+    )
+    with pytest.raises(ValueError, match=r"\.params\[2\]: got nothing, needs the shape \(3,\)"):
+        restore(whole[1], deeper)
+    assert files(whole[1]) == before
+
+
+def test_a_damaged_checkpoint_is_named_with_the_newest_intact_one(train_step, tmp_path):
+    run(fresh(), train_step, directory=tmp_path)
+    damage(tmp_path, 7)
+    before = files(tmp_path)
+    with pytest.raises(
+        ValueError,
+        match=rf"newest checkpoint, {checkpoint(tmp_path, 7)}, is damaged; {checkpoint(tmp_path, 6)} is intact: move",
+    ):
+        restore(tmp_path, fresh())
+    damage(tmp_path, 6)
+    with pytest.raises(ValueError, match=rf"is damaged; {checkpoint(tmp_path, 3)} is intact"):
+        restore(tmp_path, fresh())
+    damage(tmp_path, 3)
+    with pytest.raises(ValueError, match=r"is damaged, or was not written to the end; no other there is intact"):
+        restore(tmp_path, fresh())
+    assert files(tmp_path).keys() == before.keys()
+
+
+def test_a_damaged_checkpoint_moved_away_leaves_a_run_that_goes_on(train_step, whole, tmp_path):
+    run(fresh(), train_step, directory=tmp_path)
+    damage(tmp_path, 7)
+    checkpoint(tmp_path, 7).rename(tmp_path / "damaged")
+    state = restore(tmp_path, fresh())
+    assert int(state.step) == 6
+    assert_identical(run(state, train_step, directory=tmp_path), whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+
+
+def test_a_single_changed_byte_in_any_file_is_noticed(whole, tmp_path):
+    source = checkpoint(whole[1], 7)
+    for path in (path for path in source.rglob("*") if path.is_file()):
+        copy(source, checkpoint(tmp_path, 7))
+        changed = bytearray(path.read_bytes())
+        changed[len(changed) // 2] ^= 1
+        (checkpoint(tmp_path, 7) / path.relative_to(source)).write_bytes(changed)
+        with pytest.raises(ValueError, match="7, is damaged"):
+            restore(tmp_path, fresh())
+    copy(source, checkpoint(tmp_path, 7))
+    assert_identical(restore(tmp_path, fresh()), whole[0])
+
+
+def copy(source: Path, target: Path):
+    for path in source.rglob("*"):
+        if path.is_file():
+            there = target / path.relative_to(source)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_bytes(path.read_bytes())
+
+
+def test_bad_arguments(train_step):
+    with pytest.raises(ValueError, match="log_every: got 0, needs a positive integer"):
+        run(fresh(), train_step, log_every=0)
+    with pytest.raises(TypeError, match="batches: got generator, needs a function"):
+        run(fresh(), train_step, batches(0))
+    with pytest.raises(ValueError, match="batches: ended after number 2, needs 7"):
+        run(fresh(), train_step, lambda start: itertools.islice(batches(0), start, 2))
+
+
+def test_the_progress_bar_shows_loss_and_throughput(train_step, capsys):
+    run(fresh(), train_step, progress=True, items_per_batch=10, unit="rows")
+    shown = capsys.readouterr().out
+    assert "7/7" in shown
+    assert "loss 1." in shown
+    assert "rows/s" in shown
+    assert "eval_norm" in shown
