@@ -80,15 +80,18 @@ def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
     assert text.held_out == [bytes(range(91, 101))]
 
 
-def test_batches_go_on_where_the_batch_before_ended():
-    symbols = np.arange(50, dtype=np.uint8)
-    stream = list(itertools.islice(char_lm.batches(symbols, 3, 7, 0), 12))
-    assert all(batch.shape == (8, 3) for batch in stream)
-    rows = np.concatenate([batch[:-1] for batch in stream])
-    for row, first in zip(rows.T, (0, 16, 32), strict=True):
-        np.testing.assert_array_equal(row, (first + np.arange(84)) % 50)
-    np.testing.assert_array_equal(stream[3][-1], stream[4][0])
-    np.testing.assert_array_equal(next(char_lm.batches(symbols, 3, 7, 5)), stream[5])
+def test_batches_go_on_where_the_batch_before_ended_until_they_go_elsewhere():
+    symbols = np.arange(1, 51, dtype=np.uint8)
+    batches = list(itertools.islice(char_lm.batches(symbols, 3, 7, 4, 0), 12))
+    assert all(batch.shape == (8, 3) for batch in batches)
+    for n, batch in enumerate(batches):
+        follows = symbols[batch[1:-1] % 50]  # the symbol after symbol s is symbols[s]
+        np.testing.assert_array_equal(batch[2:], follows)
+        assert (batch[0] == char_lm.END).all() == (n % 4 == 0)
+        if n % 4:
+            np.testing.assert_array_equal(batch[0], batches[n - 1][-1])
+    assert len({tuple(batches[n][1]) for n in (0, 4, 8)}) == 3
+    np.testing.assert_array_equal(next(char_lm.batches(symbols, 3, 7, 4, 5)), batches[5])
 
 
 # The model, against slow and simple ways to the same numbers.
@@ -230,8 +233,8 @@ def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, mon
     char_lm.main(options("whole"))
     whole_batches = char_lm.batches
 
-    def pressed(symbols, batch, window, start):
-        for n, made in zip(itertools.count(start), whole_batches(symbols, batch, window, start), strict=False):
+    def pressed(*arguments):
+        for n, made in zip(itertools.count(arguments[-1]), whole_batches(*arguments), strict=False):
             if n == 3:
                 signal.raise_signal(signal.SIGINT)
             yield made
