@@ -1,0 +1,243 @@
+"""Sort numbers: an encoder reads them, its final state alone starts a decoder that writes them in order.
+
+    python -m examples.sorting                                               # 16 numbers of 0..31
+    python -m examples.sorting --length 32 --low 1 --high 127 --steps 8000   # 32 numbers of 1..127
+
+    state = encoder(one-hot numbers)          many to one
+    ys    = decoder(zeros, from state)        one to many: nothing but the state tells it anything
+    p     = softmax(ys W + b)                 over low..high, at every position
+
+On 2048 unseen sequences the first reaches 99.99 % of the positions and 99.8 % of the whole sequences in 154 seconds on
+two CPU cores, the second SORT32.
+"""
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import jaxrnn
+from jaxrnn import training
+
+UNSEEN = 2048  # sequences to evaluate on
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A network that sorts numbers, trained on fresh random sequences."""
+
+    length: int = 16
+    """Numbers in a sequence."""
+    low: int = 0
+    """The least number there is."""
+    high: int = 31
+    """The greatest."""
+    hidden: int = 256
+    """Units of the encoder, and of the decoder."""
+    steps: int = 2500
+    """Batches to train on."""
+    batch: int = 128
+    """Sequences in each."""
+    learning_rate: float = 5e-3
+    """Adam's, at the end of the warmup; a cosine takes it to nothing."""
+    seed: int = 0
+    """Of the initialisation and of all sequences."""
+    directory: Path = Path("runs/sorting")
+    """Where metrics, checkpoints and the picture go."""
+    show: int = 4
+    """Unseen sequences to print with what the network made of them."""
+    quick: bool = False
+    """A smaller task for half a minute; sets --length, --high, --hidden and --steps."""
+    resume: bool = False
+    """Go on from the newest checkpoint; the other settings are given as they were."""
+
+
+class Params(NamedTuple):
+    """Parameters of the sorter."""
+
+    encoder: jaxrnn.GRUParams
+    decoder: jaxrnn.GRUParams
+    w: jax.Array  # [H, N], N = high - low + 1
+    b: jax.Array  # [N]
+
+
+@dataclass(frozen=True)
+class Sorter:
+    """Encoder, decoder and softmax; `symbols` is how many numbers there are."""
+
+    encoder: jaxrnn.GRU
+    decoder: jaxrnn.GRU
+    symbols: int
+
+    def init(self, key: jax.Array) -> Params:
+        """Fresh parameters."""
+        k_encoder, k_decoder, k_w = jax.random.split(key, 3)
+        return Params(
+            # A one-hot input picks a row of the input weights: unit scale, as of an embedding, trains far better.
+            encoder=self.encoder.init(k_encoder, input_init=jax.nn.initializers.normal(1.0)),
+            decoder=self.decoder.init(k_decoder),
+            w=jaxrnn.initializers.glorot_uniform()(k_w, (self.decoder.output_size, self.symbols)),
+            b=jnp.zeros(self.symbols),
+        )
+
+    def __call__(self, params: Params, numbers: jax.Array) -> jax.Array:
+        """Logits of the sorted numbers: `[T, B]` in 0..N-1 to `[T, B, N]`."""
+        state, _ = jaxrnn.unroll(self.encoder, params.encoder, jax.nn.one_hot(numbers, self.symbols))
+        zeros = jnp.zeros((*numbers.shape, self.decoder.input_size))
+        _, ys = jaxrnn.unroll(self.decoder, params.decoder, zeros, state)
+        return jaxrnn.affine(ys, params.w, params.b)
+
+
+def build(settings: Settings) -> Sorter:
+    """The network of these sizes; both sides as wide, so that one's state can start the other."""
+    symbols = settings.high - settings.low + 1
+    return Sorter(jaxrnn.GRU(symbols, settings.hidden), jaxrnn.GRU(1, settings.hidden), symbols)
+
+
+def draw(key: jax.Array, sequences: int, settings: Settings) -> jax.Array:
+    """Random numbers, counted from `low`: `[T, sequences]`."""
+    return jax.random.randint(key, (settings.length, sequences), 0, settings.high - settings.low + 1)
+
+
+def batches(key: jax.Array, settings: Settings, start: int) -> Iterator[jax.Array]:
+    """Fresh sequences for every batch, from number `start` on; a batch depends on its number alone."""
+    for number in itertools.count(start):
+        yield draw(jax.random.fold_in(key, number), settings.batch, settings)
+
+
+def right(sorter: Sorter, numbers: jax.Array) -> Callable[[Params], dict[str, float]]:
+    """A function `params -> {"positions", "sequences"}`: which fractions of these sequences come out right."""
+    target = jnp.sort(numbers, axis=0)
+
+    @jax.jit
+    def fractions(params: Params) -> dict[str, jax.Array]:
+        hits = jnp.argmax(sorter(params, numbers), axis=-1) == target
+        return {"positions": jnp.mean(hits), "sequences": jnp.mean(jnp.all(hits, axis=0))}
+
+    return lambda params: {name: float(value) for name, value in fractions(params).items()}
+
+
+def table(sorter: Sorter, params: Params, numbers: jax.Array, low: int) -> Table:
+    """Sequences `[T, B]` as they were, as they should be and as the network wrote them."""
+    rows = {
+        "original": np.asarray(numbers) + low,
+        "sorted": np.sort(numbers, axis=0) + low,
+        "predicted": np.asarray(jnp.argmax(sorter(params, numbers), axis=-1)) + low,
+    }
+    width = max(len(str(n)) for n in (low, low + sorter.symbols - 1))
+    shown = Table("", f"{numbers.shape[1]} unseen sequences; * marks what is wrong")
+    for b in range(numbers.shape[1]):
+        for name, values in rows.items():
+            wrong = values[:, b] != rows["sorted"][:, b] if name == "predicted" else np.zeros(len(values), bool)
+            cells = [
+                Text(f"{n:{width}d}{'*' if bad else ' '}", "bold red" if bad else "")
+                for n, bad in zip(values[:, b], wrong, strict=True)
+            ]
+            shown.add_row(name, Text(" ").join(cells), end_section=name == "predicted")
+    return shown
+
+
+def picture(directory: Path, settings: Settings) -> Path:
+    """What was right over the steps, from the metrics of the run, to `curve.png`."""
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if "eval_positions" in line]
+    steps = [line["step"] for line in lines]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, label, colour in (("positions", "positions", "#1f6fb4"), ("sequences", "whole sequences", "#d1495b")):
+        values = [100 * line[f"eval_{name}"] for line in lines]
+        axes.plot(steps, values, ".-", color=colour, label=f"{label}: {values[-1]:.1f} %")
+    axes.set(
+        xlabel=f"steps of {settings.batch} sequences",
+        ylabel=f"right, % of {UNSEEN} unseen sequences",
+        title=f"Sorting {settings.length} numbers of {settings.low}..{settings.high}",
+        xlim=(0, None),
+        ylim=(0, 103),
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="lower right")
+    path = directory / "curve.png"
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def check(settings: Settings) -> None:
+    """Errors for what no later line would name."""
+    for name in ("length", "hidden", "steps", "batch"):
+        if getattr(settings, name) < 1:
+            raise ValueError(f"{name}: got {getattr(settings, name)}, needs 1 or more")
+    if settings.high <= settings.low:
+        raise ValueError(f"high: got {settings.high}, needs more than low = {settings.low}")
+    if not settings.learning_rate > 0:
+        raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a number above 0")
+    if not 0 <= settings.show <= UNSEEN:
+        raise ValueError(f"show: got {settings.show}, needs 0 to {UNSEEN}")
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Train, evaluate and draw; returns the fractions right. `arguments` None: the command line's."""
+    settings = tyro.cli(Settings, args=arguments, description=__doc__)
+    if settings.quick:
+        settings = replace(settings, length=8, high=settings.low + 15, hidden=128, steps=800)
+    check(settings)
+    sorter = build(settings)
+    k_params, k_train, k_batches, k_unseen = jax.random.split(jax.random.key(settings.seed), 4)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, settings.learning_rate, min(100, settings.steps // 10), max(settings.steps, 2)
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    state = training.init_state(sorter.init(k_params), optimizer, k_train)
+    if settings.resume:
+        state = training.restore(settings.directory, state)
+
+    def loss_fn(params: Params, carry: tuple[()], numbers: jax.Array, key: jax.Array) -> Any:
+        del key  # nothing is random but the numbers
+        target = jnp.sort(numbers, axis=0)
+        losses = optax.softmax_cross_entropy_with_integer_labels(sorter(params, numbers), target)
+        return jnp.mean(losses), (carry, {})
+
+    unseen = draw(k_unseen, UNSEEN, settings)
+    evaluate = right(sorter, unseen)
+    state = training.fit(
+        state,
+        training.make_train_step(loss_fn, optimizer),
+        lambda start: batches(k_batches, settings, start),
+        steps=settings.steps,
+        directory=settings.directory,
+        evaluate=evaluate,
+        eval_every=max(1, settings.steps // 25),
+        items_per_batch=settings.batch,
+        unit="sequences",
+    )
+    results = evaluate(state.params)
+    if settings.show:
+        Console().print(table(sorter, state.params, unseen[:, : settings.show], settings.low))
+    print(f"right, of {UNSEEN} unseen sequences: {results['positions']:.2%} of the positions, ", end="")
+    print(f"{results['sequences']:.2%} of the whole sequences")
+    print(f"picture: {picture(settings.directory, settings)}")
+    return results
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, training.NonFiniteError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt as stop:
+        sys.exit(f"{stop}; here: the same command and --resume")

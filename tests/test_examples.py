@@ -1,0 +1,172 @@
+"""The examples `sine`, `sorting` and `demo`, run small."""
+
+import io
+import itertools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.image
+import numpy as np
+import pytest
+import tyro
+from rich.console import Console
+
+import jaxrnn
+from examples import char_lm, demo, sine, sorting
+
+SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "2", "--iterations", "3"]
+SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
+
+
+def assert_is_picture(path: Path) -> None:
+    """A PNG that is large enough to look at and shows more than paper."""
+    pixels = matplotlib.image.imread(path)
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert min(pixels.shape[:2]) > 400
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_sine_trains_continues_and_draws(optimizer, tmp_path, capsys):
+    errors = sine.main([*SINE, "--optimizer", optimizer, "--directory", str(tmp_path / "new")])
+    assert sorted(errors) == ["free-run", "test", "train"]
+    assert errors["train"] < 0.5, "no better than the mean of the waves"
+    assert np.isfinite(list(errors.values())).all()
+    *_, first, second, best, _ = capsys.readouterr().out.splitlines()
+    rows = [[float(value) for value in line.split()] for line in (first, second)]
+    number, iterations, evaluations, _, train, test, _, test_run = min(rows, key=lambda row: row[6])
+    assert f"step {number:.0f}, train MSE {train:.2e}, test MSE {test:.2e}, free-run MSE {test_run:.2e}" in best
+    assert evaluations >= iterations == 3 * number
+    assert [errors[name] for name in ("train", "test", "free-run")] == pytest.approx([train, test, test_run], rel=1e-2)
+    assert_is_picture(tmp_path / "new" / "predictions.png")
+    assert jnp.ones(1).dtype == jnp.float32, "float64 is for the example alone"
+
+
+def test_sine_has_the_waves_of_pytorchs_example():
+    period, points, waves = 20, 1000, 100
+    x = np.empty((waves, points), "int64")
+    x[:] = np.array(range(points)) + np.random.RandomState(2).randint(-4 * period, 4 * period, waves).reshape(waves, 1)
+    np.testing.assert_array_equal(sine.make_waves(waves, points)[..., 0].T, np.sin(x / 1.0 / period))
+
+
+def test_sine_continues_with_its_own_predictions(x64):
+    net = jaxrnn.Stack((jaxrnn.LSTM(1, 3), jaxrnn.LSTM(3, 3)))
+    params = sine.init(net, jax.random.key(0))
+    xs = jnp.asarray(sine.make_waves(2, 5))
+    state, ys = sine.predict(net, params, xs)
+    continued = sine.dream(net, params, state, ys[-1], 4)
+    assert continued.shape == (4, 2, 1)
+    fed = jnp.concatenate([xs, ys[-1:], continued[:-1]])
+    np.testing.assert_allclose(continued, sine.predict(net, params, fed)[1][-4:], rtol=1e-12)
+
+
+def test_sorting_learns_shows_draws_and_resumes(tmp_path, capsys):
+    arguments = [*SORTING, "--directory", str(tmp_path)]
+    results = sorting.main(arguments)
+    out = capsys.readouterr().out
+    assert results["positions"] > 0.95
+    assert results["sequences"] <= results["positions"]
+    assert f"{results['sequences']:.2%} of the whole sequences" in out
+    assert out.count("original") == out.count("sorted") == out.count("predicted") == 4
+    assert_is_picture(tmp_path / "curve.png")
+    assert sorting.main([*arguments, "--resume"]) == results
+    with pytest.raises(ValueError, match="holds checkpoints up to step 150"):
+        sorting.main(arguments)
+
+
+def test_sorting_batches_depend_on_their_number_alone():
+    key, settings = jax.random.key(0), sorting.Settings(length=5, batch=2, low=1, high=3)
+    first = list(itertools.islice(sorting.batches(key, settings, 0), 4))
+    assert first[3].shape == (5, 2)
+    np.testing.assert_array_equal(first[3], next(sorting.batches(key, settings, 3)))
+    assert not np.array_equal(first[2], first[3])
+    assert np.unique(first).tolist() == [0, 1, 2], "counted from low"
+
+
+def test_sorting_marks_what_is_wrong():
+    settings = sorting.Settings(length=5, low=7, high=12, hidden=4)
+    sorter, numbers = sorting.build(settings), sorting.draw(jax.random.key(1), 3, settings)
+    params = sorter.init(jax.random.key(0))
+    text = io.StringIO()
+    Console(file=text, width=200).print(sorting.table(sorter, params, numbers, settings.low))
+    rows = [line.replace("│", "").split() for line in text.getvalue().splitlines() if "│" in line]
+    shown = {name: [row[1:] for row in rows if row[0] == name] for name in ("original", "sorted", "predicted")}
+    assert shown["original"] == (np.asarray(numbers).T + 7).astype(str).tolist()
+    assert shown["sorted"] == (np.sort(numbers, axis=0).T + 7).astype(str).tolist()
+    right = sorting.right(sorter, numbers)(params)["positions"]
+    marks = [entry.endswith("*") for row in shown["predicted"] for entry in row]
+    assert 0 < right < 1
+    assert np.mean(marks) == pytest.approx(1 - right)
+    for predicted, target in zip(shown["predicted"], shown["sorted"], strict=True):
+        assert [p.endswith("*") for p in predicted] == [
+            p.rstrip("*") != t for p, t in zip(predicted, target, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("example", "arguments", "message"),
+    [
+        (sine, ["--length", "1"], "length: got 1, needs 4 or more"),
+        (sine, ["--waves", "3"], "waves: got 3, needs 4 or more"),
+        (sine, ["--learning-rate", "0"], "learning_rate: got 0.0, needs a number above 0"),
+        (sorting, ["--length", "0"], "length: got 0, needs 1 or more"),
+        (sorting, ["--low", "5", "--high", "3"], "high: got 3, needs more than low = 5"),
+        (sorting, ["--learning-rate", "nan"], "learning_rate: got nan, needs a number above 0"),
+        (sorting, ["--show", "-1"], "show: got -1, needs 0 to 2048"),
+    ],
+)
+def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        example.main([*arguments, "--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_optimizer_is_an_error_that_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as stop:
+        sine.main(["--optimizer", "sgd"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "sgd" in error
+    assert "lbfgs" in error
+
+
+@pytest.mark.parametrize(
+    ("reached", "failed"),
+    [
+        ({"test": 9e-4, "positions": 0.9, "this model": 3.0}, None),
+        ({"test": 0.5, "positions": 0.5, "this model": 4.6}, "did not learn: sine, sorting, char_lm"),
+        ({"test": float("nan"), "positions": 0.95, "this model": 2.5}, "did not learn: sine"),
+    ],
+)
+def test_demo_runs_all_and_fails_when_one_did_not_learn(reached, failed, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def stand_in(example, picture=None):
+        def main(arguments):
+            settings = tyro.cli(example.Settings, args=arguments)
+            asked.append((settings, example))
+            if picture:
+                settings.directory.mkdir(parents=True)
+                (settings.directory / picture).touch()
+            return reached
+
+        return main
+
+    monkeypatch.setattr(sine, "main", stand_in(sine, "predictions.png"))
+    monkeypatch.setattr(sorting, "main", stand_in(sorting, "curve.png"))
+    monkeypatch.setattr(char_lm, "main", stand_in(char_lm))
+    if failed is None:
+        demo.main(["--directory", str(tmp_path)])
+    else:
+        with pytest.raises(SystemExit) as stop:
+            demo.main(["--directory", str(tmp_path)])
+        assert stop.value.code == failed
+    assert [example for _, example in asked] == [sine, sorting, char_lm, char_lm]
+    assert all(settings.quick for settings, _ in asked)
+    training, sampling = asked[2][0], asked[3][0]
+    assert (training.sample, sampling.sample) == (0, 400)
+    assert training.directory == sampling.directory
+    out = capsys.readouterr().out
+    for path in ("sine/predictions.png", "sorting/curve.png"):
+        assert any(line.startswith(f"picture: {tmp_path}") and line.endswith(path) for line in out.splitlines())
