@@ -7,8 +7,8 @@
     ys    = decoder(zeros, from state)        one to many: nothing but the state tells it anything
     p     = softmax(ys W + b)                 over low..high, at every position
 
-On 2048 unseen sequences the first reaches 99.99 % of the positions and 99.8 % of the whole sequences in 154 seconds on
-two CPU cores, the second SORT32.
+On 2048 unseen sequences the first gets 99.99 % of the positions and 99.8 % of the whole sequences right after 154 seconds
+on two CPU cores, the second 95.5 % and 28.6 % after half an hour beside other work.
 """
 
 import itertools
@@ -163,15 +163,14 @@ def picture(directory: Path, settings: Settings) -> Path:
         values = [100 * line[f"eval_{name}"] for line in lines]
         axes.plot(steps, values, ".-", color=colour, label=f"{label}: {values[-1]:.1f} %")
     axes.set(
-        xlabel=f"steps of {settings.batch} sequences",
+        xlabel=f"steps of {settings.batch} sequences of {settings.length} numbers, {settings.low}..{settings.high}",
         ylabel=f"right, % of {UNSEEN} unseen sequences",
-        title=f"Sorting {settings.length} numbers of {settings.low}..{settings.high}",
         xlim=(0, None),
         ylim=(0, 103),
     )
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     path = directory / "curve.png"
     figure.savefig(path, dpi=150)
     return path
