@@ -7,7 +7,8 @@ The protocol of PyTorch's example time_sequence_prediction: 100 waves sin((t + s
 test on; two LSTM layers of 51 units and a linear one predict each next point, in float64; full-batch L-BFGS in 15 steps
 of 20 iterations. After every step the test waves are continued for 1000 points, each prediction the next input.
 
-SINE
+Seed 0 keeps step 11, which continues the training waves best: train MSE 3.8e-6, test 6.1e-6, free-running 6.8e-4, in
+385 seconds on two busy CPU cores. The free-running error jumps from step to step: after step 15 it is 1.6e-1.
 """
 
 import sys
