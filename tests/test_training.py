@@ -401,7 +401,7 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_intact_one(train_step, tm
     ):
         restore(tmp_path, fresh())
     damage(tmp_path, 6)
-    with pytest.raises(ValueError, match=rf"is damaged; {checkpoint(tmp_path, 3)} is intact"):
+    with pytest.raises(ValueError, match=rf"is damaged.*; {checkpoint(tmp_path, 3)} is intact"):
         restore(tmp_path, fresh())
     damage(tmp_path, 3)
     with pytest.raises(ValueError, match=r"is damaged, or was not written to the end; no other there is intact"):
