@@ -9,8 +9,8 @@ to train on, 0.77 MB held out): this model 1.60 after 10 minutes on one core, or
 `xz -9e` 1.63, `xz -9e` after the training text 1.29.
 
 The recipe that models of tiny Shakespeare are usually compared with, 20 passes of one LSTM layer of 128 units with
-rows that read on for a pass (order 3 2.56, `xz -9e` after the training text 2.52), reaches 2.33 bits in 6 minutes on one
-core:
+rows that read on for a pass (order 3 2.56, `xz -9e` after the training text 2.52), reaches 2.33 bits in 6 minutes on
+one core:
 
     python -m examples.char_lm --text tinyshakespeare.txt --cell lstm --hidden 128 --batch 50 --window 50 \\
         --stretch 402 --learning-rate 2e-3 --clip 5 --steps 8030
