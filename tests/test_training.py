@@ -196,7 +196,7 @@ def test_gradients_stop_at_the_window_and_values_do_not():
 
     cut = jax.grad(second)(middle.params, middle.carry)
     taken = jax.tree.map(lambda new, old: (old - new) / 1e-3, state.params, middle.params)
-    np.testing.assert_allclose(taken.w_h, cut.w_h, rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(taken.w_h, cut.w_h, rtol=1e-3, atol=3e-4)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(cut)), rel=1e-5)
     assert float(jnp.max(jnp.abs(jax.grad(through)(middle.params).w_h - cut.w_h))) > 1e-2
 
