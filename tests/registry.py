@@ -1,6 +1,6 @@
 """Every cell once, with its options and its float64 reference: the laws of `test_contract.py` run over this list.
 
-A new cell is one line here and one function in `reference.py`.
+A new cell is one line here and one function in `tests/reference/`.
 """
 
 import functools

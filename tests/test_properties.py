@@ -1,4 +1,4 @@
-"""Any walk: random lengths, resets, direction and chunks, against the loop over rows of `reference.py`."""
+"""Any walk: random lengths, resets, direction and chunks, against the loop over rows of `tests/reference`."""
 
 import chex
 import jax.numpy as jnp
