@@ -15,7 +15,9 @@ its name, so that `import jaxrnn` needs JAX alone.
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, weigh
 from jaxrnn.cells import (
+    GREFF,
     GRU,
+    JOZEFOWICZ,
     LSTM,
     Elman,
     ElmanParams,
@@ -24,6 +26,15 @@ from jaxrnn.cells import (
     GRUState,
     LSTMParams,
     LSTMState,
+    LayerNormGRU,
+    LayerNormGRUParams,
+    LayerNormGRUState,
+    LayerNormLSTM,
+    LayerNormLSTMParams,
+    LayerNormLSTMState,
+    VanillaLSTM,
+    VanillaLSTMParams,
+    VanillaLSTMState,
 )
 from jaxrnn.networks import (
     Bidirectional,
@@ -37,7 +48,9 @@ from jaxrnn.unroll import unroll
 __version__ = "0.1.0"
 
 __all__ = [
+    "GREFF",
     "GRU",
+    "JOZEFOWICZ",
     "LSTM",
     "Bidirectional",
     "BidirectionalParams",
@@ -50,8 +63,17 @@ __all__ = [
     "GRUState",
     "LSTMParams",
     "LSTMState",
+    "LayerNormGRU",
+    "LayerNormGRUParams",
+    "LayerNormGRUState",
+    "LayerNormLSTM",
+    "LayerNormLSTMParams",
+    "LayerNormLSTMState",
     "Residual",
     "Stack",
+    "VanillaLSTM",
+    "VanillaLSTMParams",
+    "VanillaLSTMState",
     "add",
     "add_bias",
     "affine",

@@ -37,6 +37,14 @@ def check_rate(**rates: Any) -> None:
             raise ValueError(f"{name}: got {rate!r}, needs a rate in [0, 1)")
 
 
+def check_positive(**numbers: Any) -> None:
+    """Raise unless every number is finite and greater than zero."""
+    for name, number in numbers.items():
+        real = isinstance(number, int | float | np.number) and not isinstance(number, bool)
+        if not (real and 0 < number < float("inf")):
+            raise ValueError(f"{name}: got {number!r}, needs a positive number")
+
+
 @functools.lru_cache(maxsize=1024)
 def _params_spec(cell: Any) -> PyTree:
     return jax.eval_shape(cell.init, jax.random.key(0))

@@ -11,8 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import GRU, LSTM, Bidirectional, Cell, Elman, Residual, Stack
+from jaxrnn import (
+    GREFF,
+    GRU,
+    LSTM,
+    Bidirectional,
+    Cell,
+    Elman,
+    LayerNormGRU,
+    LayerNormLSTM,
+    Residual,
+    Stack,
+    VanillaLSTM,
+)
 from tests import cells, reference
+from tests.reference import ablations, layer_norm
 
 T, B = 5, 2
 
@@ -51,6 +64,11 @@ CELLS = [
         reference.stack(reference.elman, reference.lstm, reference.gru_after),
     ),
     _steps(Residual(LSTM(3, 4, projection_size=3)), reference.residual(reference.lstm)),
+    _steps(LayerNormLSTM(3, 4), layer_norm.layer_norm_lstm),
+    _steps(LayerNormLSTM(3, 4, per_gate=True, normalize_memory=False), layer_norm.layer_norm_lstm),
+    _steps(LayerNormGRU(3, 4), layer_norm.layer_norm_gru),
+    _steps(VanillaLSTM(3, 4, **GREFF["FGR"]), ablations.vanilla_lstm),
+    _steps(VanillaLSTM(3, 4, **GREFF["CIFG"]), ablations.vanilla_lstm),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]

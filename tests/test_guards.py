@@ -77,6 +77,7 @@ def carried(fn, *args):
         (GRU, 1, 2),
         (ELMAN, 1, 2),
         (jaxrnn.GRU(3, 4, reset="before"), 2, 3),
+        (jaxrnn.LayerNormLSTM(3, 4), 1, 2),
         (jaxrnn.LSTM(3, 4, projection_size=2), 2, 3),
     ],
     ids=lambda value: repr(value),

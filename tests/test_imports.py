@@ -15,7 +15,13 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"jaxrnn.typing", "jaxrnn.initializers", "jaxrnn.checks"},
     {"jaxrnn.cell"},
-    {"jaxrnn.cells.elman", "jaxrnn.cells.lstm", "jaxrnn.cells.gru"},
+    {
+        "jaxrnn.cells.elman",
+        "jaxrnn.cells.lstm",
+        "jaxrnn.cells.gru",
+        "jaxrnn.cells.ablations",
+        "jaxrnn.cells.layer_norm",
+    },
     {"jaxrnn.cells"},
     {"jaxrnn.jaxprs"},
     {"jaxrnn.linearize"},

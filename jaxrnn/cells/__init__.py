@@ -1,11 +1,22 @@
 """The cells, one family a file."""
 
+from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
+from jaxrnn.cells.layer_norm import (
+    LayerNormGRU,
+    LayerNormGRUParams,
+    LayerNormGRUState,
+    LayerNormLSTM,
+    LayerNormLSTMParams,
+    LayerNormLSTMState,
+)
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
 
 __all__ = [
+    "GREFF",
     "GRU",
+    "JOZEFOWICZ",
     "LSTM",
     "Elman",
     "ElmanParams",
@@ -14,4 +25,13 @@ __all__ = [
     "GRUState",
     "LSTMParams",
     "LSTMState",
+    "LayerNormGRU",
+    "LayerNormGRUParams",
+    "LayerNormGRUState",
+    "LayerNormLSTM",
+    "LayerNormLSTMParams",
+    "LayerNormLSTMState",
+    "VanillaLSTM",
+    "VanillaLSTMParams",
+    "VanillaLSTMState",
 ]
