@@ -18,7 +18,12 @@ def sigmoid(a):
     return 1.0 / (1.0 + np.exp(-a))
 
 
-FUNCTIONS = {jnp.tanh: np.tanh, jax.nn.sigmoid: sigmoid, jax.nn.relu: lambda a: np.maximum(a, 0.0)}
+FUNCTIONS = {
+    jnp.tanh: np.tanh,
+    jax.nn.sigmoid: sigmoid,
+    jax.nn.relu: lambda a: np.maximum(a, 0.0),
+    jax.nn.identity: lambda a: a,
+}
 
 
 def block(w, i, width):
