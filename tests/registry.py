@@ -15,17 +15,20 @@ from jaxrnn import (
     GREFF,
     GRU,
     LSTM,
+    MUT,
     Bidirectional,
     Cell,
     Elman,
     LayerNormGRU,
     LayerNormLSTM,
+    MinGRU,
+    MinLSTM,
     Residual,
     Stack,
     VanillaLSTM,
 )
 from tests import cells, reference
-from tests.reference import ablations, layer_norm
+from tests.reference import ablations, jozefowicz, layer_norm, mingru
 
 T, B = 5, 2
 
@@ -69,6 +72,11 @@ CELLS = [
     _steps(LayerNormGRU(3, 4), layer_norm.layer_norm_gru),
     _steps(VanillaLSTM(3, 4, **GREFF["FGR"]), ablations.vanilla_lstm),
     _steps(VanillaLSTM(3, 4, **GREFF["CIFG"]), ablations.vanilla_lstm),
+    _steps(MinGRU(3, 4), mingru.mingru),
+    _steps(MinLSTM(3, 4, scan="associative"), mingru.minlstm),
+    _steps(MUT(4, 4, variant=1), jozefowicz.mut),
+    _steps(MUT(3, 4, variant=2, project_input=True), jozefowicz.mut),
+    _steps(MUT(3, 4, variant=3), jozefowicz.mut),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]
@@ -97,12 +105,15 @@ def name(entry: Entry) -> str:
 
 
 def draw(seed: int, tree: Any, dtype: Any, scale: float = 0.5) -> Any:
-    """Random values of the shapes of `tree`: reals uniform in ±`scale`, integers in 0..2."""
-    rng = np.random.default_rng(seed)
+    """Random values of the shapes of `tree`: reals and parts of complex numbers uniform in ±`scale`, integers in 0..2."""
+    rng, wide = np.random.default_rng(seed), np.promote_types(dtype, np.float32)
 
     def one(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.integer):
             return jnp.asarray(rng.integers(0, 3, leaf.shape), leaf.dtype)
+        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            parts = (jnp.asarray(rng.uniform(-scale, scale, leaf.shape), wide) for _ in range(2))
+            return jax.lax.complex(*parts)
         return jnp.asarray(rng.uniform(-scale, scale, leaf.shape), dtype)
 
     return jax.tree.map(one, tree)

@@ -80,6 +80,7 @@ def carried(fn, *args):
         (jaxrnn.LayerNormLSTM(3, 4), 1, 2),
         (jaxrnn.LSTM(3, 4, projection_size=2), 2, 3),
         (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
+        (jaxrnn.MUT(4, 4, 2), 2, 3),
     ],
     ids=lambda value: repr(value),
 )

@@ -3,6 +3,7 @@
 from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
+from jaxrnn.cells.jozefowicz import MUT, MUTParams, MUTState
 from jaxrnn.cells.layer_norm import (
     LayerNormGRU,
     LayerNormGRUParams,
@@ -12,12 +13,14 @@ from jaxrnn.cells.layer_norm import (
     LayerNormLSTMState,
 )
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
+from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 
 __all__ = [
     "GREFF",
     "GRU",
     "JOZEFOWICZ",
     "LSTM",
+    "MUT",
     "Elman",
     "ElmanParams",
     "ElmanState",
@@ -31,7 +34,16 @@ __all__ = [
     "LayerNormLSTM",
     "LayerNormLSTMParams",
     "LayerNormLSTMState",
+    "MUTParams",
+    "MUTState",
+    "MinGRU",
+    "MinGRUParams",
+    "MinGRUState",
+    "MinLSTM",
+    "MinLSTMParams",
+    "MinLSTMState",
     "VanillaLSTM",
     "VanillaLSTMParams",
     "VanillaLSTMState",
+    "positive",
 ]
