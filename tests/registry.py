@@ -16,19 +16,25 @@ from jaxrnn import (
     GRU,
     LSTM,
     MUT,
+    Antisymmetric,
     Bidirectional,
     Cell,
     Elman,
+    Euler,
     LayerNormGRU,
     LayerNormLSTM,
     MinGRU,
     MinLSTM,
+    ModReLU,
+    Orthogonal,
+    Parametrized,
     Residual,
     Stack,
     VanillaLSTM,
+    WeightNorm,
 )
-from tests import cells, reference
-from tests.reference import ablations, jozefowicz, layer_norm, mingru
+from tests import cells, functions, reference
+from tests.reference import ablations, jozefowicz, layer_norm, mingru, parametrizations
 
 T, B = 5, 2
 
@@ -77,6 +83,10 @@ CELLS = [
     _steps(MUT(4, 4, variant=1), jozefowicz.mut),
     _steps(MUT(3, 4, variant=2, project_input=True), jozefowicz.mut),
     _steps(MUT(3, 4, variant=3), jozefowicz.mut),
+    _steps(Parametrized(LSTM(3, 4, peephole=True), WeightNorm()), parametrizations.weight_norm(reference.lstm)),
+    _steps(Parametrized(ModReLU(3, 4), Orthogonal()), parametrizations.exp_rnn),
+    _steps(Parametrized(Euler(3, 4, step_size=0.5), Antisymmetric()), parametrizations.antisymmetric_rnn),
+    _steps(functions.FEEDBACK, functions.feedback_reference),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]
@@ -105,7 +115,7 @@ def name(entry: Entry) -> str:
 
 
 def draw(seed: int, tree: Any, dtype: Any, scale: float = 0.5) -> Any:
-    """Random values of the shapes of `tree`: reals and parts of complex numbers uniform in ±`scale`, integers in 0..2."""
+    """Random values of the shapes of `tree`: reals, and parts of complex numbers, in ±`scale`, integers in 0..2."""
     rng, wide = np.random.default_rng(seed), np.promote_types(dtype, np.float32)
 
     def one(leaf):

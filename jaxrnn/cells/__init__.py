@@ -2,6 +2,8 @@
 
 from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
+from jaxrnn.cells.euler import Euler, EulerParams, EulerState
+from jaxrnn.cells.function import Function
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
 from jaxrnn.cells.jozefowicz import MUT, MUTParams, MUTState
 from jaxrnn.cells.layer_norm import (
@@ -14,6 +16,7 @@ from jaxrnn.cells.layer_norm import (
 )
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
+from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
 
 __all__ = [
     "GREFF",
@@ -24,6 +27,10 @@ __all__ = [
     "Elman",
     "ElmanParams",
     "ElmanState",
+    "Euler",
+    "EulerParams",
+    "EulerState",
+    "Function",
     "GRUParams",
     "GRUState",
     "LSTMParams",
@@ -42,6 +49,9 @@ __all__ = [
     "MinLSTM",
     "MinLSTMParams",
     "MinLSTMState",
+    "ModReLU",
+    "ModReLUParams",
+    "ModReLUState",
     "VanillaLSTM",
     "VanillaLSTMParams",
     "VanillaLSTMState",

@@ -1,0 +1,151 @@
+"""Cells linear in their state, and their walk in logarithmic time.
+
+    h' = a ⊙ h + b                                              a and b see the input only
+
+Two such steps are one of the same kind, so all states come from one associative scan over the pairs
+
+    (a_1, b_1) then (a_2, b_2)  =  (a_1 ⊙ a_2, a_2 ⊙ b_1 + b_2)
+
+A step beyond a row's length is the pair (1, 0), the first state is part of the first pair, and across a reset nothing
+is combined: what stands before it is replaced by zero, not multiplied, so that NaN cannot leak.
+"""
+
+import abc
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxrnn.cell import Cell, cast, computation_dtype, gates
+from jaxrnn.checks import check_choice, check_input
+from jaxrnn.jaxprs import flat_products
+from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
+from jaxrnn.unroll import Walk, _in_chunks, _where, keep, valid_steps, walk
+
+__all__ = ["LinearCell"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearCell(Cell):
+    """A cell with `h' = a ⊙ h + b`: a subclass defines `init`, `initial_state`, `project`, `coefficients`, `readout`.
+
+    Args:
+        scan: how `unroll` walks: "sequential" (least work and memory, a step after the other) or "associative" (about
+            twice the work, in a number of rounds that grows with the logarithm of T; for accelerators and long
+            sequences). Values and derivatives are the same up to rounding. Associative walks hold all T steps at once
+            unless `unroll` is given a `chunk`; the chunks are then walked one after the other.
+
+    Raises:
+        ValueError: `scan` is neither.
+    """
+
+    scan: Literal["sequential", "associative"] = "sequential"
+
+    def __post_init__(self) -> None:
+        check_choice(scan=self.scan, among=("sequential", "associative"))
+
+    @abc.abstractmethod
+    def coefficients(self, params: Params, drive: PyTree) -> tuple[State, State]:
+        """`(a, b)` for any leading axes, trees like the state; an axis of length one in `a` stands for all of b's.
+
+        `drive` is that of `project` in the precision of the state.
+        """
+
+    def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, State]:
+        """`a ⊙ h + b`; the output is the new state, for `readout`."""
+        a, b = _in_precision_of(state, self, params, drive)
+        new = jax.tree.map(lambda a, b, h: a * h + b, a, b, state)
+        return new, new
+
+
+def _in_precision_of(state: State, cell: LinearCell, params: Params, drive: PyTree) -> tuple[State, State]:
+    precision = jnp.finfo(jax.tree.leaves(state)[0].dtype).dtype
+    pair = cell.coefficients(params, cast(drive, precision))
+    a, b = (jax.tree.map(lambda k, h: k.astype(h.dtype), tree, state) for tree in pair)
+    return a, b
+
+
+@walk.register
+def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+    steps, *_ = check_input(cell, xs, "xs", time=True)
+    if cell.scan == "sequential" or steps == 0:
+        return walk.dispatch(Cell)(cell, params, xs, state, how)
+    dtype = computation_dtype(params, xs)
+    resets = how.resets
+    if resets is not None and how.lengths is not None:
+        resets = resets & valid_steps(jnp.arange(steps), how.lengths)
+    if resets is not None and how.reverse:
+        # A flag stands between two steps: seen from the later one, it stands before the earlier one.
+        resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+
+    # A chunk keeps the state before it only.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
+        xs, times, resets = part
+        valid = None
+        if how.lengths is not None:
+            valid = valid_steps(times, how.lengths)
+            xs = keep(valid, xs)
+        drives = flat_products(cell.project)(params, xs)
+        a, b = _in_precision_of(state, cell, params, drives)
+        if valid is not None:
+            a = jax.tree.map(lambda k: _where(valid, k, jnp.ones_like(k)), a)
+            b = keep(valid, b)
+        start = None if resets is None else cell.initial_state(resets.shape)
+        states = _states(a, b, state, resets, start, how.reverse)
+        ys = cast(flat_products(cell.readout)(params, states, drives), dtype)
+        if valid is not None:
+            ys = keep(valid, ys)
+        return jax.tree.map(lambda h: h[0 if how.reverse else -1], states), ys
+
+    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), how.chunk or steps, how.reverse)
+
+
+def _states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:
+    """All states of `h' = a ⊙ h + b`, from `state` before the first step and `start` `[T, ...]` before flagged ones."""
+    first = -1 if reverse else 0
+    before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
+    if resets is not None:
+        before = jax.tree.map(lambda s, h: _where(resets, s.astype(h.dtype), h), start, before)
+    b = jax.tree.map(lambda a, b, h: a * h + b, a, b, before)
+
+    def then(one: Any, two: Any) -> Any:
+        (flags_1, a_1, b_1), (flags_2, a_2, b_2) = one, two
+        flags = None
+        if flags_1 is not None:
+            flags = flags_1 | flags_2
+            a_1, b_1 = keep(~flags_2, (a_1, b_1))
+        return (
+            flags,
+            jax.tree.map(jnp.multiply, a_1, a_2),
+            jax.tree.map(lambda a, b, c: a * b + c, a_2, b_1, b_2),
+        )
+
+    return lax.associative_scan(then, (resets, a, b), reverse=reverse)[2]
+
+
+# What the complex cells share: their parameters are real, real and imaginary parts side by side.
+
+
+def complex_dtype(dtype: DTypeLike) -> Any:
+    """complex64, or complex128 for a dtype of double precision."""
+    return np.dtype(np.complex128 if jnp.finfo(dtype).bits == 64 else np.complex64)
+
+
+def wide(z: Array) -> Array:
+    """`z` in float32 or wider, where complex numbers begin."""
+    return z.astype(np.promote_types(z.dtype, np.float32))
+
+
+def to_complex(z: Array) -> Array:
+    """Blocks Re, Im as complex numbers: `[*batch, 2N] -> [*batch, N]`."""
+    return lax.complex(*gates(wide(z), 2))
+
+
+def to_real(z: Array) -> Array:
+    """Complex numbers as blocks Re, Im: `[*batch, N] -> [*batch, 2N]`."""
+    return jnp.concatenate([z.real, z.imag], axis=-1)
