@@ -1,0 +1,64 @@
+"""A recurrence as a user would write it: an LSTM inside, its last output fed back, and a counter in the state."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxrnn
+from jaxrnn.typing import Array
+from tests import reference
+
+LSTM = jaxrnn.LSTM(3 + 2, 4)
+
+
+class FeedbackParams(NamedTuple):
+    lstm: jaxrnn.LSTMParams
+    w_y: Array  # [4, 2]
+
+
+class FeedbackState(NamedTuple):
+    inner: jaxrnn.LSTMState
+    y: Array  # [*batch, 2]
+    count: Array  # [*batch] int32
+
+
+def feedback(params, state, x):
+    inner, h = LSTM(params.lstm, state.inner, jnp.concatenate([x, state.y.astype(x.dtype)], axis=-1))
+    y = jnp.tanh(jaxrnn.dot(h, params.w_y)) / (1 + state.count[..., None]).astype(h.dtype)
+    return FeedbackState(inner, y, state.count + 1), y
+
+
+def feedback_params(key, dtype):
+    return FeedbackParams(LSTM.init(key, dtype=dtype), jnp.ones((4, 2), dtype))
+
+
+def feedback_state(batch_shape, dtype):
+    count = jnp.zeros(batch_shape, jnp.int32)
+    return FeedbackState(LSTM.initial_state(batch_shape, dtype), jnp.zeros((*batch_shape, 2), dtype), count)
+
+
+FEEDBACK = jaxrnn.Function(feedback, feedback_params, feedback_state, input_size=3)
+
+
+def feedback_reference(cell, params, state, x):
+    inner, h = reference.lstm(LSTM, params.lstm, state.inner, np.concatenate([x, state.y]))
+    y = np.tanh(np.dot(h, params.w_y)) / (1 + state.count)
+    return FeedbackState(inner, y, state.count + 1), y
+
+
+def stacked(params, state, x):
+    """A recurrence in a recurrence, below a unit of its own."""
+    below, h = state
+    below, y = FEEDBACK(params[0], below, x)
+    h = jnp.tanh(jaxrnn.dot(h, params[1]) + jnp.repeat(y, 2, axis=-1))
+    return (below, h), h
+
+
+def stacked_params(key, dtype):
+    return FEEDBACK.init(key, dtype=dtype), jax.random.normal(key, (4, 4), dtype)
+
+
+def stacked_state(batch_shape, dtype):
+    return FEEDBACK.initial_state(batch_shape, dtype), jnp.zeros((*batch_shape, 4), dtype)

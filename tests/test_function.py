@@ -1,0 +1,80 @@
+"""Cells from functions: a cell is such a function, they nest, and what does not fit is refused when one is made."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxrnn
+from tests import functions
+from tests.functions import FEEDBACK, feedback, feedback_params, feedback_state
+from tests.registry import example, quick_jit
+
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
+NET = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.LSTM(4, 2)))
+
+
+@functools.partial(quick_jit, static_argnums=0)
+def derived(cell, *args):
+    def loss(args):
+        final, ys = jaxrnn.unroll(cell, *args, lengths=jnp.array([5, 3]))
+        return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(leaf) for leaf in jax.tree.leaves(final)), (final, ys)
+
+    return jax.grad(loss, has_aux=True)(args)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_cell_is_a_function():
+    """Element-Research's Recursor: a network made a cell again, with its values and gradients."""
+    cell = jaxrnn.Function(NET, NET.init, NET.initial_state, 3)
+    args = example(NET, dtype=jnp.float64)
+    assert (cell.output_size, cell.hidden_size) == (2, (4, 2, 2))
+    close(derived(cell, *args), derived(NET, *args))
+    close(cell.init(jax.random.key(0)), NET.init(jax.random.key(0)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_functions_nest():
+    """In one another, and as a layer of a stack."""
+    nested = jaxrnn.Function(functions.stacked, functions.stacked_params, functions.stacked_state, 3)
+    net = jaxrnn.Stack((nested, jaxrnn.GRU(4, 3)))
+    params, xs, state = example(net, dtype=jnp.float64)
+    final, ys = quick_jit(jaxrnn.unroll, static_argnums=0)(net, params, xs, state)
+    for x, y in zip(xs, ys, strict=True):
+        (below, h), above = state
+        below, fed = FEEDBACK(params[0][0], below, x)
+        h = jnp.tanh(h @ params[0][1] + jnp.stack([fed[:, 0], fed[:, 0], fed[:, 1], fed[:, 1]], axis=1))
+        above, wanted = jaxrnn.GRU(4, 3)(params[1], above, h)
+        state = (below, h), above
+        close(y, wanted)
+    close(final, state)
+
+
+def pair(params, state, x):
+    tokens, gain = x
+    state = state + params[tokens] * jnp.broadcast_to(gain[..., None], state.shape)
+    return state, state
+
+
+def test_any_input():
+    """A pytree of tokens and reals, in place of a size."""
+    spec = (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
+    cell = jaxrnn.Function(pair, lambda key, dtype: jnp.ones((7, 4), dtype), lambda b, d: jnp.zeros((*b, 4), d), spec)
+    xs = jnp.array([[6, 0], [1, 2], [3, 3]]), jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    _, ys = jaxrnn.unroll(cell, jnp.arange(28.0).reshape(7, 4), xs)
+    assert ys[:, :, 0].tolist() == [[24.0, 0.0], [36.0, 32.0], [96.0, 104.0]]
+
+
+def test_what_does_not_fit():
+    with pytest.raises(TypeError, match="function: got LSTMParams, needs a function"):
+        jaxrnn.Function(jaxrnn.LSTMParams(1, 2, 3), feedback_params, feedback_state, 3)
+    with pytest.raises(TypeError, match="make_state: got int, needs a function"):
+        jaxrnn.Function(feedback, feedback_params, 4, 3)
+    with pytest.raises(ValueError, match="input_size: got 0, needs a positive integer"):
+        jaxrnn.Function(feedback, feedback_params, feedback_state, 0)
+    with pytest.raises(TypeError, match="function: got ShapeDtypeStruct from it, needs a pair"):
+        jaxrnn.Function(lambda p, s, x: x, feedback_params, feedback_state, 3)
+    with pytest.raises(ValueError, match=r"function: got a state of shapes \(3,\) from it, needs .* FeedbackState"):
+        jaxrnn.Function(lambda p, s, x: (x, x), feedback_params, feedback_state, 3)
