@@ -13,13 +13,14 @@ its name, so that `import jaxrnn` needs JAX alone.
 """
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, weigh
+from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, recurrent, weigh
 from jaxrnn.cells import (
     GREFF,
     GRU,
     JOZEFOWICZ,
     LSTM,
     MUT,
+    QRNN,
     Elman,
     ElmanParams,
     ElmanState,
@@ -48,9 +49,13 @@ from jaxrnn.cells import (
     ModReLUState,
     MUTParams,
     MUTState,
+    QRNNParams,
+    QRNNState,
     VanillaLSTM,
     VanillaLSTMParams,
     VanillaLSTMState,
+    Window,
+    WindowState,
     positive,
 )
 from jaxrnn.linear import LinearCell
@@ -64,7 +69,6 @@ from jaxrnn.networks import (
 from jaxrnn.parametrizations import (
     Antisymmetric,
     Orthogonal,
-    Parametrization,
     Parametrized,
     WeightNorm,
     WeightNormParams,
@@ -87,6 +91,7 @@ __all__ = [
     "JOZEFOWICZ",
     "LSTM",
     "MUT",
+    "QRNN",
     "Antisymmetric",
     "Bidirectional",
     "BidirectionalParams",
@@ -124,8 +129,9 @@ __all__ = [
     "ModReLUParams",
     "ModReLUState",
     "Orthogonal",
-    "Parametrization",
     "Parametrized",
+    "QRNNParams",
+    "QRNNState",
     "RecurrentDropout",
     "Residual",
     "Stack",
@@ -136,6 +142,8 @@ __all__ = [
     "WeightNoise",
     "WeightNorm",
     "WeightNormParams",
+    "Window",
+    "WindowState",
     "Zoneout",
     "add",
     "add_bias",
@@ -144,6 +152,7 @@ __all__ = [
     "dot",
     "gates",
     "initializers",
+    "recurrent",
     "positive",
     "unroll",
     "weigh",

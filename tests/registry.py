@@ -16,6 +16,7 @@ from jaxrnn import (
     GRU,
     LSTM,
     MUT,
+    QRNN,
     Antisymmetric,
     Bidirectional,
     Cell,
@@ -27,14 +28,14 @@ from jaxrnn import (
     MinLSTM,
     ModReLU,
     Orthogonal,
-    Parametrized,
     Residual,
     Stack,
     VanillaLSTM,
     WeightNorm,
+    Window,
 )
 from tests import cells, functions, reference
-from tests.reference import ablations, jozefowicz, layer_norm, mingru, parametrizations
+from tests.reference import ablations, jozefowicz, layer_norm, mingru, parametrizations, qrnn
 
 T, B = 5, 2
 
@@ -83,10 +84,12 @@ CELLS = [
     _steps(MUT(4, 4, variant=1), jozefowicz.mut),
     _steps(MUT(3, 4, variant=2, project_input=True), jozefowicz.mut),
     _steps(MUT(3, 4, variant=3), jozefowicz.mut),
-    _steps(Parametrized(LSTM(3, 4, peephole=True), WeightNorm()), parametrizations.weight_norm(reference.lstm)),
-    _steps(Parametrized(ModReLU(3, 4), Orthogonal()), parametrizations.exp_rnn),
-    _steps(Parametrized(Euler(3, 4, step_size=0.5), Antisymmetric()), parametrizations.antisymmetric_rnn),
+    _steps(WeightNorm(LSTM(3, 4, peephole=True)), parametrizations.weight_norm(reference.lstm)),
+    _steps(Orthogonal(ModReLU(3, 4)), parametrizations.exp_rnn),
+    _steps(Antisymmetric(Euler(3, 4, step_size=0.5)), parametrizations.antisymmetric_rnn),
     _steps(functions.FEEDBACK, functions.feedback_reference),
+    _steps(QRNN(3, 4), qrnn.qrnn),
+    _steps(Stack((Window(3, 2), QRNN(6, 4, pooling="ifo", scan="associative"))), reference.stack(qrnn.window, qrnn.qrnn)),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]

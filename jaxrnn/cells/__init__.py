@@ -17,6 +17,7 @@ from jaxrnn.cells.layer_norm import (
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
+from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState, Window, WindowState
 
 __all__ = [
     "GREFF",
@@ -24,6 +25,7 @@ __all__ = [
     "JOZEFOWICZ",
     "LSTM",
     "MUT",
+    "QRNN",
     "Elman",
     "ElmanParams",
     "ElmanState",
@@ -52,8 +54,12 @@ __all__ = [
     "ModReLU",
     "ModReLUParams",
     "ModReLUState",
+    "QRNNParams",
+    "QRNNState",
     "VanillaLSTM",
     "VanillaLSTMParams",
     "VanillaLSTMState",
+    "Window",
+    "WindowState",
     "positive",
 ]

@@ -1,0 +1,107 @@
+"""A step of an ordinary differential equation (AntisymmetricRNN: Chang, Chen, Haber & Chi 2019).
+
+h' = h + ε tanh(x W_x + h W_h + b)                              without gate
+h' = h + ε σ(x W_xz + h W_h + b_z) ⊙ tanh(x W_x + h W_h + b)    with gate
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, affine, dot, gates
+from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+
+__all__ = ["Euler", "EulerParams", "EulerState"]
+
+
+class EulerParams(NamedTuple):
+    """Parameters of `Euler`; n = 2 blocks z, h with a gate, else 1."""
+
+    w_x: Array  # [I, nH]
+    w_h: Array  # [H, H], one for both blocks
+    b: Array  # [nH]
+
+
+class EulerState(NamedTuple):
+    """State of `Euler`."""
+
+    h: Array  # [*batch, H]
+
+
+@dataclass(frozen=True)
+class Euler(Cell):
+    """A forward Euler step of a differential equation, with or without a gate on its speed.
+
+        z = σ(x W_xz + h W_h + b_z), or 1 without gate
+        h' = h + ε z ⊙ tanh(x W_x + h W_h + b)        y = h'
+
+    Gate and candidate share the recurrent matrix. `jaxrnn.Antisymmetric(Euler(3, 4))` is the
+    AntisymmetricRNN, whose differential equation neither grows nor forgets.
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, units.
+        step_size: ε.
+        gated: whether there is a gate z.
+
+    Raises:
+        ValueError: a size is not a positive integer, or ε is not positive.
+
+    Example:
+        >>> cell = Euler(input_size=3, hidden_size=4)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> y.shape
+        (2, 4)
+
+    Reference: Chang, Chen, Haber & Chi 2019, "AntisymmetricRNN: a dynamical system view on recurrent neural networks".
+    """
+
+    input_size: int
+    hidden_size: int
+    step_size: float = 0.01
+    gated: bool = True
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_positive(step_size=self.step_size)
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.lecun_normal(),
+        recurrent_init: Initializer = initializers.lecun_normal(),
+        bias_init: Initializer = initializers.zeros,
+    ) -> EulerParams:
+        """Fresh parameters, block by block; `bias_init` sees `[n, H]`."""
+        i, h, n = self.input_size, self.hidden_size, 2 if self.gated else 1
+        kx, kh, kb = jax.random.split(key, 3)
+        return EulerParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), n, dtype),
+            w_h=recurrent_init(kh, (h, h), dtype),
+            b=bias_init(kb, (n, h), dtype).reshape(n * h),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> EulerState:
+        """Zeros `[*batch_shape, H]`."""
+        return EulerState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
+
+    def project(self, params: EulerParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`, as the tuple z, h, or h alone."""
+        return gates(affine(x, params.w_x, params.b), 2 if self.gated else 1)
+
+    def step(self, params: EulerParams, state: EulerState, drive: tuple[Array, ...]) -> tuple[EulerState, Array]:
+        """One step from `h` to `h'`."""
+        *x_z, x_h = drive
+        seen = dot(state.h, params.w_h)
+        slope = jnp.tanh(x_h + seen)
+        for z in x_z:
+            slope = jax.nn.sigmoid(z + seen) * slope
+        h = state.h + self.step_size * slope
+        return EulerState(h), h

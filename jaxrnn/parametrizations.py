@@ -1,0 +1,279 @@
+"""Parametrisations: a cell's weights as functions of other parameters, computed once before the loop.
+
+    WeightNorm      w = g ⊙ v / ‖v‖               every matrix, column by column
+    Orthogonal      w = exp(U - Uᵀ)               one square matrix; U strictly upper triangular
+    Antisymmetric   w = U - Uᵀ - γ 1              one square matrix
+
+Each is a cell around a cell. One of one's own derives from `Parametrized`.
+"""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import expm
+
+from jaxrnn.cell import Cell, check_cell
+from jaxrnn.checks import check_choice
+from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.unroll import Walk, walk
+
+__all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightNormParams"]
+
+
+@dataclass(frozen=True)
+class Parametrized(Cell):
+    """A cell whose parameters are functions of others; `unroll` computes them once, before the loop. Abstract.
+
+    A subclass defines `start` and `weights`.
+
+    Args:
+        cell: any cell, a `Stack` or a `Bidirectional` too.
+
+    Raises:
+        TypeError: `cell` is no cell.
+        ValueError: the cell has no parameters of the kind that is needed.
+    """
+
+    cell: Cell
+
+    def __post_init__(self) -> None:
+        check_cell(self.cell)
+        jax.eval_shape(self.init, jax.random.key(0))
+
+    @abc.abstractmethod
+    def start(self, key: Key, params: Params) -> PyTree:
+        """The other parameters, from fresh ones of the cell."""
+
+    @abc.abstractmethod
+    def weights(self, params: PyTree) -> Params:
+        """The cell's parameters, from the others."""
+
+    @property
+    def input_size(self) -> Any:
+        """That of the cell."""
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> Any:
+        """That of the cell."""
+        return self.cell.hidden_size
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of the cell."""
+        return self.cell.input_spec
+
+    @property
+    def output_size(self) -> int:
+        """That of the cell."""
+        return self.cell.output_size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> PyTree:
+        """The other parameters, from the cell's `init`, to which `initializers` go."""
+        k_cell, k_other = jax.random.split(key)
+        return self.start(k_other, self.cell.init(k_cell, dtype=dtype, **initializers))
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
+        """That of the cell."""
+        return self.cell.initial_state(batch_shape, dtype)
+
+    def project(self, params: PyTree, x: PyTree) -> PyTree:
+        """That of the cell."""
+        return self.cell.project(self.weights(params), x)
+
+    def step(self, params: PyTree, state: State, drive: PyTree) -> tuple[State, PyTree]:
+        """That of the cell."""
+        return self.cell.step(self.weights(params), state, drive)
+
+    def readout(self, params: PyTree, output: PyTree, drive: PyTree) -> PyTree:
+        """That of the cell."""
+        return self.cell.readout(self.weights(params), output, drive)
+
+
+@walk.register
+def _run_parametrized(net: Parametrized, params: PyTree, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+    return walk(net.cell, net.weights(params), xs, state, how)
+
+
+class WeightNormParams(NamedTuple):
+    """Parameters of `WeightNorm`."""
+
+    g: Params  # the columns' lengths [O] of every matrix, None in place of what is no matrix
+    v: Params  # the cell's, of every matrix the direction only
+
+
+@dataclass(frozen=True)
+class WeightNorm(Parametrized):
+    """Weight normalisation: the length of every column of every matrix apart from its direction.
+
+        w = g ⊙ v / ‖v‖        the norm over the inputs of each unit
+
+    It concerns the leaves with two axes, `[in, out]`; a fused matrix has its columns as several would. `init` gives
+    the weights that the cell's `init` does. A column of zeros has no direction and stays zero.
+
+    Args:
+        cell: any cell, a `Stack` or a `Bidirectional` too.
+
+    Raises:
+        ValueError: the cell has no matrices.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = WeightNorm(jaxrnn.LSTM(input_size=3, hidden_size=4))
+        >>> params = cell.init(jax.random.key(0))
+        >>> params.g.w_h.shape, params.v.w_h.shape
+        ((16,), (4, 16))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Salimans & Kingma 2016, "Weight normalization".
+    """
+
+    def start(self, key: Key, params: Params) -> WeightNormParams:
+        """The lengths of the columns, and the parameters as they are."""
+        del key
+        g = jax.tree.map(lambda v: _lengths(v) if v.ndim == 2 else None, params)
+        if not jax.tree.leaves(g):
+            shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+            raise ValueError(f"cell: got {self.cell} with parameters of the shapes {shapes}, needs a matrix")
+        return WeightNormParams(g, params)
+
+    def weights(self, params: WeightNormParams) -> Params:
+        """`g ⊙ v / ‖v‖`."""
+        g = iter(jax.tree.leaves(params.g))
+
+        def one(v: Array) -> Array:
+            if v.ndim != 2:
+                return v
+            length = _lengths(v)
+            scale = next(g) / jnp.where(length == 0, jnp.ones_like(length), length)
+            return v * jnp.broadcast_to(scale.astype(v.dtype), v.shape)
+
+        return jax.tree.map(one, params.v)
+
+
+def _lengths(v: Array) -> Array:
+    """The norms of the columns of `[in, out]`, with a gradient of zero where they are zero."""
+    squares = jnp.sum((v * v.conj()).real, axis=0)
+    some = squares > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, squares, jnp.ones_like(squares))), jnp.zeros_like(squares))
+
+
+@dataclass(frozen=True)
+class Orthogonal(Parametrized):
+    """A recurrent matrix that stays orthogonal: the matrix exponential of an antisymmetric one.
+
+        w = exp(U - Uᵀ)        U strictly upper triangular, its H (H - 1) / 2 entries are the parameters
+
+    With the cell `ModReLU` it is the expRNN. `init` gives rotations of planes by random angles θ: block-diagonal
+    A = [[0, a], [-a, 0]] with `angles="cayley"` a = -sqrt((1 - cos θ) / (1 + cos θ)), θ uniform on [0, π/2), and with
+    `angles="henaff"` a = θ uniform on [-π, π).
+
+    Args:
+        cell: any cell whose parameters are a NamedTuple.
+        name: that of the parameter, a square matrix.
+        angles: their distribution, "cayley" (Helfrich, Willmott & Ye 2018) or "henaff" (Henaff, Szlam &
+            LeCun 2016).
+
+    Raises:
+        ValueError: `angles` is neither, or the cell has no square matrix of this name.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Orthogonal(jaxrnn.ModReLU(input_size=3, hidden_size=4))
+        >>> params = cell.init(jax.random.key(0))
+        >>> w = cell.weights(params).w_h
+        >>> params.w_h.shape, bool(jnp.allclose(w @ w.T, jnp.eye(4), atol=1e-6))
+        ((6,), True)
+
+    Reference: Lezcano-Casado & Martínez-Rubio 2019, "Cheap orthogonal constraints in neural networks: a simple
+    parametrization of the orthogonal and unitary group".
+    """
+
+    name: str = "w_h"
+    angles: Literal["cayley", "henaff"] = "cayley"
+
+    def __post_init__(self) -> None:
+        check_choice(angles=self.angles, among=("cayley", "henaff"))
+        super().__post_init__()
+
+    def start(self, key: Key, params: Params) -> Params:
+        """The cell's parameters, those of the matrix `[H (H - 1) / 2]`."""
+        n, dtype = _square(params, self.name)
+        wide = np.promote_types(dtype, np.float32)
+        if self.angles == "cayley":
+            angles = jax.random.uniform(key, (n // 2,), wide, 0.0, np.pi / 2)
+            entries = -jnp.sqrt((1 - jnp.cos(angles)) / (1 + jnp.cos(angles)))
+        else:
+            entries = jax.random.uniform(key, (n // 2,), wide, -np.pi, np.pi)
+        first = np.arange(0, n - 1, 2)
+        upper = jnp.zeros((n, n), wide).at[first, first + 1].set(entries)
+        return params._replace(**{self.name: upper[np.triu_indices(n, 1)].astype(dtype)})
+
+    def weights(self, params: Params) -> Params:
+        """The cell's parameters, the matrix `exp(U - Uᵀ)` computed in float32 or wider."""
+        entries = getattr(params, self.name)
+        w = expm(_skew(entries.astype(np.promote_types(entries.dtype, np.float32))))
+        return params._replace(**{self.name: w.astype(entries.dtype)})
+
+
+@dataclass(frozen=True)
+class Antisymmetric(Parametrized):
+    """A recurrent matrix whose eigenvalues have the real part -γ: an antisymmetric one less a little of the identity.
+
+        w = U - Uᵀ - γ 1        U strictly upper triangular, its H (H - 1) / 2 entries are the parameters
+
+    With the cell `Euler` it is the AntisymmetricRNN. `init` draws the entries from N(0, 1 / H).
+
+    Args:
+        cell: any cell whose parameters are a NamedTuple.
+        name: that of the parameter, a square matrix.
+        diffusion: γ, which makes up for the step's being finite.
+
+    Raises:
+        ValueError: the cell has no square matrix of this name.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Antisymmetric(jaxrnn.Euler(input_size=3, hidden_size=4))
+        >>> w = cell.weights(cell.init(jax.random.key(0))).w_h
+        >>> bool(jnp.allclose(w + w.T, -0.02 * jnp.eye(4)))
+        True
+
+    Reference: Chang, Chen, Haber & Chi 2019, "AntisymmetricRNN: a dynamical system view on recurrent neural networks".
+    """
+
+    name: str = "w_h"
+    diffusion: float = 0.01
+
+    def start(self, key: Key, params: Params) -> Params:
+        """The cell's parameters, those of the matrix `[H (H - 1) / 2]`."""
+        n, dtype = _square(params, self.name)
+        entries = jax.random.normal(key, (n * (n - 1) // 2,), dtype) / n**0.5
+        return params._replace(**{self.name: entries})
+
+    def weights(self, params: Params) -> Params:
+        """The cell's parameters, the matrix `U - Uᵀ - γ 1`."""
+        skew = _skew(getattr(params, self.name))
+        return params._replace(**{self.name: skew - self.diffusion * jnp.eye(len(skew), dtype=skew.dtype)})
+
+
+def _square(params: Params, name: str) -> tuple[int, Any]:
+    """Size and dtype of the square matrix `name` among `params`."""
+    w = getattr(params, name, None)
+    if w is None or w.ndim != 2 or w.shape[0] != w.shape[1]:
+        got = "there is none of this name" if w is None else f"this is of the shape {w.shape}"
+        raise ValueError(f"name: got {name!r}, needs a parameter of the cell that is a square matrix; {got}")
+    return w.shape[0], w.dtype
+
+
+def _skew(entries: Array) -> Array:
+    """`U - Uᵀ` `[n, n]` from the entries above the diagonal, row by row, `[n (n - 1) / 2]`."""
+    n = round((1 + (1 + 8 * len(entries)) ** 0.5) / 2)
+    upper = jnp.zeros((n, n), entries.dtype).at[np.triu_indices(n, 1)].set(entries)
+    return upper - upper.T
