@@ -89,7 +89,10 @@ CELLS = [
     _steps(Antisymmetric(Euler(3, 4, step_size=0.5)), parametrizations.antisymmetric_rnn),
     _steps(functions.FEEDBACK, functions.feedback_reference),
     _steps(QRNN(3, 4), qrnn.qrnn),
-    _steps(Stack((Window(3, 2), QRNN(6, 4, pooling="ifo", scan="associative"))), reference.stack(qrnn.window, qrnn.qrnn)),
+    _steps(
+        Stack((Window(3, 2), QRNN(6, 4, pooling="ifo", scan="associative"))),
+        reference.stack(qrnn.window, qrnn.qrnn),
+    ),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]

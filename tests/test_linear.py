@@ -16,6 +16,7 @@ from tests.registry import B, T, example, quick_jit
 CELLS = [
     jaxrnn.MinGRU(3, 4),
     jaxrnn.MinLSTM(3, 4),
+    jaxrnn.QRNN(3, 4),
 ]
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
