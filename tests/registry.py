@@ -14,10 +14,15 @@ import numpy as np
 from jaxrnn import (
     GREFF,
     GRU,
+    LRU,
     LSTM,
     MUT,
     QRNN,
+    RGLRU,
+    S5,
+    SRU,
     Antisymmetric,
+    BatchNormLSTM,
     Bidirectional,
     Cell,
     Elman,
@@ -28,14 +33,27 @@ from jaxrnn import (
     MinLSTM,
     ModReLU,
     Orthogonal,
+    RecurrentDropout,
     Residual,
     Stack,
     VanillaLSTM,
     WeightNorm,
     Window,
+    Zoneout,
 )
 from tests import cells, functions, reference
-from tests.reference import ablations, jozefowicz, layer_norm, mingru, parametrizations, qrnn
+from tests.reference import (
+    ablations,
+    batch_norm,
+    jozefowicz,
+    layer_norm,
+    mingru,
+    parametrizations,
+    qrnn,
+    sru,
+    state_space,
+    wrappers,
+)
 
 T, B = 5, 2
 
@@ -93,6 +111,18 @@ CELLS = [
         Stack((Window(3, 2), QRNN(6, 4, pooling="ifo", scan="associative"))),
         reference.stack(qrnn.window, qrnn.qrnn),
     ),
+    _steps(
+        LSTM(3, 4, projection_size=2, peephole="full", readout_size=3, cell_clip=0.4, projection_clip=0.2),
+        reference.lstm,
+    ),
+    _steps(GRU(3, 4, heads=2), reference.gru_after),
+    _steps(LRU(3, 4, scan="associative"), state_space.lru),
+    _steps(S5(3, 4), state_space.s5),
+    _steps(RGLRU(4, heads=2), state_space.rg_lru),
+    _steps(SRU(3, 4), sru.sru),
+    _steps(BatchNormLSTM(3, 4, steps=4, epsilon=0.1), batch_norm.batch_norm_lstm),
+    _steps(Zoneout(LSTM(3, 4), 0.25), wrappers.zoneout(reference.lstm)),
+    _steps(RecurrentDropout(GRU(3, 4), 0.5, tied=False), wrappers.inside(reference.gru_after)),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]

@@ -79,8 +79,13 @@ def carried(fn, *args):
         (jaxrnn.GRU(3, 4, reset="before"), 2, 3),
         (jaxrnn.LayerNormLSTM(3, 4), 1, 2),
         (jaxrnn.LSTM(3, 4, projection_size=2), 2, 3),
+        (jaxrnn.LRU(3, 4), 0, 2),
+        (jaxrnn.SRU(3, 4), 0, 1),
         (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
         (jaxrnn.MUT(4, 4, 2), 2, 3),
+        (jaxrnn.LSTM(3, 4, heads=2), 1, 2),
+        (jaxrnn.LSTM(3, 4, peephole="full"), 3, 4),
+        (jaxrnn.LSTM(3, 4, 2, readout_size=3), 2, 4),
     ],
     ids=lambda value: repr(value),
 )

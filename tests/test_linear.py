@@ -17,6 +17,9 @@ CELLS = [
     jaxrnn.MinGRU(3, 4),
     jaxrnn.MinLSTM(3, 4),
     jaxrnn.QRNN(3, 4),
+    jaxrnn.LRU(3, 4),
+    jaxrnn.S5(3, 4, discretisation="bilinear"),
+    jaxrnn.RGLRU(4, heads=2),
 ]
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)

@@ -1,0 +1,147 @@
+"""Real-gated linear recurrent unit (De et al. 2024), the recurrent layer of Griffin and RecurrentGemma.
+
+r, i = σ(x W_x + b)                         two blocks of H, W_x block-diagonal
+a = σ(λ)^(c r)                              c = 8
+h' = a ⊙ h + √(1 - a²) ⊙ i ⊙ x
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn import initializers
+from jaxrnn.cell import add_bias, gates, weigh
+from jaxrnn.checks import check_sizes
+from jaxrnn.linear import LinearCell
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+
+__all__ = ["RGLRU", "RGLRUParams", "RGLRUState"]
+
+
+class RGLRUParams(NamedTuple):
+    """Parameters of `RGLRU`."""
+
+    decay: Array  # [H], λ
+    w_x: Array  # [n, H/n, 2H/n], a block-diagonal matrix for each of the gates r, i
+    b: Array  # [2H], blocks r, i
+
+
+class RGLRUState(NamedTuple):
+    """State of `RGLRU`."""
+
+    h: Array  # [*batch, H]
+
+
+@dataclass(frozen=True)
+class RGLRU(LinearCell):
+    """Real-gated linear recurrent unit, linear in its state; input, state and output are of one size.
+
+        r, i = σ(x W_x + b)
+        log a = -c r ⊙ softplus(-λ)             a = σ(λ)^(c r)
+        h' = a ⊙ h + √(1 - a²) ⊙ i ⊙ x          y = h'
+
+    Args:
+        hidden_size: H, length of the last axis of input, state and output.
+        heads: n, blocks on the diagonal of the gates' matrices; 16 in Griffin.
+        power: c.
+        scan: "sequential" or "associative", see `LinearCell`.
+
+    Raises:
+        ValueError: a size is not a positive integer, `heads` does not divide `hidden_size`, `power` is not positive, or
+            `scan` is unknown.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = RGLRU(hidden_size=4, heads=2)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 4)))
+        >>> ys.shape, state.h.shape
+        ((5, 2, 4), (2, 4))
+
+    Reference: De et al. 2024, "Griffin: mixing gated linear recurrences with local attention for efficient language
+    models", section 2.4 and appendix A.
+    """
+
+    hidden_size: int
+    heads: int = 1
+    power: float = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(hidden_size=self.hidden_size, heads=self.heads)
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads: got {self.heads}, needs a divisor of hidden_size = {self.hidden_size}")
+        if not self.power > 0:
+            raise ValueError(f"power: got {self.power}, needs a positive number")
+
+    @property
+    def input_size(self) -> int:
+        """H, `hidden_size`."""
+        return self.hidden_size
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.lecun_normal(),
+        bias_init: Initializer = initializers.zeros,
+        a_min: float = 0.9,
+        a_max: float = 0.999,
+    ) -> RGLRUParams:
+        """Fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[H/n, H/n]` block of `w_x`.
+            bias_init: sees `[2, H]`, a row a gate.
+            a_min: λ is such that `a` at an open gate, r = 1, is uniform from this ...
+            a_max: ... to this.
+
+        Raises:
+            ValueError: not 0 < a_min < a_max < 1.
+        """
+        if not 0 < a_min < a_max < 1:
+            raise ValueError(f"a_min, a_max: got {a_min} and {a_max}, needs 0 < a_min < a_max < 1")
+        n, width = self.heads, self.hidden_size // self.heads
+        ka, kx, kb = jax.random.split(key, 3)
+        draw = np.promote_types(dtype, np.float32)
+        log_a = jnp.log(jax.random.uniform(ka, (self.hidden_size,), draw, a_min, a_max)) / self.power
+        blocks = [initializers.blocks(input_init, k, (width, width), 2, dtype) for k in jax.random.split(kx, n)]
+        return RGLRUParams(
+            # The inverse of the logistic function at a.
+            decay=(log_a - jnp.log(-jnp.expm1(log_a))).astype(dtype),
+            w_x=jnp.stack(blocks),
+            b=bias_init(kb, (2, self.hidden_size), dtype).reshape(-1),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> RGLRUState:
+        """Zeros `[*batch_shape, H]`."""
+        return RGLRUState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
+
+    def project(self, params: RGLRUParams, x: Array) -> tuple[Array, Array]:
+        """`log a` and `i ⊙ x`."""
+        heads = x.reshape(*x.shape[:-1], self.heads, -1)
+        z = jnp.einsum("...ni,nio->...no", heads, params.w_x)
+        z = jnp.concatenate([g.reshape(x.shape) for g in gates(z, 2)], axis=-1)
+        r, i = (jax.nn.sigmoid(g) for g in gates(add_bias(z, params.b), 2))
+        return weigh(r, -self.power * jax.nn.softplus(-params.decay)), i * x
+
+    def coefficients(self, params: RGLRUParams, drive: tuple[Array, Array]) -> tuple[RGLRUState, RGLRUState]:
+        """`a` and `√(1 - a²) ⊙ i ⊙ x`."""
+        del params
+        log_a, x = drive
+        rest = -jnp.expm1(2 * log_a)  # 1 - a²
+        # A root of zero, where the gate is shut, has no derivative.
+        open_ = rest > 0
+        root = jnp.where(open_, jnp.sqrt(jnp.where(open_, rest, jnp.ones_like(rest))), jnp.zeros_like(rest))
+        return RGLRUState(jnp.exp(log_a)), RGLRUState(root * x)
+
+    def readout(self, params: RGLRUParams, output: RGLRUState, drive: tuple[Array, Array]) -> Array:
+        """`h'`."""
+        del params, drive
+        return output.h
