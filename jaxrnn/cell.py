@@ -18,7 +18,7 @@ import numpy as np
 from jaxrnn.checks import check_input, check_params, check_state
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["Cell", "add", "add_bias", "affine", "cast", "dot", "gates", "weigh"]
+__all__ = ["Cell", "add", "add_bias", "affine", "cast", "dot", "gates", "recurrent", "weigh"]
 
 
 def dot(h: Array, w: Array) -> Array:
@@ -28,6 +28,19 @@ def dot(h: Array, w: Array) -> Array:
     precision, parameters and inputs are cast together (`cast`).
     """
     return jnp.matmul(h.astype(w.dtype), w)
+
+
+def recurrent(h: Array, w: Array, n: int) -> tuple[Array, ...]:
+    """The `n` gates of `h @ w`, a tuple: `[*batch, R] -> n x [*batch, H]`.
+
+    A weight `[R, nH]` is dense. A weight `[heads, R / heads, nH / heads]` is block-diagonal: the units of each gate see
+    those of their own head only, in one batched product.
+    """
+    if w.ndim == 2:
+        return gates(dot(h, w), n)
+    heads, size, _ = w.shape
+    z = jnp.einsum("...ki,kio->...ko", h.astype(w.dtype).reshape(*h.shape[:-1], heads, size), w)
+    return tuple(gate.reshape(*gate.shape[:-2], heads * gate.shape[-1]) for gate in gates(z, n))
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:

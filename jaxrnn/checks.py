@@ -17,6 +17,14 @@ def check_sizes(**sizes: Any) -> None:
             raise ValueError(f"{name}: got {size!r}, needs a positive integer")
 
 
+def check_heads(heads: Any, **sizes: int) -> None:
+    """Raise unless `heads` is a positive integer that divides every size."""
+    check_sizes(heads=heads)
+    for name, size in sizes.items():
+        if size % heads:
+            raise ValueError(f"heads: got {heads}, needs a divisor of {name} = {size}")
+
+
 def check_choice(*, among: tuple[Any, ...], **options: Any) -> None:
     """Raise unless every option is one of those there are."""
     for name, option in options.items():
@@ -74,7 +82,7 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
         if len(shape) < axes + time or shape[len(shape) - axes :] != want.shape:
             raise ValueError(f"{name}: got the shape {shape}, {cell} needs {needed}")
         dtype = jnp.result_type(leaf)
-        kind = jnp.inexact if jnp.issubdtype(want.dtype, jnp.inexact) else jnp.integer
+        kind = next(k for k in (jnp.inexact, jnp.integer, np.bool_) if jnp.issubdtype(want.dtype, k))
         if not jnp.issubdtype(dtype, kind):
             raise TypeError(f"{name}: got the dtype {dtype}, {cell} needs {kind.__name__} values")
         leading.add(shape[: len(shape) - axes])

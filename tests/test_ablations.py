@@ -10,7 +10,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GREFF, JOZEFOWICZ, VanillaLSTM
-from tests.reference import ablations
+from tests.reference import ablations, sigmoid
 from tests.reference import unroll as loop
 from tests.registry import example, quick_jit
 
@@ -78,6 +78,25 @@ def test_only_the_output_gate_and_coupling():
     _, ys = unrolled(cell, params, xs, state)
     candidates = np.tanh(np.asarray(xs @ params.w_x) + np.asarray(params.b))
     close(ys, np.tanh(np.asarray(state.c) + np.cumsum(candidates, axis=0)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_first_lstm():
+    """No forget gate, squashing of the candidate to ±2 and of the memory to ±1."""
+
+    def candidate(z):
+        return 4 * jax.nn.sigmoid(z) - 2
+
+    def squash(z):
+        return 2 * jax.nn.sigmoid(z) - 1
+
+    cell = VanillaLSTM(3, 4, gates="io", peephole=False, candidate_activation=candidate, output_activation=squash)
+    params, xs, state = example(cell, dtype=jnp.float64)
+    new, _ = cell(params, state, xs[0])
+    i, g, o = np.split(np.asarray(xs[0] @ params.w_x + state.h @ params.w_h + params.b[None]), 3, axis=-1)
+    c = np.asarray(state.c) + sigmoid(i) * (4 * sigmoid(g) - 2)
+    close(new.c, c)
+    close(new.h, sigmoid(o) * (2 * sigmoid(c) - 1))
 
 
 def test_the_forget_bias_is_the_forget_gate_s():

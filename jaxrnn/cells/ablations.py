@@ -86,6 +86,8 @@ class VanillaLSTM(Cell):
         NP      peephole=False                              3H less
         FGR     gate_recurrence=True: + [i, f, o] W_g       9H² more; the gates of the step before, at first 0
 
+    The cell of Hochreiter & Schmidhuber 1997 is gates="io", peephole=False, φ(z) = 4 σ(z) - 2, ψ(z) = 2 σ(z) - 1.
+
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, memory cells.

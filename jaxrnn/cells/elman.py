@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, dot
-from jaxrnn.checks import check_sizes
+from jaxrnn.cell import Cell, affine, recurrent
+from jaxrnn.checks import check_heads, check_sizes
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["Elman", "ElmanParams", "ElmanState"]
@@ -23,7 +23,7 @@ class ElmanParams(NamedTuple):
     """Parameters of `Elman`; `b` is None without bias."""
 
     w_x: Array  # [I, H]
-    w_h: Array  # [H, H]
+    w_h: Array  # [H, H], with several heads [heads, H / heads, H / heads]
     b: Array | None  # [H]
 
 
@@ -47,9 +47,10 @@ class Elman(Cell):
         hidden_size: H, units.
         activation: φ, by default tanh.
         use_bias: whether there is a `b`.
+        heads: groups of H / heads units; a unit sees those of its own group only.
 
     Raises:
-        ValueError: a size is not a positive integer.
+        ValueError: a size is not a positive integer, or `heads` does not divide `hidden_size`.
 
     Example:
         >>> cell = Elman(input_size=3, hidden_size=4)
@@ -65,9 +66,11 @@ class Elman(Cell):
     hidden_size: int
     activation: Activation = jnp.tanh
     use_bias: bool = True
+    heads: int = 1
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_heads(self.heads, hidden_size=self.hidden_size)
 
     def init(
         self,
@@ -78,12 +81,13 @@ class Elman(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> ElmanParams:
-        """Fresh parameters; `bias_init` sees `[1, H]`."""
+        """Fresh parameters; `recurrent_init` sees each head's block of `w_h`, `bias_init` sees `[1, H]`."""
+        i, h = self.input_size, self.hidden_size
         kx, kh, kb = jax.random.split(key, 3)
         return ElmanParams(
-            w_x=input_init(kx, (self.input_size, self.hidden_size), dtype),
-            w_h=recurrent_init(kh, (self.hidden_size, self.hidden_size), dtype),
-            b=bias_init(kb, (1, self.hidden_size), dtype)[0] if self.use_bias else None,
+            w_x=input_init(kx, (i, h), dtype),
+            w_h=initializers.blocks(recurrent_init, kh, (h, h), 1, dtype, self.heads),
+            b=bias_init(kb, (1, h), dtype)[0] if self.use_bias else None,
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ElmanState:
@@ -96,5 +100,6 @@ class Elman(Cell):
 
     def step(self, params: ElmanParams, state: ElmanState, drive: Array) -> tuple[ElmanState, Array]:
         """`h' = φ(drive + h W_h)`."""
-        h = self.activation(drive + dot(state.h, params.w_h))
+        (seen,) = recurrent(state.h, params.w_h, 1)
+        h = self.activation(drive + seen)
         return ElmanState(h), h

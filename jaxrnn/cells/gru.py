@@ -15,15 +15,18 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add_bias, affine, dot, gates
-from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.cell import Cell, add_bias, affine, gates, recurrent
+from jaxrnn.checks import check_choice, check_heads, check_sizes
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["GRU", "GRUParams", "GRUState"]
 
 
 class GRUParams(NamedTuple):
-    """Parameters of `GRU`; what an option leaves out is None."""
+    """Parameters of `GRU`; what an option leaves out is None.
+
+    With several heads `w_h` is `[heads, H / heads, 3H / heads]`, or 2 for 3, and `w_n` `[heads, H / heads, H / heads]`.
+    """
 
     w_x: Array  # [I, 3H], blocks r, z, n
     w_h: Array  # [H, 3H], blocks r, z, n; reset before: [H, 2H], blocks r, z
@@ -56,9 +59,11 @@ class GRU(Cell):
         use_bias: whether there are `b` and `b_n`.
         gate_activation: σ, by default the logistic function.
         activation: φ, by default tanh.
+        heads: groups of H / heads units; a unit sees those of its own group only.
 
     Raises:
-        ValueError: a size is not a positive integer, or `reset` is neither "after" nor "before".
+        ValueError: a size is not a positive integer, `reset` is neither "after" nor "before", or `heads` does not
+            divide `hidden_size`.
 
     Example:
         >>> import jaxrnn
@@ -77,10 +82,12 @@ class GRU(Cell):
     use_bias: bool = True
     gate_activation: Activation = jax.nn.sigmoid
     activation: Activation = jnp.tanh
+    heads: int = 1
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_choice(reset=self.reset, among=("after", "before"))
+        check_heads(self.heads, hidden_size=self.hidden_size)
 
     def init(
         self,
@@ -98,7 +105,7 @@ class GRU(Cell):
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; with several heads of each head's.
             bias_init: of `b`; sees `[3, H]`, a row a gate; of no effect without bias.
             recurrent_bias_init: of `b_n` `[H]`, where there is one.
         """
@@ -107,10 +114,10 @@ class GRU(Cell):
         kx, kh, kb, kr, kn = jax.random.split(key, 5)
         return GRUParams(
             w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 3 if after else 2, dtype),
+            w_h=initializers.blocks(recurrent_init, kh, (h, h), 3 if after else 2, dtype, self.heads),
             b=bias_init(kb, (3, h), dtype).reshape(3 * h) if self.use_bias else None,
             b_n=recurrent_bias_init(kr, (h,), dtype) if self.use_bias and after else None,
-            w_n=None if after else recurrent_init(kn, (h, h), dtype),
+            w_n=None if after else initializers.blocks(recurrent_init, kn, (h, h), 1, dtype, self.heads),
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> GRUState:
@@ -124,12 +131,13 @@ class GRU(Cell):
     def step(self, params: GRUParams, state: GRUState, drive: tuple[Array, ...]) -> tuple[GRUState, Array]:
         """One step from `h` to `h'`."""
         x_r, x_z, x_n = drive
-        h_r, h_z, *h_n = gates(dot(state.h, params.w_h), 3 if params.w_n is None else 2)
+        h_r, h_z, *rest = recurrent(state.h, params.w_h, 3 if params.w_n is None else 2)
         r = self.gate_activation(x_r + h_r)
         z = self.gate_activation(x_z + h_z)
         if params.w_n is not None:
-            n = self.activation(x_n + dot(r * state.h, params.w_n))
+            (h_n,) = recurrent(r * state.h, params.w_n, 1)
+            n = self.activation(x_n + h_n)
         else:
-            n = self.activation(x_n + r * add_bias(h_n[0], params.b_n))
+            n = self.activation(x_n + r * add_bias(rest[0], params.b_n))
         h = (1 - z) * n + z * state.h
         return GRUState(h), h

@@ -31,16 +31,25 @@ def block(w, i, width):
     return 0.0 if w is None else w[..., i * width : (i + 1) * width]
 
 
+def of_state(h, w, i, width):
+    """`h` times block `i` of `width` columns; with several heads each head's units see those of that head."""
+    if w.ndim == 2:
+        return np.dot(h, block(w, i, width))
+    return np.concatenate(
+        [np.dot(part, block(own, i, width // len(w))) for part, own in zip(np.split(h, len(w)), w, strict=True)]
+    )
+
+
 def elman(cell, params, state, x):
     """Elman 1990."""
     bias = 0.0 if params.b is None else params.b
-    h = FUNCTIONS[cell.activation](np.dot(x, params.w_x) + np.dot(state.h, params.w_h) + bias)
+    h = FUNCTIONS[cell.activation](np.dot(x, params.w_x) + of_state(state.h, params.w_h, 0, cell.hidden_size) + bias)
     return type(state)(h), h
 
 
 def lstm(cell, params, state, x):
-    """Graves 2013, equations 7 to 11, with i, f, g, o side by side; projection: Sak et al. 2014."""
-    w_x, w_h, b, w_c, w_p = params
+    """Graves 2013, equations 7 to 11, with i, f, g, o side by side; projections: Sak et al. 2014, equations 6 and 7."""
+    w_x, w_h, b, w_c, w_p, w_q = params
     h, c = state
     n = cell.hidden_size
     gate, squash, out = (
@@ -48,36 +57,41 @@ def lstm(cell, params, state, x):
     )
 
     def seen(k):
-        return np.dot(x, block(w_x, k, n)) + np.dot(h, block(w_h, k, n)) + block(b, k, n)
+        return np.dot(x, block(w_x, k, n)) + of_state(h, w_h, k, n) + block(b, k, n)
 
-    i = gate(seen(0) + block(w_c, 0, n) * c)
-    f = gate(seen(1) + block(w_c, 1, n) * c)
+    def peephole(k):
+        return np.dot(c, block(w_c, k, n)) if cell.peephole == "full" else block(w_c, k, n) * c
+
+    def clip(a, bound):
+        return a if bound is None else np.minimum(np.maximum(a, -bound), bound)
+
+    i = gate(seen(0) + peephole(0))
+    f = gate(seen(1) + peephole(1))
     g = squash(seen(2))
-    c = f * c + i * g
-    o = gate(seen(3) + block(w_c, 2, n) * c)
-    h = o * out(c)
+    c = clip(f * c + i * g, cell.cell_clip)
+    o = gate(seen(3) + peephole(2))
+    m = h = o * out(c)
     if w_p is not None:
-        h = np.dot(h, w_p)
-    return type(state)(h, c), h
+        h = clip(np.dot(m, w_p), cell.projection_clip)
+    return type(state)(h, c), h if w_q is None else np.concatenate([h, np.dot(m, w_q)])
 
 
 def gru_before(cell, params, state, x):
     """Cho et al. 2014 (third version): the reset gate acts before the recurrent product."""
-    return _gru(cell, params, state, x, lambda r, h, n: np.dot(r * h, params.w_n))
+    return _gru(cell, params, state, x, lambda r, h, n: of_state(r * h, params.w_n, 0, n))
 
 
 def gru_after(cell, params, state, x):
     """cuDNN's and PyTorch's: the reset gate acts after the recurrent product and its bias."""
     bias = 0.0 if params.b_n is None else params.b_n
-    return _gru(cell, params, state, x, lambda r, h, n: r * (np.dot(h, block(params.w_h, 2, n)) + bias))
+    return _gru(cell, params, state, x, lambda r, h, n: r * (of_state(h, params.w_h, 2, n) + bias))
 
 
 def _gru(cell, params, state, x, recurrent_candidate):
     (h,), n = state, cell.hidden_size
     gate, squash = FUNCTIONS[cell.gate_activation], FUNCTIONS[cell.activation]
     r, z = (
-        gate(np.dot(x, block(params.w_x, k, n)) + np.dot(h, block(params.w_h, k, n)) + block(params.b, k, n))
-        for k in (0, 1)
+        gate(np.dot(x, block(params.w_x, k, n)) + of_state(h, params.w_h, k, n) + block(params.b, k, n)) for k in (0, 1)
     )
     candidate = squash(np.dot(x, block(params.w_x, 2, n)) + block(params.b, 2, n) + recurrent_candidate(r, h, n))
     h = (1 - z) * candidate + z * h
