@@ -79,7 +79,7 @@ def carried(fn, *args):
         (jaxrnn.GRU(3, 4, reset="before"), 2, 3),
         (jaxrnn.LayerNormLSTM(3, 4), 1, 2),
         (jaxrnn.LSTM(3, 4, projection_size=2), 2, 3),
-        (jaxrnn.LRU(3, 4), 0, 2),
+        (jaxrnn.MinGRU(3, 4), 0, 1),
         (jaxrnn.SRU(3, 4), 0, 1),
         (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
         (jaxrnn.MUT(4, 4, 2), 2, 3),
