@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from jaxrnn.cell import Cell, advance, cast, check_cell, computation_dtype
 from jaxrnn.checks import check_choice, check_rate
+from jaxrnn.regularization import dropout
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 from jaxrnn.unroll import Walk, keep, valid_steps, walk
+from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Bidirectional", "BidirectionalParams", "BidirectionalState", "Residual", "Stack"]
 
@@ -120,17 +122,6 @@ def _run_stack(
         final, xs = walk(cell, params[i], xs, state[i], how._replace(key=key))
         states.append(final)
     return tuple(states), xs
-
-
-def dropout(key: Key, rate: float, xs: PyTree) -> PyTree:
-    """`xs` with values dropped at `rate`, independently, and the kept ones scaled by `1 / (1 - rate)`."""
-    keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
-
-    def one(x: Array) -> Array:
-        kept = jax.random.bernoulli(next(keys), 1 - rate, x.shape)
-        return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
-
-    return jax.tree.map(one, xs)
 
 
 class BidirectionalParams(NamedTuple):
@@ -269,7 +260,7 @@ def _run_bidirectional(
 
 
 @dataclass(frozen=True)
-class Residual(Cell):
+class Residual(Wrapper):
     """A cell whose output is added to its input: `y = x + cell(x)`.
 
     Args:
@@ -288,37 +279,12 @@ class Residual(Cell):
     Reference: He et al. 2016, "Deep residual learning"; in recurrent stacks: Wu et al. 2016, section 3.1.
     """
 
-    cell: Cell
-
     def __post_init__(self) -> None:
-        check_cell(self.cell)
+        super().__post_init__()
         if self.cell.output_size != self.cell.input_size:
             raise ValueError(
                 f"cell: {self.cell} turns {self.cell.input_size} values into {self.cell.output_size}, needs equal sizes"
             )
-
-    @property
-    def input_size(self) -> int:
-        """That of the cell."""
-        return self.cell.input_size
-
-    @property
-    def hidden_size(self) -> Any:
-        """That of the cell."""
-        return self.cell.hidden_size
-
-    @property
-    def output_size(self) -> int:
-        """That of the cell."""
-        return self.cell.output_size
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> Params:
-        """Those of the cell."""
-        return self.cell.init(key, dtype=dtype, **initializers)
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
-        """That of the cell."""
-        return self.cell.initial_state(batch_shape, dtype)
 
     def project(self, params: Params, x: Array) -> tuple[PyTree, Array]:
         """The cell's drive, and the input for `readout`."""
