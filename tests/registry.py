@@ -25,6 +25,8 @@ from jaxrnn import (
     BatchNormLSTM,
     Bidirectional,
     Cell,
+    ConvGRU,
+    ConvLSTM,
     Elman,
     Euler,
     LayerNormGRU,
@@ -32,6 +34,7 @@ from jaxrnn import (
     MinGRU,
     MinLSTM,
     ModReLU,
+    MuFuRu,
     Orthogonal,
     RecurrentDropout,
     Residual,
@@ -45,9 +48,11 @@ from tests import cells, functions, reference
 from tests.reference import (
     ablations,
     batch_norm,
+    conv,
     jozefowicz,
     layer_norm,
     mingru,
+    mufuru,
     parametrizations,
     qrnn,
     sru,
@@ -123,6 +128,10 @@ CELLS = [
     _steps(BatchNormLSTM(3, 4, steps=4, epsilon=0.1), batch_norm.batch_norm_lstm),
     _steps(Zoneout(LSTM(3, 4), 0.25), wrappers.zoneout(reference.lstm)),
     _steps(RecurrentDropout(GRU(3, 4), 0.5, tied=False), wrappers.inside(reference.gru_after)),
+    _steps(MuFuRu(3, 4), mufuru.mufuru),
+    _steps(MuFuRu(3, 4, operations=("keep", "abs_diff", "sqr_diff"), activation=jnp.tanh), mufuru.mufuru),
+    _steps(ConvLSTM((4, 3, 2), 2, (3, 2), stride=(2, 1), peephole=True), conv.conv_lstm),
+    _steps(ConvGRU((4, 2), 3, 3), conv.conv_gru),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]
@@ -157,6 +166,8 @@ def draw(seed: int, tree: Any, dtype: Any, scale: float = 0.5) -> Any:
     def one(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.integer):
             return jnp.asarray(rng.integers(0, 3, leaf.shape), leaf.dtype)
+        if leaf.dtype == jnp.bool_:
+            return jnp.asarray(rng.random(leaf.shape) < 0.7)
         if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
             parts = (jnp.asarray(rng.uniform(-scale, scale, leaf.shape), wide) for _ in range(2))
             return jax.lax.complex(*parts)

@@ -2,6 +2,7 @@
 
 from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Statistics
+from jaxrnn.cells.conv import ConvGRU, ConvGRUParams, ConvGRUState, ConvLSTM, ConvLSTMParams, ConvLSTMState
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.euler import Euler, EulerParams, EulerState
 from jaxrnn.cells.function import Function
@@ -19,6 +20,7 @@ from jaxrnn.cells.lru import LRU, LRUParams, LRUState
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
+from jaxrnn.cells.mufuru import MuFuRu, MuFuRuParams, MuFuRuState
 from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState, Window, WindowState
 from jaxrnn.cells.rg_lru import RGLRU, RGLRUParams, RGLRUState
 from jaxrnn.cells.s5 import S5, S5Params, S5State
@@ -38,6 +40,12 @@ __all__ = [
     "BatchNormLSTM",
     "BatchNormLSTMParams",
     "BatchNormLSTMState",
+    "ConvGRU",
+    "ConvGRUParams",
+    "ConvGRUState",
+    "ConvLSTM",
+    "ConvLSTMParams",
+    "ConvLSTMState",
     "Elman",
     "ElmanParams",
     "ElmanState",
@@ -69,6 +77,9 @@ __all__ = [
     "ModReLUParams",
     "ModReLUState",
     "Moments",
+    "MuFuRu",
+    "MuFuRuParams",
+    "MuFuRuState",
     "QRNNParams",
     "QRNNState",
     "RGLRUParams",

@@ -1,0 +1,167 @@
+"""Multi-function recurrent unit (Weissenborn & Rocktäschel 2016).
+
+    r = σ(x W_xr + h W_hr + b_r)
+    v = φ(x W_xv + (r ⊙ h) W_v + b_v)                   the feature
+    p = softmax over j of (x W_xj + h W_hj + b_j)       unit by unit
+    h' = Σ_j p_j ⊙ op_j(h, v)
+
+The operations are any of `OPERATIONS`, and functions of the user's own.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, affine, dot, gates
+from jaxrnn.checks import check_sizes
+from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
+
+__all__ = ["OPERATIONS", "MuFuRu", "MuFuRuParams", "MuFuRuState"]
+
+Operation = Callable[[Array, Array], Array]
+"""`(h, v) -> h'`, unit by unit: `[*batch, H]` each."""
+
+
+def sqrt_diff(h: Array, v: Array) -> Array:
+    """`0.25 sqrt(|h - v|)`, with the slope 0 where h = v; there the square root has none."""
+    gap = jnp.abs(h - v)
+    apart = gap > 0
+    return 0.25 * jnp.where(apart, jnp.sqrt(jnp.where(apart, gap, 1)), 0)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "keep": lambda h, v: h,
+    "replace": lambda h, v: v,
+    "mul": lambda h, v: h * v,
+    "diff": lambda h, v: h - v,
+    "forget": lambda h, v: jnp.zeros_like(h),
+    "sqrt_diff": sqrt_diff,
+    "max": jnp.maximum,
+    "min": jnp.minimum,
+    # What the authors' program has in the place of diff and sqrt_diff.
+    "abs_diff": lambda h, v: 0.5 * jnp.abs(h - v),
+    "sqr_diff": lambda h, v: 0.25 * (h - v) ** 2,
+}
+"""The operations by name."""
+
+
+class MuFuRuParams(NamedTuple):
+    """Parameters of `MuFuRu`, for J operations."""
+
+    w_x: Array  # [I, (2 + J)H], blocks r, v, operations
+    w_h: Array  # [H, (1 + J)H], blocks r, operations
+    w_v: Array  # [H, H]
+    b: Array  # [(2 + J)H]
+
+
+class MuFuRuState(NamedTuple):
+    """State of `MuFuRu`."""
+
+    h: Array  # [*batch, H]
+
+
+@dataclass(frozen=True)
+class MuFuRu(Cell):
+    """Multi-function recurrent unit: each unit weighs operations on its old state `h` and a feature `v` of the input.
+
+        r = σ(x W_xr + h W_hr + b_r)
+        v = φ(x W_xv + (r ⊙ h) W_v + b_v)
+        p = softmax over j of (x W_xj + h W_hj + b_j)
+        h' = Σ_j p_j ⊙ op_j(h, v)                       y = h'
+
+        keep h    replace v    mul h ⊙ v    diff h - v    forget 0    max, min of h and v
+        sqrt_diff 0.25 sqrt(|h - v|)    sqr_diff 0.25 (h - v)²    abs_diff 0.5 |h - v|
+
+    The published programs differ: Element-Research's has the default, the authors' has keep, replace and mul, and for
+    differences abs_diff and sqr_diff. With keep and replace alone and tanh for φ it is `GRU(reset="before")`.
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, units.
+        operations: names of those above, or functions `(h, v) -> h'` of arrays `[*batch, H]`.
+        activation: φ, by default the logistic function, as in both programs; Element-Research's text has tanh.
+
+    Raises:
+        ValueError: a size is not a positive integer, no operation, or an unknown one.
+
+    Example:
+        >>> import jaxrnn
+        >>> def mean(h, v):
+        ...     return (h + v) / 2
+        >>> cell = MuFuRu(input_size=3, hidden_size=4, operations=("keep", "replace", mean))
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> y.shape
+        (2, 4)
+
+    Reference: Weissenborn & Rocktäschel 2016, "MuFuRU: The multi-function recurrent unit".
+    """
+
+    input_size: int
+    hidden_size: int
+    operations: tuple[str | Operation, ...] = ("keep", "replace", "mul", "diff", "forget", "sqrt_diff", "max", "min")
+    activation: Activation = jax.nn.sigmoid
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        if not isinstance(self.operations, tuple) or not self.operations:
+            raise ValueError(f"operations: got {self.operations!r}, needs a tuple of at least one")
+        for operation in self.operations:
+            if not callable(operation) and operation not in OPERATIONS:
+                raise ValueError(f"operations: got {operation!r}, needs a function or one of {', '.join(OPERATIONS)}")
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+        bias_init: Initializer = initializers.zeros,
+        reset_bias: float = 1.0,
+    ) -> MuFuRuParams:
+        """Fresh parameters, block by block.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x`.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_v`.
+            bias_init: sees `[2 + J, H]`, rows r, v, operations.
+            reset_bias: added to the bias of r, as in the authors' program, so that the feature sees the state at first.
+        """
+        i, h, j = self.input_size, self.hidden_size, len(self.operations)
+        kx, kh, kv, kb = jax.random.split(key, 4)
+        return MuFuRuParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), 2 + j, dtype),
+            w_h=initializers.blocks(recurrent_init, kh, (h, h), 1 + j, dtype),
+            w_v=recurrent_init(kv, (h, h), dtype),
+            b=bias_init(kb, (2 + j, h), dtype).at[0].add(reset_bias).reshape((2 + j) * h),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MuFuRuState:
+        """Zeros `[*batch_shape, H]`."""
+        return MuFuRuState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
+
+    def project(self, params: MuFuRuParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`, as the tuple r, v and one a operation."""
+        return gates(affine(x, params.w_x, params.b), 2 + len(self.operations))
+
+    def step(self, params: MuFuRuParams, state: MuFuRuState, drive: tuple[Array, ...]) -> tuple[MuFuRuState, Array]:
+        """One step from `h` to `h'`."""
+        (h,), (x_r, x_v, *x_p) = state, drive
+        h_r, *h_p = gates(dot(h, params.w_h), 1 + len(x_p))
+        v = self.activation(x_v + dot(jax.nn.sigmoid(x_r + h_r) * h, params.w_v))
+        logits = [a + b for a, b in zip(x_p, h_p, strict=True)]
+        top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logits))
+        weights = [jnp.exp(one - top) for one in logits]
+        terms = (
+            w * (op if callable(op) else OPERATIONS[op])(h, v) for w, op in zip(weights, self.operations, strict=True)
+        )
+        h = functools.reduce(jnp.add, terms) / functools.reduce(jnp.add, weights)
+        return MuFuRuState(h), h
