@@ -134,8 +134,8 @@ class Cell(abc.ABC):
         return jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
 
     @property
-    def output_size(self) -> int:
-        """Length of the last axis of `y`."""
+    def output_size(self) -> Any:
+        """Length of the last axis of `y`, or the shape of one example's `y` where that has more axes."""
         return self.hidden_size
 
     def __call__(self, params: Params, state: State, x: PyTree) -> tuple[State, PyTree]:

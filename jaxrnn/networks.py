@@ -200,10 +200,11 @@ class Bidirectional(Cell):
         return self.forward.input_spec
 
     @property
-    def output_size(self) -> int:
+    def output_size(self) -> Any:
         """What `merge` makes of the two output sizes."""
-        ys = (jax.ShapeDtypeStruct((c.output_size,), jnp.float32) for c in self.cells)
-        return jax.eval_shape(self._merge, *ys).shape[-1]
+        sizes = (c.output_size if isinstance(c.output_size, tuple) else (c.output_size,) for c in self.cells)
+        shape = jax.eval_shape(self._merge, *(jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes)).shape
+        return shape if len(shape) > 1 else shape[0]
 
     @property
     def cells(self) -> tuple[Cell, Cell]:

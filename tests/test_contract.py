@@ -77,13 +77,15 @@ def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtype
         params, xs, _ = example(entry.cell, dtype=compute)
         state = entry.cell.initial_state((B,), kept)
         x = jax.tree.map(lambda a: a[0], xs)
+        size = entry.cell.output_size
+        shape = size if isinstance(size, tuple) else (size,)
         new, y = jax.eval_shape(entry.cell, params, state, x)
         chex.assert_trees_all_equal_structs(new, state)
         chex.assert_trees_all_equal_shapes_and_dtypes(new, jax.eval_shape(lambda: state))
-        assert (y.dtype, y.shape) == (compute, (B, entry.cell.output_size))
+        assert (y.dtype, y.shape) == (compute, (B, *shape))
         final, ys = jax.eval_shape(functools.partial(jaxrnn.unroll, entry.cell), params, xs, state)
         chex.assert_trees_all_equal_shapes_and_dtypes(final, new)
-        assert (ys.dtype, ys.shape) == (compute, (T, B, entry.cell.output_size))
+        assert (ys.dtype, ys.shape) == (compute, (T, B, *shape))
 
 
 @every_cell
