@@ -1,0 +1,168 @@
+"""The training form of recurrent batch normalisation: `unroll` with the statistics of the batch.
+
+    mean_t, var_t = over the rows that are valid at step t
+    population_t' = (1 - α) population_t + α (mean_t, var_t)
+
+It is no cell, because a cell acts on each row alone.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxrnn.cell import Cell, state_dtype
+from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Spread, Statistics
+from jaxrnn.checks import check_input, check_lengths, check_params, check_sizes, check_state
+from jaxrnn.typing import Array, DTypeLike, Key
+from jaxrnn.unroll import Walk, keep, valid_steps, walk
+
+__all__ = ["batch_unroll"]
+
+
+def batch_unroll(
+    cell: BatchNormLSTM,
+    params: BatchNormLSTMParams,
+    xs: Array,
+    state: BatchNormLSTMState | None = None,
+    *,
+    lengths: Array | None = None,
+    chunk: int | None = None,
+) -> tuple[BatchNormLSTMState, Array, Statistics]:
+    """Run a batch-normalised cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
+
+    At each step the moments are those of the rows that are valid then. Where fewer than two are left, those in
+    `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. What an optimiser makes
+    of `params.statistics` is to be replaced: `params._replace(statistics=statistics)`.
+
+    Args:
+        cell: a `BatchNormLSTM`.
+        params: from `cell.init`.
+        xs: `[T, *batch, I]`; the moments are over all batch axes.
+        state: the state before the first step, all rows at the same step; None: the initial state.
+        lengths: `[*batch]` integers in 0..T, as for `unroll`.
+        chunk: as for `unroll`.
+
+    Returns:
+        `(state, ys, statistics)`: the final state, outputs `[T, *batch, H]`, and the moving averages after this batch:
+        step t moves entry `min(t, S - 1)`, one step after the other.
+
+    Raises:
+        TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range, or there are not two
+            rows.
+
+    Reference: Cooijmans et al. 2016, "Recurrent batch normalization", section 3.
+    """
+    if not isinstance(cell, BatchNormLSTM):
+        raise TypeError(f"cell: got {type(cell).__name__}, needs a BatchNormLSTM")
+    check_params(cell, params)
+    steps, *rest = check_input(cell, xs, "xs", time=True)
+    batch_shape = tuple(rest)
+    rows = int(np.prod(batch_shape))
+    if rows < 2:
+        raise ValueError(f"xs: got the shape {jnp.shape(xs)} with fewer than two rows, which have no variance")
+    if state is None:
+        state = cell.initial_state(batch_shape, state_dtype(params, xs))
+    else:
+        check_state(cell, state, batch_shape)
+    if chunk is not None:
+        check_sizes(chunk=chunk)
+    valid = jnp.ones((steps, *batch_shape), bool)
+    if lengths is not None:
+        valid = valid_steps(jnp.arange(steps), check_lengths(lengths, steps, batch_shape))
+    start = jnp.max(state.t)
+
+    flat = functools.partial(jax.tree.map, lambda a: a.reshape(rows, *a.shape[len(batch_shape) :]))
+    flat_in_time = functools.partial(jax.tree.map, lambda a: a.reshape(steps, rows, *a.shape[len(batch_shape) + 1 :]))
+    inputs = flat_in_time((keep(valid, xs), valid.astype(jnp.int32)))
+    state, (ys, seen) = walk(_InBatch(cell), params, inputs, flat(state), Walk(None, None, False, None, chunk))
+    state = jax.tree.map(lambda a: a.reshape(*batch_shape, *a.shape[1:]), state)
+    ys = keep(valid, ys.reshape(steps, *batch_shape, -1))
+    counts = jnp.sum(valid, axis=tuple(range(1, valid.ndim)))
+    entries = jnp.minimum(start + jnp.arange(steps, dtype=start.dtype), cell.steps - 1)
+    known = lax.stop_gradient((params.statistics, seen))
+    return state, ys, _moved(cell.momentum, *known, entries, counts >= 2)
+
+
+@dataclass(frozen=True)
+class _InBatch(Cell):
+    """What `batch_unroll` walks: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
+
+    cell: BatchNormLSTM
+
+    @property
+    def input_size(self) -> int:
+        """That of the cell."""
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """That of the cell."""
+        return self.cell.hidden_size
+
+    @property
+    def input_spec(self) -> Any:
+        """The cell's, and a flag."""
+        return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.int32)
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> BatchNormLSTMParams:
+        """Those of the cell."""
+        return self.cell.init(key, dtype=dtype)
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BatchNormLSTMState:
+        """That of the cell."""
+        return self.cell.initial_state(batch_shape, dtype)
+
+    def project(self, params: BatchNormLSTMParams, x: tuple[Array, Array]) -> tuple[tuple[Array, ...], Array]:
+        """The cell's, and the flags."""
+        return self.cell.project(params, x[0]), x[1]
+
+    def step(
+        self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: tuple[tuple[Array, ...], Array]
+    ) -> tuple[BatchNormLSTMState, tuple[Array, tuple[Spread, ...]]]:
+        """One step with the moments of the valid rows; the others keep their state."""
+        z_x, valid = drive[0], drive[1] > 0
+        enough = jnp.sum(valid) >= 2
+
+        def choose(z: tuple[Array, ...], population: Spread) -> Spread:
+            batch = jax.tree.map(lambda *blocks: jnp.concatenate(blocks, axis=-1), *(_spread(z_k, valid) for z_k in z))
+            return jax.tree.map(lambda b, p: jnp.where(enough, b.astype(p.dtype), p), batch, population)
+
+        new, spreads = self.cell.step_with(params, state, z_x, choose)
+        held = jax.tree.map(lambda n, o: keep(valid, n) + keep(~valid, o), new, state)
+        return held, (held.h, jax.tree.map(lambda s: s[0], spreads))
+
+
+def _spread(z: Array, valid: Array) -> Spread:
+    """Mean and variance `[1, units]` of the rows of `z` `[rows, units]` that are `valid`, in float32 or wider."""
+    z = z.astype(np.promote_types(z.dtype, np.float32))
+    count = jnp.maximum(jnp.sum(valid), 1).astype(z.dtype)
+    mean = jnp.sum(keep(valid, z), axis=0, keepdims=True) / count
+    centred = keep(valid, z - mean)
+    return Spread(mean, jnp.sum(centred * centred, axis=0, keepdims=True) / count)
+
+
+def _moved(
+    momentum: float, population: Statistics, seen: tuple[Spread, ...], entries: Array, enough: Array
+) -> Statistics:
+    """The moving averages after what was `seen` `[T, …]`, each step moving its entry."""
+
+    def one(population: Statistics, at: tuple[tuple[Spread, ...], Array, Array]) -> tuple[Statistics, None]:
+        seen, entry, enough = at
+
+        def move(kept: Moments, batch: Spread) -> Moments:
+            mean, std = kept.mean[entry], kept.std[entry]
+            new_mean = (1 - momentum) * mean + momentum * batch.mean.astype(mean.dtype)
+            new_std = jnp.sqrt((1 - momentum) * std**2 + momentum * batch.var.astype(std.dtype))
+            return Moments(
+                kept.mean.at[entry].set(jnp.where(enough, new_mean, mean)),
+                kept.std.at[entry].set(jnp.where(enough, new_std, std)),
+            )
+
+        return Statistics(*map(move, population, seen)), None
+
+    return lax.scan(one, population, (seen, entries, enough))[0]
