@@ -10,7 +10,7 @@ computes the rest again, for all of its steps at once.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,24 @@ import numpy as np
 from jax import lax
 
 from jaxrnn.cell import Cell, advance, cast, check_cell, computation_dtype, state_dtype
-from jaxrnn.checks import check_input, check_key, check_lengths, check_params, check_resets, check_sizes, check_state
+from jaxrnn.checks import (
+    check_choice,
+    check_input,
+    check_key,
+    check_lengths,
+    check_params,
+    check_resets,
+    check_sizes,
+    check_state,
+)
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
 __all__ = ["Walk", "unroll", "walk"]
+
+
+Save = Literal["states", "boundaries"]
 
 
 class Walk(NamedTuple):
@@ -34,6 +46,7 @@ class Walk(NamedTuple):
     reverse: bool
     key: Key | None
     chunk: int | None
+    save: Save
 
 
 def unroll(
@@ -47,6 +60,7 @@ def unroll(
     reverse: bool = False,
     key: Key | None = None,
     chunk: int | None = None,
+    save: Save = "states",
 ) -> tuple[State, PyTree]:
     """Run a cell over a sequence: `(state, ys)`, the state after each row's last valid step and all outputs.
 
@@ -69,6 +83,10 @@ def unroll(
             randomness ignore it.
         chunk: time steps whose projections exist at one time; None: chosen from the shapes. It changes speed and
             memory, not values.
+        save: what reverse mode keeps of the forward pass. "states": the state after every step, from which the rest
+            is computed again for a chunk of steps at once. "boundaries": the state before every chunk alone, for
+            very long sequences: chunks are then walked again too, and memory grows with T / chunk + chunk. Like
+            `chunk` it changes no value.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`
@@ -102,7 +120,14 @@ def unroll(
     check_key(key)
     if chunk is not None:
         check_sizes(chunk=chunk)
-    return walk(cell, params, xs, state, Walk(lengths, resets, reverse, key, chunk))
+    check_choice(save=save, among=tuple(_POLICIES))
+    return walk(cell, params, xs, state, Walk(lengths, resets, reverse, key, chunk, save))
+
+
+_POLICIES: dict[Save, Any] = {
+    "states": jax.checkpoint_policies.save_only_these_names(STATES),
+    "boundaries": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 @functools.singledispatch
@@ -118,11 +143,7 @@ def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tup
         # A flag stands between two steps: seen from the later one, it stands before the earlier one.
         resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
-    @functools.partial(
-        jax.checkpoint,
-        policy=jax.checkpoint_policies.save_only_these_names(STATES),
-        prevent_cse=False,
-    )
+    @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
     def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
         xs, times, resets = part
         valid = None
@@ -139,7 +160,9 @@ def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tup
     if steps == 0:
         ys = jax.eval_shape(segment, params, state, _one_step(xs, resets))[1]
         return state, jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
-    chunk = how.chunk or default_chunk(steps, int(np.prod(batch_shape)))
+    if (chunk := how.chunk) is None:
+        drive = jax.eval_shape(cell.project, params, jax.tree.map(lambda x: x[0], xs))
+        chunk = default_chunk(steps, sum(d.size * d.dtype.itemsize for d in jax.tree.leaves(drive)))
     return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
@@ -153,9 +176,10 @@ def keep(valid: Array, xs: PyTree) -> PyTree:
     return jax.tree.map(lambda x: _where(valid, x, jnp.zeros_like(x)), xs)
 
 
-def default_chunk(steps: int, batch: int) -> int:
-    """A divisor of `steps` near 1024 rows a chunk, or that many where no divisor is near."""
-    wanted = min(steps, max(16, min(256, 1024 // max(batch, 1))))
+def default_chunk(steps: int, bytes_per_step: int) -> int:
+    """Steps whose drives fill the cache (CPU) or the cores (elsewhere), in 8..256: a divisor of `steps` if one is near."""
+    budget = 2**20 if jax.default_backend() == "cpu" else 2**25
+    wanted = min(steps, max(8, min(256, budget // max(bytes_per_step, 1))))
     near = [c for c in range(wanted, wanted // 2, -1) if steps % c == 0]
     near += [c for c in range(wanted, 2 * wanted) if steps % c == 0]
     return near[0] if near else wanted

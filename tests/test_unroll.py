@@ -21,7 +21,7 @@ LSTM = jaxrnn.LSTM(3, 4, projection_size=2, peephole=True)
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 closer_than_issue = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
-STATIC = ("reverse", "chunk")
+STATIC = ("reverse", "chunk", "save")
 
 
 unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=STATIC)
@@ -185,15 +185,14 @@ def test_chunks_change_nothing(reverse):
     whole = derived(GRU, params, xs, state, **options, chunk=7)
     for chunk in (1, 3, 100, None):
         close(derived(GRU, params, xs, state, **options, chunk=chunk), whole)
+    close(derived(GRU, params, xs, state, **options, chunk=3, save="boundaries"), whole)
 
 
-@pytest.mark.parametrize("batch", [0, 1, 7, 32, 1024, 10**6])
-def test_the_default_chunk_is_within_the_sequence(batch):
+@pytest.mark.parametrize("bytes_per_step", [0, 1, 2000, 2**17, 2**30])
+def test_the_default_chunk_is_within_the_sequence(bytes_per_step):
     for steps in (1, 2, 13, 97, 128, 1009, 4096, 65536):
-        chunk = default_chunk(steps, batch)
-        assert 1 <= chunk <= steps
-        assert chunk >= min(steps, 9)
-        assert chunk <= 511
+        chunk = default_chunk(steps, bytes_per_step)
+        assert min(steps, 5) <= chunk <= min(steps, 511)
 
 
 @pytest.mark.parametrize("cell", [GRU, jaxrnn.Stack((GRU, jaxrnn.LSTM(4, 2))), jaxrnn.Bidirectional(GRU)], ids=repr)
