@@ -83,6 +83,8 @@ def carried(fn, *args):
         (jaxrnn.SRU(3, 4), 0, 1),
         (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
         (jaxrnn.MUT(4, 4, 2), 2, 3),
+        (jaxrnn.MGU(3, 4), 2, 3),
+        (jaxrnn.UGRNN(3, 4), 1, 2),
         (jaxrnn.MuFuRu(3, 4), 2, 3),
         (jaxrnn.LSTM(3, 4, heads=2), 1, 2),
         (jaxrnn.LSTM(3, 4, peephole="full"), 3, 4),

@@ -3,10 +3,12 @@
 from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Statistics
 from jaxrnn.cells.conv import ConvGRU, ConvGRUParams, ConvGRUState, ConvLSTM, ConvLSTMParams, ConvLSTMState
+from jaxrnn.cells.delta import DeltaNet, DeltaNetParams, DeltaNetState, GLAParams, GLAState, GatedLinearAttention
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.euler import Euler, EulerParams, EulerState
 from jaxrnn.cells.function import Function
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
+from jaxrnn.cells.indrnn import IndRNN, IndRNNParams, IndRNNState
 from jaxrnn.cells.jozefowicz import MUT, MUTParams, MUTState
 from jaxrnn.cells.layer_norm import (
     LayerNormGRU,
@@ -18,13 +20,16 @@ from jaxrnn.cells.layer_norm import (
 )
 from jaxrnn.cells.lru import LRU, LRUParams, LRUState
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
+from jaxrnn.cells.mgu import MGU, UGRNN, MGUParams, MGUState, UGRNNParams, UGRNNState
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
 from jaxrnn.cells.mufuru import MuFuRu, MuFuRuParams, MuFuRuState
 from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState, Window, WindowState
 from jaxrnn.cells.rg_lru import RGLRU, RGLRUParams, RGLRUState
 from jaxrnn.cells.s5 import S5, S5Params, S5State
+from jaxrnn.cells.scrn import SCRN, SCRNParams, SCRNState
 from jaxrnn.cells.sru import SRU, SRUParams, SRUState
+from jaxrnn.cells.xlstm import MLSTM, SLSTM, MLSTMParams, MLSTMState, SLSTMParams, SLSTMState
 
 __all__ = [
     "GREFF",
@@ -32,11 +37,16 @@ __all__ = [
     "JOZEFOWICZ",
     "LRU",
     "LSTM",
+    "MGU",
+    "MLSTM",
     "MUT",
     "QRNN",
     "RGLRU",
     "S5",
+    "SCRN",
+    "SLSTM",
     "SRU",
+    "UGRNN",
     "BatchNormLSTM",
     "BatchNormLSTMParams",
     "BatchNormLSTMState",
@@ -46,6 +56,9 @@ __all__ = [
     "ConvLSTM",
     "ConvLSTMParams",
     "ConvLSTMState",
+    "DeltaNet",
+    "DeltaNetParams",
+    "DeltaNetState",
     "Elman",
     "ElmanParams",
     "ElmanState",
@@ -53,8 +66,14 @@ __all__ = [
     "EulerParams",
     "EulerState",
     "Function",
+    "GLAParams",
+    "GLAState",
     "GRUParams",
     "GRUState",
+    "GatedLinearAttention",
+    "IndRNN",
+    "IndRNNParams",
+    "IndRNNState",
     "LRUParams",
     "LRUState",
     "LSTMParams",
@@ -65,6 +84,10 @@ __all__ = [
     "LayerNormLSTM",
     "LayerNormLSTMParams",
     "LayerNormLSTMState",
+    "MGUParams",
+    "MGUState",
+    "MLSTMParams",
+    "MLSTMState",
     "MUTParams",
     "MUTState",
     "MinGRU",
@@ -86,9 +109,15 @@ __all__ = [
     "RGLRUState",
     "S5Params",
     "S5State",
+    "SCRNParams",
+    "SCRNState",
+    "SLSTMParams",
+    "SLSTMState",
     "SRUParams",
     "SRUState",
     "Statistics",
+    "UGRNNParams",
+    "UGRNNState",
     "VanillaLSTM",
     "VanillaLSTMParams",
     "VanillaLSTMState",

@@ -48,7 +48,7 @@ def elman(cell, params, state, x):
 
 
 def lstm(cell, params, state, x):
-    """Graves 2013, equations 7 to 11, with i, f, g, o side by side; projections: Sak et al. 2014, equations 6 and 7."""
+    """Graves 2013, equations 7 to 11, with i, f, g, o side by side; projections: Sak et al. 2014."""
     w_x, w_h, b, w_c, w_p, w_q = params
     h, c = state
     n = cell.hidden_size

@@ -1,4 +1,4 @@
-"""Greff et al. 2017, section 3 and appendix A3, and the LSTMs of Jozefowicz et al. 2015, section 3.1."""
+"""Greff et al. 2017 with their names for things (z, y), and the LSTMs of Jozefowicz et al. 2015."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Jozefowicz et al. 2015, section 4.3: the three best cells of the search, one after the other as printed there."""
+"""Jozefowicz et al. 2015: the three best cells of the search, one after the other as printed there."""
 
 import numpy as np
 

@@ -1,0 +1,121 @@
+"""Structurally constrained recurrent network (Mikolov et al. 2015).
+
+s' = (1 - α) x W_s + α s                 the context, which changes slowly
+h' = σ(x W_x + h W_h + s' W_c)
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, dot
+from jaxrnn.checks import check_rate, check_sizes
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+
+__all__ = ["SCRN", "SCRNParams", "SCRNState"]
+
+
+class SCRNParams(NamedTuple):
+    """Parameters of `SCRN`."""
+
+    w_x: Array  # [I, H]
+    w_h: Array  # [H, H]
+    w_s: Array  # [I, S]
+    w_c: Array  # [S, H]
+
+
+class SCRNState(NamedTuple):
+    """State of `SCRN`."""
+
+    h: Array  # [*batch, H]
+    s: Array  # [*batch, S]
+
+
+@dataclass(frozen=True)
+class SCRN(Cell):
+    """Structurally constrained recurrent network: hidden units beside context units that are leaky averages.
+
+        s' = (1 - α) x W_s + α s
+        h' = σ(x W_x + h W_h + s' W_c)          y = h' beside s'
+
+    The paper's output layer sees both, and so does what follows here.
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, hidden units.
+        context_size: S, context units.
+        alpha: α, the share of the context that stays, in [0, 1).
+
+    Raises:
+        ValueError: a size is not a positive integer, or `alpha` is not in [0, 1).
+
+    Example:
+        >>> cell = SCRN(input_size=3, hidden_size=4, context_size=2)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> y.shape, state.s.shape
+        ((2, 6), (2, 2))
+
+    Reference: Mikolov, Joulin, Chopra, Mathieu & Ranzato 2015, "Learning longer memory in recurrent neural networks".
+    """
+
+    input_size: int
+    hidden_size: int
+    context_size: int
+    alpha: float = 0.95
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, context_size=self.context_size)
+        check_rate(alpha=self.alpha)
+
+    @property
+    def output_size(self) -> int:
+        """H + S."""
+        return self.hidden_size + self.context_size
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+    ) -> SCRNParams:
+        """Fresh parameters; `input_init` is that of all but `w_h`."""
+        i, h, s = self.input_size, self.hidden_size, self.context_size
+        kx, kh, ks, kc = jax.random.split(key, 4)
+        return SCRNParams(
+            w_x=input_init(kx, (i, h), dtype),
+            w_h=recurrent_init(kh, (h, h), dtype),
+            w_s=input_init(ks, (i, s), dtype),
+            w_c=input_init(kc, (s, h), dtype),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> SCRNState:
+        """Zeros: `h` `[*batch_shape, H]` and `s` `[*batch_shape, S]`."""
+        return SCRNState(
+            h=jnp.zeros((*batch_shape, self.hidden_size), dtype),
+            s=jnp.zeros((*batch_shape, self.context_size), dtype),
+        )
+
+    def project(self, params: SCRNParams, x: Array) -> tuple[Array, Array]:
+        """`x W_x` and `(1 - α) x W_s`."""
+        return jnp.matmul(x, params.w_x), (1 - self.alpha) * jnp.matmul(x, params.w_s)
+
+    def step(
+        self, params: SCRNParams, state: SCRNState, drive: tuple[Array, Array]
+    ) -> tuple[SCRNState, tuple[Array, Array]]:
+        """One step from `(h, s)` to `(h', s')`; both are the output."""
+        x_h, x_s = drive
+        s = x_s + self.alpha * state.s
+        h = jax.nn.sigmoid(x_h + dot(state.h, params.w_h) + dot(s, params.w_c))
+        return SCRNState(h, s), (h, s)
+
+    def readout(self, params: SCRNParams, output: tuple[Array, Array], drive: tuple[Array, Array]) -> Array:
+        """`[h', s']`."""
+        del params, drive
+        h, s = output
+        return jnp.concatenate([h, s.astype(h.dtype)], axis=-1)
