@@ -32,6 +32,13 @@ LAYERS = [
         "jaxrnn.cells.modrelu",
         "jaxrnn.cells.euler",
         "jaxrnn.cells.batch_norm",
+        "jaxrnn.cells.cornn",
+        "jaxrnn.cells.lem",
+        "jaxrnn.cells.highway",
+        "jaxrnn.cells.clockwork",
+        "jaxrnn.cells.phased",
+        "jaxrnn.cells.ordered",
+        "jaxrnn.cells.legendre",
     },
     {"jaxrnn.jaxprs"},
     {"jaxrnn.linearize"},
@@ -46,7 +53,7 @@ LAYERS = [
     {"jaxrnn.networks", "jaxrnn.parametrizations", "jaxrnn.batch_norm"},
     {"jaxrnn.sequences"},
     {"jaxrnn"},
-    {"jaxrnn._flax"},
+    {"jaxrnn._flax", "jaxrnn.losses", "jaxrnn.plots"},
     {"jaxrnn.nnx", "jaxrnn.linen", "jaxrnn.training"},
     {"examples", "bench"},
 ]
@@ -54,7 +61,7 @@ LAYERS = [
 WITHIN = {("jaxrnn.initializers", "jaxrnn.typing"), ("jaxrnn.checks", "jaxrnn.typing")}
 # The Flax wrappers and the training are beside the core: the core has JAX and NumPy alone.
 CORE = {"jax", "numpy", "ml_dtypes"}
-ABOVE = {"jaxrnn._flax", "jaxrnn.nnx", "jaxrnn.linen", "jaxrnn.training"}
+ABOVE = {"jaxrnn._flax", "jaxrnn.losses", "jaxrnn.plots", "jaxrnn.nnx", "jaxrnn.linen", "jaxrnn.training"}
 
 MODULES = sorted(p for folder in ("jaxrnn", "examples", "bench") for p in (ROOT / folder).rglob("*.py"))
 

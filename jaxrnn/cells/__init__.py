@@ -2,12 +2,15 @@
 
 from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Statistics
+from jaxrnn.cells.clockwork import Clockwork, ClockworkParams, ClockworkState
 from jaxrnn.cells.conv import ConvGRU, ConvGRUParams, ConvGRUState, ConvLSTM, ConvLSTMParams, ConvLSTMState
-from jaxrnn.cells.delta import DeltaNet, DeltaNetParams, DeltaNetState, GLAParams, GLAState, GatedLinearAttention
+from jaxrnn.cells.cornn import CoRNN, CoRNNParams, CoRNNState
+from jaxrnn.cells.delta import DeltaNet, DeltaNetParams, DeltaNetState, GatedLinearAttention, GLAParams, GLAState
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.euler import Euler, EulerParams, EulerState
 from jaxrnn.cells.function import Function
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
+from jaxrnn.cells.highway import Highway, HighwayParams, HighwayState
 from jaxrnn.cells.indrnn import IndRNN, IndRNNParams, IndRNNState
 from jaxrnn.cells.jozefowicz import MUT, MUTParams, MUTState
 from jaxrnn.cells.layer_norm import (
@@ -18,12 +21,16 @@ from jaxrnn.cells.layer_norm import (
     LayerNormLSTMParams,
     LayerNormLSTMState,
 )
+from jaxrnn.cells.legendre import LMU, LMUParams, LMUState
+from jaxrnn.cells.lem import LEM, LEMParams, LEMState
 from jaxrnn.cells.lru import LRU, LRUParams, LRUState
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
 from jaxrnn.cells.mgu import MGU, UGRNN, MGUParams, MGUState, UGRNNParams, UGRNNState
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
 from jaxrnn.cells.mufuru import MuFuRu, MuFuRuParams, MuFuRuState
+from jaxrnn.cells.ordered import OrderedLSTM, OrderedLSTMParams, OrderedLSTMState
+from jaxrnn.cells.phased import PhasedLSTM, PhasedLSTMParams, PhasedLSTMState
 from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState, Window, WindowState
 from jaxrnn.cells.rg_lru import RGLRU, RGLRUParams, RGLRUState
 from jaxrnn.cells.s5 import S5, S5Params, S5State
@@ -35,6 +42,8 @@ __all__ = [
     "GREFF",
     "GRU",
     "JOZEFOWICZ",
+    "LEM",
+    "LMU",
     "LRU",
     "LSTM",
     "MGU",
@@ -50,6 +59,12 @@ __all__ = [
     "BatchNormLSTM",
     "BatchNormLSTMParams",
     "BatchNormLSTMState",
+    "Clockwork",
+    "ClockworkParams",
+    "ClockworkState",
+    "CoRNN",
+    "CoRNNParams",
+    "CoRNNState",
     "ConvGRU",
     "ConvGRUParams",
     "ConvGRUState",
@@ -71,9 +86,16 @@ __all__ = [
     "GRUParams",
     "GRUState",
     "GatedLinearAttention",
+    "Highway",
+    "HighwayParams",
+    "HighwayState",
     "IndRNN",
     "IndRNNParams",
     "IndRNNState",
+    "LEMParams",
+    "LEMState",
+    "LMUParams",
+    "LMUState",
     "LRUParams",
     "LRUState",
     "LSTMParams",
@@ -103,6 +125,12 @@ __all__ = [
     "MuFuRu",
     "MuFuRuParams",
     "MuFuRuState",
+    "OrderedLSTM",
+    "OrderedLSTMParams",
+    "OrderedLSTMState",
+    "PhasedLSTM",
+    "PhasedLSTMParams",
+    "PhasedLSTMState",
     "QRNNParams",
     "QRNNState",
     "RGLRUParams",

@@ -1,6 +1,6 @@
 """Real-gated linear recurrent unit (De et al. 2024), the recurrent layer of Griffin and RecurrentGemma.
 
-r, i = σ(x W_x + b)                         two blocks of H, W_x block-diagonal
+r, i = σ(x W_x + b)                         two blocks of H, W_x block-diagonal with heads
 a = σ(λ)^(c r)                              c = 8
 h' = a ⊙ h + √(1 - a²) ⊙ i ⊙ x
 """
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import add_bias, gates, weigh
-from jaxrnn.checks import check_sizes
+from jaxrnn.cell import add_bias, gates, recurrent, weigh
+from jaxrnn.checks import check_heads, check_positive, check_sizes
 from jaxrnn.linear import LinearCell
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -25,7 +25,7 @@ class RGLRUParams(NamedTuple):
     """Parameters of `RGLRU`."""
 
     decay: Array  # [H], λ
-    w_x: Array  # [n, H/n, 2H/n], a block-diagonal matrix for each of the gates r, i
+    w_x: Array  # [H, 2H], blocks r, i; with several heads [heads, H / heads, 2H / heads]
     b: Array  # [2H], blocks r, i
 
 
@@ -45,7 +45,7 @@ class RGLRU(LinearCell):
 
     Args:
         hidden_size: H, length of the last axis of input, state and output.
-        heads: n, blocks on the diagonal of the gates' matrices; 16 in Griffin.
+        heads: groups of units; a gate sees the inputs of its own group only. 16 in Griffin.
         power: c.
         scan: "sequential" or "associative", see `LinearCell`.
 
@@ -71,11 +71,9 @@ class RGLRU(LinearCell):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(hidden_size=self.hidden_size, heads=self.heads)
-        if self.hidden_size % self.heads:
-            raise ValueError(f"heads: got {self.heads}, needs a divisor of hidden_size = {self.hidden_size}")
-        if not self.power > 0:
-            raise ValueError(f"power: got {self.power}, needs a positive number")
+        check_sizes(hidden_size=self.hidden_size)
+        check_heads(self.heads, hidden_size=self.hidden_size)
+        check_positive(power=self.power)
 
     @property
     def input_size(self) -> int:
@@ -97,7 +95,7 @@ class RGLRU(LinearCell):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[H/n, H/n]` block of `w_x`.
+            input_init: of each block of `w_x`, `[H, H]`, with several heads of each head's.
             bias_init: sees `[2, H]`, a row a gate.
             a_min: λ is such that `a` at an open gate, r = 1, is uniform from this ...
             a_max: ... to this.
@@ -107,16 +105,15 @@ class RGLRU(LinearCell):
         """
         if not 0 < a_min < a_max < 1:
             raise ValueError(f"a_min, a_max: got {a_min} and {a_max}, needs 0 < a_min < a_max < 1")
-        n, width = self.heads, self.hidden_size // self.heads
+        h = self.hidden_size
         ka, kx, kb = jax.random.split(key, 3)
         draw = np.promote_types(dtype, np.float32)
-        log_a = jnp.log(jax.random.uniform(ka, (self.hidden_size,), draw, a_min, a_max)) / self.power
-        blocks = [initializers.blocks(input_init, k, (width, width), 2, dtype) for k in jax.random.split(kx, n)]
+        log_a = jnp.log(jax.random.uniform(ka, (h,), draw, a_min, a_max)) / self.power
         return RGLRUParams(
             # The inverse of the logistic function at a.
             decay=(log_a - jnp.log(-jnp.expm1(log_a))).astype(dtype),
-            w_x=jnp.stack(blocks),
-            b=bias_init(kb, (2, self.hidden_size), dtype).reshape(-1),
+            w_x=initializers.blocks(input_init, kx, (h, h), 2, dtype, self.heads),
+            b=bias_init(kb, (2, h), dtype).reshape(2 * h),
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> RGLRUState:
@@ -125,10 +122,8 @@ class RGLRU(LinearCell):
 
     def project(self, params: RGLRUParams, x: Array) -> tuple[Array, Array]:
         """`log a` and `i ⊙ x`."""
-        heads = x.reshape(*x.shape[:-1], self.heads, -1)
-        z = jnp.einsum("...ni,nio->...no", heads, params.w_x)
-        z = jnp.concatenate([g.reshape(x.shape) for g in gates(z, 2)], axis=-1)
-        r, i = (jax.nn.sigmoid(g) for g in gates(add_bias(z, params.b), 2))
+        z = recurrent(x, params.w_x, 2)
+        r, i = (jax.nn.sigmoid(add_bias(g, b)) for g, b in zip(z, gates(params.b, 2), strict=True))
         return weigh(r, -self.power * jax.nn.softplus(-params.decay)), i * x
 
     def coefficients(self, params: RGLRUParams, drive: tuple[Array, Array]) -> tuple[RGLRUState, RGLRUState]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.reference import block, sigmoid
+from tests.reference import block, of_state, sigmoid
 
 
 def lru(cell, params, state, x):
@@ -39,11 +39,10 @@ def _matrices(cell, params):
 
 def rg_lru(cell, params, state, x):
     """De et al. 2024, equations 1 to 4."""
-    width = cell.hidden_size // cell.heads
 
     def gate(k):
-        heads = [np.dot(x[n * width : (n + 1) * width], block(params.w_x[n], k, width)) for n in range(cell.heads)]
-        return sigmoid(np.concatenate(heads) + block(params.b, k, cell.hidden_size))
+        n = cell.hidden_size
+        return sigmoid(of_state(x, params.w_x, k, n) + block(params.b, k, n))
 
     r, i = gate(0), gate(1)
     a = sigmoid(params.decay) ** (cell.power * r)

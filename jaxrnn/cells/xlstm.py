@@ -1,0 +1,262 @@
+"""The extended LSTM's two cells (Beck et al. 2024): exponential gates, kept finite by a running maximum.
+
+    sLSTM:  i, f, z, o = x W_x + h W_h + b
+            m' = max(log f + m, i)                              log f = f, or log σ(f)
+            c' = exp(log f + m - m') ⊙ c + exp(i - m') ⊙ tanh(z)
+            n' = exp(log f + m - m') ⊙ n + exp(i - m')
+            h' = σ(o) ⊙ c' / n'
+
+    mLSTM:  q, k, v, o = x W_x + b          i, f = x W_g + b_g, one of each a head
+            m' = max(log f + m, i)
+            C' = exp(log f + m - m') C + exp(i - m') k v^T / √d
+            n' = exp(log f + m - m') n + exp(i - m') k / √d
+            h' = σ(o) ⊙ (q C') / max(|q · n'|, exp(-m'))
+
+`m` cancels in `h'`: c exp(m) and n exp(m) are the paper's c and n. A fresh `m` is a number far below any gate, so that
+nothing is remembered from before the first step.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, add, affine, gates, recurrent
+from jaxrnn.checks import check_choice, check_heads, check_sizes
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+
+__all__ = ["MLSTM", "SLSTM", "MLSTMParams", "MLSTMState", "SLSTMParams", "SLSTMState"]
+
+_NOTHING = -1e30
+
+
+class SLSTMParams(NamedTuple):
+    """Parameters of `SLSTM`."""
+
+    w_x: Array  # [I, 4H], blocks i, f, z, o
+    w_h: Array  # [H, 4H], with several heads [heads, H / heads, 4H / heads]
+    b: Array  # [4H]
+
+
+class SLSTMState(NamedTuple):
+    """State of `SLSTM`."""
+
+    h: Array  # [*batch, H]
+    c: Array  # [*batch, H], times exp(m) the memory
+    n: Array  # [*batch, H], times exp(m) the normaliser
+    m: Array  # [*batch, H]
+
+
+@dataclass(frozen=True)
+class SLSTM(Cell):
+    """The scalar LSTM with exponential gates.
+
+        i, f, z, o = x W_x + h W_h + b
+        m' = max(log f + m, i)                  log f = log σ(f), or f itself
+        c' = exp(log f + m - m') ⊙ c + exp(i - m') ⊙ tanh(z)
+        n' = exp(log f + m - m') ⊙ n + exp(i - m')
+        h' = σ(o) ⊙ c' / n'                     y = h'
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, units.
+        heads: groups of units in the product with h; a unit sees those of its own group only.
+        forget_gate: "sigmoid" or "exponential".
+
+    Raises:
+        ValueError: a size is not a positive integer, `heads` does not divide H, or an unknown forget gate.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = SLSTM(input_size=3, hidden_size=4, heads=2)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)))
+        >>> ys.shape, state.n.shape
+        ((5, 2, 4), (2, 4))
+
+    Reference: Beck et al. 2024, "xLSTM: extended long short-term memory", section 2.2.
+    """
+
+    input_size: int
+    hidden_size: int
+    heads: int = 1
+    forget_gate: Literal["sigmoid", "exponential"] = "sigmoid"
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_heads(self.heads, hidden_size=self.hidden_size)
+        check_choice(forget_gate=self.forget_gate, among=("sigmoid", "exponential"))
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+        bias_init: Initializer = initializers.zeros,
+        forget_bias: float = 1.0,
+    ) -> SLSTMParams:
+        """Fresh parameters, gate block by gate block.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x`.
+            recurrent_init: of each `[H, H]` block of `w_h`, with several heads of each head's.
+            bias_init: sees `[4, H]`, a row a gate.
+            forget_bias: added to the forget gate's bias, so that the memory starts open.
+        """
+        i, h = self.input_size, self.hidden_size
+        kx, kh, kb = jax.random.split(key, 3)
+        return SLSTMParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
+            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype, self.heads),
+            b=bias_init(kb, (4, h), dtype).at[1].add(forget_bias).reshape(4 * h),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> SLSTMState:
+        """Zeros `[*batch_shape, H]`, and an `m` far below any gate."""
+        shape = (*batch_shape, self.hidden_size)
+        zeros = jnp.zeros(shape, dtype)
+        return SLSTMState(h=zeros, c=zeros, n=zeros, m=jnp.full(shape, _NOTHING, dtype))
+
+    def project(self, params: SLSTMParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`, as the tuple i, f, z, o."""
+        return gates(affine(x, params.w_x, params.b), 4)
+
+    def step(self, params: SLSTMParams, state: SLSTMState, drive: tuple[Array, ...]) -> tuple[SLSTMState, Array]:
+        """One step from `(h, c, n, m)` to the next."""
+        i, f, z, o = add(drive, recurrent(state.h, params.w_h, 4))
+        keep, write, m = _stable_gates(self.forget_gate, i, f, state.m)
+        c = keep * state.c + write * jnp.tanh(z)
+        n = keep * state.n + write
+        h = jax.nn.sigmoid(o) * c / n
+        return SLSTMState(h, c, n, m), h
+
+
+class MLSTMParams(NamedTuple):
+    """Parameters of `MLSTM`."""
+
+    w_x: Array  # [I, 4H], blocks q, k, v, o, of each the heads side by side
+    b: Array  # [4H]
+    w_g: Array  # [I, 2 heads], blocks i, f
+    b_g: Array  # [2 heads]
+
+
+class MLSTMState(NamedTuple):
+    """State of `MLSTM`; d = H / heads."""
+
+    c: Array  # [*batch, heads, d, d], times exp(m) the memory, a row for each entry of the key
+    n: Array  # [*batch, heads, d], times exp(m) the normaliser
+    m: Array  # [*batch, heads]
+
+
+@dataclass(frozen=True)
+class MLSTM(Cell):
+    """The LSTM with a matrix for a memory and exponential gates that see the input only.
+
+        q, k, v, o = x W_x + b                  of each head d = H / heads
+        i, f = x W_g + b_g                      a number a head
+        m' = max(log f + m, i)                  log f = log σ(f), or f itself
+        C' = exp(log f + m - m') C + exp(i - m') k v^T / √d
+        n' = exp(log f + m - m') n + exp(i - m') k / √d
+        h' = σ(o) ⊙ (q C') / max(|q · n'|, exp(-m'))            y = h'
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, units of all heads together.
+        heads: memories, each of d x d numbers.
+        forget_gate: "sigmoid" or "exponential".
+
+    Raises:
+        ValueError: a size is not a positive integer, `heads` does not divide H, or an unknown forget gate.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = MLSTM(input_size=3, hidden_size=4, heads=2)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)))
+        >>> ys.shape, state.c.shape
+        ((5, 2, 4), (2, 2, 2, 2))
+
+    Reference: Beck et al. 2024, "xLSTM: extended long short-term memory", section 2.3.
+    """
+
+    input_size: int
+    hidden_size: int
+    heads: int = 1
+    forget_gate: Literal["sigmoid", "exponential"] = "sigmoid"
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_heads(self.heads, hidden_size=self.hidden_size)
+        check_choice(forget_gate=self.forget_gate, among=("sigmoid", "exponential"))
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        bias_init: Initializer = initializers.zeros,
+        forget_bias: float = 1.0,
+    ) -> MLSTMParams:
+        """Fresh parameters, block by block.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x` and each `[I, heads]` block of `w_g`.
+            bias_init: sees `[4, H]`, and `[2, heads]` for the gates.
+            forget_bias: added to the forget gate's bias, so that the memory starts open.
+        """
+        i, h, heads = self.input_size, self.hidden_size, self.heads
+        kx, kb, kg, kc = jax.random.split(key, 4)
+        return MLSTMParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
+            b=bias_init(kb, (4, h), dtype).reshape(4 * h),
+            w_g=initializers.blocks(input_init, kg, (i, heads), 2, dtype),
+            b_g=bias_init(kc, (2, heads), dtype).at[1].add(forget_bias).reshape(2 * heads),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MLSTMState:
+        """Zeros, and an `m` far below any gate."""
+        shape, d = (*batch_shape, self.heads), self.hidden_size // self.heads
+        return MLSTMState(
+            c=jnp.zeros((*shape, d, d), dtype), n=jnp.zeros((*shape, d), dtype), m=jnp.full(shape, _NOTHING, dtype)
+        )
+
+    def project(self, params: MLSTMParams, x: Array) -> tuple[Array, ...]:
+        """The tuple q, k / √d, v, σ(o), i, f, the first three and the gates head by head."""
+        q, k, v, o = gates(affine(x, params.w_x, params.b), 4)
+        i, f = gates(affine(x, params.w_g, params.b_g), 2)
+        q, k, v = (a.reshape(*a.shape[:-1], self.heads, -1) for a in (q, k, v))
+        return q, k / (self.hidden_size // self.heads) ** 0.5, v, jax.nn.sigmoid(o), i, f
+
+    def step(
+        self, params: MLSTMParams, state: MLSTMState, drive: tuple[Array, ...]
+    ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
+        """One step; the output is `q C'`, `q · n'` and `m'`, read while the memory is at hand."""
+        del params
+        q, k, v, _, i, f = drive
+        keep, write, m = _stable_gates(self.forget_gate, i, f, state.m)
+        c = keep[..., None, None] * state.c + (write[..., None] * k)[..., :, None] * v[..., None, :]
+        n = keep[..., None] * state.n + write[..., None] * k
+        return MLSTMState(c, n, m), (jnp.sum(q[..., :, None] * c, axis=-2), jnp.sum(q * n, axis=-1), m)
+
+    def readout(self, params: MLSTMParams, output: tuple[Array, Array, Array], drive: tuple[Array, ...]) -> Array:
+        """`σ(o) ⊙ (q C') / max(|q · n'|, exp(-m'))`."""
+        del params
+        read, weight, m = output
+        h = read / jnp.maximum(jnp.abs(weight), jnp.exp(-m))[..., None]
+        return drive[3] * h.reshape(*h.shape[:-2], -1)
+
+
+def _stable_gates(forget_gate: str, i: Array, f: Array, m: Array) -> tuple[Array, Array, Array]:
+    """The factors of the old memory and of the new value, neither above one, and `m'`."""
+    log_f = jax.nn.log_sigmoid(f) if forget_gate == "sigmoid" else f
+    new = jnp.maximum(log_f + m, i)
+    return jnp.exp(log_f + m - new), jnp.exp(i - new), new
