@@ -84,6 +84,8 @@ def carried(fn, *args):
         (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
         (jaxrnn.MUT(4, 4, 2), 2, 3),
         (jaxrnn.MGU(3, 4), 2, 3),
+        (jaxrnn.Multiplicative(LSTM), 2, 4),
+        (jaxrnn.NestedLSTM(3, 4), 3, 4),
         (jaxrnn.UGRNN(3, 4), 1, 2),
         (jaxrnn.MuFuRu(3, 4), 2, 3),
         (jaxrnn.LSTM(3, 4, heads=2), 1, 2),

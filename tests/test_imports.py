@@ -40,6 +40,7 @@ LAYERS = [
         "jaxrnn.cells.ordered",
         "jaxrnn.cells.legendre",
     },
+    {"jaxrnn.cells.multiplicative", "jaxrnn.cells.nested"},
     {"jaxrnn.jaxprs"},
     {"jaxrnn.linearize"},
     {"jaxrnn.recurrence"},

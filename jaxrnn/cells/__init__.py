@@ -29,6 +29,8 @@ from jaxrnn.cells.mgu import MGU, UGRNN, MGUParams, MGUState, UGRNNParams, UGRNN
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
 from jaxrnn.cells.mufuru import MuFuRu, MuFuRuParams, MuFuRuState
+from jaxrnn.cells.multiplicative import Multiplicative, MultiplicativeParams
+from jaxrnn.cells.nested import NestedLSTM, NestedLSTMParams, NestedLSTMState
 from jaxrnn.cells.ordered import OrderedLSTM, OrderedLSTMParams, OrderedLSTMState
 from jaxrnn.cells.phased import PhasedLSTM, PhasedLSTMParams, PhasedLSTMState
 from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState, Window, WindowState
@@ -125,6 +127,11 @@ __all__ = [
     "MuFuRu",
     "MuFuRuParams",
     "MuFuRuState",
+    "Multiplicative",
+    "MultiplicativeParams",
+    "NestedLSTM",
+    "NestedLSTMParams",
+    "NestedLSTMState",
     "OrderedLSTM",
     "OrderedLSTMParams",
     "OrderedLSTMState",

@@ -1,6 +1,7 @@
 """The vanilla LSTM with peepholes and its ablations (Greff et al. 2017); Jozefowicz et al. 2015's are among them.
 
-    i, f, g, o = x W_x + h W_h + [i, f, o] W_g + b          a block of H for each that there is
+    i, f, g, o = x W_x + h W_h + b                          a block of H for each that there is
+    i, f, o = i, f, o + [i, f, o of the step before] W_g    with gate recurrence
     i = σ(i + w_i ⊙ c)       f = σ(f + w_f ⊙ c)             a gate that is left out is 1; coupled: f = 1 - i
     c' = f ⊙ c + i ⊙ φ(g)
     o = τ(o + w_o ⊙ c')
@@ -84,7 +85,7 @@ class VanillaLSTM(Cell):
         NOAF    ψ the identity                              as many
         CIFG    gates="io", coupled=True: f = 1 - i         H(I + H + 1) + H less
         NP      peephole=False                              3H less
-        FGR     gate_recurrence=True: + [i, f, o] W_g       9H² more; the gates of the step before, at first 0
+        FGR     gate_recurrence=True: + [i, f, o] W_g       9H² more; into i, f, o, those of the step before, at first 0
 
     The cell of Hochreiter & Schmidhuber 1997 is gates="io", peephole=False, φ(z) = 4 σ(z) - 2, ψ(z) = 2 σ(z) - 1.
 

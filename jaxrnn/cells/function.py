@@ -1,6 +1,8 @@
 """A cell from functions of the user's own, with any state (Recurrence and Recursor of Element-Research's rnn).
 
-state', y = f(params, state, x)
+    state', y = f(params, state, x)
+
+Any pytrees; other cells may be called in f.
 """
 
 import math

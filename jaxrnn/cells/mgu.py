@@ -1,10 +1,12 @@
 """Cells with one gate: the minimal gated unit (Zhou et al. 2016) and the update gate RNN (Collins et al. 2017).
 
-f = σ(x W_xf + h W_hf + b_f)
+    f = σ(x W_xf + h W_hf + b_f)
 
-MGU, reset before    n = φ(x W_xn + b_xn + (f ⊙ h) W_n)             h' = (1 - f) ⊙ h + f ⊙ n
-MGU, reset after     n = φ(x W_xn + b_xn + f ⊙ (h W_hn + b_n))      h' = f ⊙ h + (1 - f) ⊙ n
-UGRNN                n = φ(x W_xn + b_xn + h W_hn)                  h' = f ⊙ h + (1 - f) ⊙ n
+    MGU, reset before    n = φ(x W_xn + b_xn + (f ⊙ h) W_n)             h' = (1 - f) ⊙ h + f ⊙ n
+    MGU, reset after     n = φ(x W_xn + b_xn + f ⊙ (h W_hn + b_n))      h' = f ⊙ h + (1 - f) ⊙ n
+    UGRNN                n = φ(x W_xn + b_xn + h W_hn)                  h' = f ⊙ h + (1 - f) ⊙ n
+
+The gate of the UGRNN is named g in its paper and below.
 """
 
 from dataclasses import dataclass

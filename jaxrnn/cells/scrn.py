@@ -1,7 +1,9 @@
 """Structurally constrained recurrent network (Mikolov et al. 2015).
 
-s' = (1 - α) x W_s + α s                 the context, which changes slowly
-h' = σ(x W_x + h W_h + s' W_c)
+    s' = (1 - α) x W_s + α s                 the context, which changes slowly
+    h' = σ(x W_x + h W_h + s' W_c)
+
+What follows sees both.
 """
 
 from dataclasses import dataclass

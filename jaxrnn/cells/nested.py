@@ -1,0 +1,142 @@
+"""Nested LSTM (Moniz & Krueger 2017): the memory of an LSTM is the output of another.
+
+    i, f, g, o = x W_x + h W_h + b
+    c', inner' = the inner LSTM, from the input σ(i) ⊙ φ(g) and the hidden state σ(f) ⊙ c
+    h' = σ(o) ⊙ tanh(c')
+
+φ is the identity for the outermost LSTM, as in the paper, and tanh further in.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import sigmoid
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, add, affine, dot, gates
+from jaxrnn.cells.lstm import LSTM
+from jaxrnn.checks import check_sizes
+from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, State
+
+__all__ = ["NestedLSTM", "NestedLSTMParams", "NestedLSTMState"]
+
+
+class NestedLSTMParams(NamedTuple):
+    """Parameters of `NestedLSTM`."""
+
+    w_x: Array  # [I, 4H], blocks i, f, g, o
+    w_h: Array  # [H, 4H]
+    b: Array  # [4H]
+    inner: Params  # of H inputs: LSTMParams, or NestedLSTMParams where there are more than two
+
+
+class NestedLSTMState(NamedTuple):
+    """State of `NestedLSTM`; the memory c is `inner.h`."""
+
+    h: Array  # [*batch, H]
+    inner: State  # LSTMState, or NestedLSTMState where there are more than two
+
+
+@dataclass(frozen=True)
+class NestedLSTM(Cell):
+    """Nested LSTM: an LSTM with another in the place of `c' = f ⊙ c + i ⊙ g`.
+
+        i = σ(x W_xi + h W_hi + b_i)    f = σ(x W_xf + h W_hf + b_f)    o = σ(x W_xo + h W_ho + b_o)
+        g = φ(x W_xg + h W_hg + b_g)
+        c', _ = inner(input i ⊙ g, hidden state f ⊙ c, memory of its own)
+        h' = o ⊙ tanh(c')                                               y = h'
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, memory cells, in every LSTM as many.
+        depth: LSTMs in one another, 2 at least.
+        candidate_activation: φ of the outermost, by default the identity; further in it is tanh.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `depth` is less than 2.
+
+    Example:
+        >>> cell = NestedLSTM(input_size=3, hidden_size=4)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> y.shape, state.inner.c.shape
+        ((2, 4), (2, 4))
+
+    Reference: Moniz & Krueger 2017, "Nested LSTMs".
+    """
+
+    input_size: int
+    hidden_size: int
+    depth: int = 2
+    candidate_activation: Activation = jax.nn.identity
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, depth=self.depth)
+        if self.depth < 2:
+            raise ValueError(f"depth: got {self.depth}, needs 2 or more; of depth 1 there is LSTM")
+
+    @property
+    def inner(self) -> Cell:
+        """The LSTM whose output is the memory."""
+        h = self.hidden_size
+        return LSTM(h, h) if self.depth == 2 else NestedLSTM(h, h, self.depth - 1, jnp.tanh)
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+        bias_init: Initializer = initializers.zeros,
+        forget_bias: float = 1.0,
+    ) -> NestedLSTMParams:
+        """Fresh parameters, gate block by gate block, with the same initialisers for every LSTM.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each block of `w_x`, `[I, H]` or further in `[H, H]`.
+            recurrent_init: of each `[H, H]` block of `w_h`.
+            bias_init: sees `[4, H]`, a row a gate.
+            forget_bias: added to the forget gates' biases.
+        """
+        i, h = self.input_size, self.hidden_size
+        kx, kh, kb, ki = jax.random.split(key, 4)
+        return NestedLSTMParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
+            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype),
+            b=bias_init(kb, (4, h), dtype).at[1].add(forget_bias).reshape(4 * h),
+            inner=self.inner.init(
+                ki,
+                dtype=dtype,
+                input_init=input_init,
+                recurrent_init=recurrent_init,
+                bias_init=bias_init,
+                forget_bias=forget_bias,
+            ),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> NestedLSTMState:
+        """Zeros: `h` and every memory `[*batch_shape, H]`."""
+        return NestedLSTMState(
+            h=jnp.zeros((*batch_shape, self.hidden_size), dtype),
+            inner=self.inner.initial_state(batch_shape, dtype),
+        )
+
+    def project(self, params: NestedLSTMParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`, as the tuple i, f, g, o."""
+        return gates(affine(x, params.w_x, params.b), 4)
+
+    def step(
+        self, params: NestedLSTMParams, state: NestedLSTMState, drive: tuple[Array, ...]
+    ) -> tuple[NestedLSTMState, Array]:
+        """One step from `h` and the memories to the next."""
+        i, f, g, o = add(drive, gates(dot(state.h, params.w_h), 4))
+        drive = self.inner.project(params.inner, sigmoid(i) * self.candidate_activation(g))
+        before = state.inner._replace(h=sigmoid(f) * state.inner.h)
+        inner, c = self.inner.step(params.inner, before, drive)
+        h = sigmoid(o) * jnp.tanh(c)
+        return NestedLSTMState(h, inner), h
