@@ -71,7 +71,8 @@ class Boundary:
     def data(self, key: Key | None, steps: int, batch_shape: tuple[int, ...], reverse: bool) -> Array:
         """The flags `[T, *batch]`."""
         del key
-        flags = (jnp.arange(steps) + reverse) % self.every == 0
+        boundary = jnp.arange(steps) + (1 if reverse else 0)  # number b lies between the steps b - 1 and b
+        flags = (boundary % self.every == 0) & (boundary > 0) & (boundary < steps)
         return jnp.broadcast_to(flags.reshape(steps, *(1 for _ in batch_shape)), (steps, *batch_shape))
 
 
@@ -138,11 +139,11 @@ class StepWrapper(Wrapper):
     """
 
     outermost: ClassVar[bool] = False
-    """Whether other step wrappers must stand inside of it."""
+    """Whether step wrappers that are not must stand inside of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if getattr(type(self.cell), "outermost", False):
+        if getattr(type(self.cell), "outermost", False) and not self.outermost:
             raise ValueError(f"cell: got {self.cell}, needs {type(self).__name__} inside of it, not around it")
         steps_alone = isinstance(self.cell, LinearCell) and self.cell.scan == "sequential"
         steps_alone |= walk.dispatch(type(self.cell)) is walk.dispatch(Cell)

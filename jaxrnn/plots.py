@@ -1,0 +1,51 @@
+"""Pictures of what `jaxrnn.inspection` and `jaxrnn.gradients` find; each returns matplotlib's axes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from jaxrnn.typing import Array
+
+__all__ = ["gradient_norms", "heat", "text"]
+
+
+def gradient_norms(norms: Array, ax: Any = None) -> Any:
+    """Norms `[T, *batch]` from `state_gradient_norms` against time on a logarithmic axis, a line a row."""
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.semilogy(np.reshape(norms, (len(norms), -1)))
+    ax.set_xlabel("step")
+    ax.set_ylabel("norm of the state's gradient")
+    return ax
+
+
+def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> Any:
+    """Activations `[T, H]` as a heat map, time to the right, `labels` below the steps."""
+    ax = plt.subplots()[1] if ax is None else ax
+    limit = float(np.max(np.abs(values)))
+    image = ax.imshow(np.asarray(values).T, aspect="auto", cmap="coolwarm", vmin=-limit, vmax=limit)
+    ax.figure.colorbar(image, ax=ax)
+    ax.set_xlabel("step")
+    ax.set_ylabel("unit")
+    if labels is not None:
+        ax.set_xticks(range(len(labels)), list(labels))
+    return ax
+
+
+def text(characters: Sequence[str], values: Array, ax: Any = None, width: int = 60) -> Any:
+    """Characters `[T]` on the colours of one unit's activations `[T]`, `width` of them a line."""
+    if len(characters) != len(values):
+        raise ValueError(f"values: got {len(values)}, needs one for each of the {len(characters)} characters")
+    lines = -(-len(characters) // width)
+    ax = plt.subplots(figsize=(width / 6, lines / 3 + 0.3))[1] if ax is None else ax
+    limit = float(np.max(np.abs(values))) or 1.0
+    colours = plt.get_cmap("coolwarm")
+    for i, (character, value) in enumerate(zip(characters, values, strict=True)):
+        shown = {"\n": "⏎", "\t": "⇥"}.get(character, character)
+        colour = colours(0.5 + 0.5 * float(value) / limit)
+        ax.text(i % width, -(i // width), shown, family="monospace", ha="center", va="center", backgroundcolor=colour)
+    ax.set_xlim(-1, width)
+    ax.set_ylim(-lines, 1)
+    ax.axis("off")
+    return ax

@@ -1,0 +1,576 @@
+"""Sequences as they come: masks, lengths, packing, and what is read off the outputs.
+
+A mask is `[T, *batch]` booleans, true at valid steps, and is never guessed from the data. Three schemes, one meaning:
+
+    lengths=    rows valid from the start; state held and output zero beyond (`unroll`)
+    resets=     rows of several sequences, one after the other (`unroll`; `pack` makes them)
+    Masked      gaps anywhere, the state held over them (Keras) or reset by them (Element-Research's MaskZero)
+
+Arrays that come before a network (`pad`, `pack`, `buckets`) are NumPy's, of ready shapes; all else traces.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.cell import Cell, advance
+from jaxrnn.checks import check_choice, check_input, check_lengths, check_sizes
+from jaxrnn.networks import Bidirectional
+from jaxrnn.typing import Array, Key, Params, PyTree, State
+from jaxrnn.unroll import Walk, _where, keep, unroll, valid_steps, walk
+from jaxrnn.wrapper import Wrapper
+
+__all__ = [
+    "BidirectionalLM",
+    "Masked",
+    "Packed",
+    "Padded",
+    "bidirectional_last_output",
+    "buckets",
+    "from_packed_sequence",
+    "last_of_each",
+    "last_output",
+    "lengths_from_mask",
+    "mask_from_lengths",
+    "mask_from_zeros",
+    "max_output",
+    "mean_output",
+    "pack",
+    "pad",
+    "repeat",
+    "reverse_sequence",
+    "to_packed_sequence",
+    "unpack",
+]
+
+
+# Masks and lengths
+
+
+def mask_from_lengths(lengths: Array, steps: int) -> Array:
+    """Which steps lie within `lengths` `[*batch]`: `[T, *batch]` booleans.
+
+    Example:
+        >>> mask_from_lengths(jnp.array([2, 0]), 3).T.tolist()
+        [[True, True, False], [False, False, False]]
+    """
+    lengths = jnp.asarray(lengths)
+    return valid_steps(jnp.arange(steps), check_lengths(lengths, steps, lengths.shape))
+
+
+def mask_from_zeros(xs: Array) -> Array:
+    """Which steps of `xs` `[T, *batch, I]` are not all zero: the convention of Element-Research's MaskZero.
+
+    For data made under that convention only: elsewhere a row of zeros is a value like others.
+
+    Example:
+        >>> mask_from_zeros(jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])).tolist()
+        [True, False, True]
+    """
+    return jnp.any(xs != 0, axis=-1)
+
+
+def lengths_from_mask(mask: Array) -> Array:
+    """The lengths `[*batch]` of a mask `[T, *batch]` whose rows are valid from the start; for others use `Masked`.
+
+    Raises:
+        ValueError: a row with a gap, as far as values are known: in a compiled function a row counts its valid steps.
+
+    Example:
+        >>> lengths_from_mask(jnp.array([[True, True], [True, False]])).tolist()
+        [2, 1]
+    """
+    mask = _check_mask(mask, jnp.shape(mask))
+    if not isinstance(mask, jax.core.Tracer) and bool(jnp.any(mask[1:] & ~mask[:-1])):
+        raise ValueError("mask: got a valid step after one that is not, needs rows valid from the start; see Masked")
+    return jnp.sum(mask, axis=0, dtype=jnp.int32)
+
+
+def _check_mask(mask: Any, leading: tuple[int, ...]) -> Array:
+    dtype, shape = jnp.result_type(mask), jnp.shape(mask)
+    if dtype != jnp.bool_:
+        raise TypeError(f"mask: got the dtype {dtype}, needs booleans")
+    if not shape or shape != leading:
+        raise ValueError(f"mask: got the shape {shape}, needs [T, *batch] = {leading}")
+    return jnp.asarray(mask)
+
+
+@dataclass(frozen=True)
+class Masked(Wrapper):
+    """A cell whose input is `(xs, mask)`: steps where the mask `[T, *batch]` is false are left out, wherever they are.
+
+    The output there is zero, and neither values nor gradients depend on what `xs` holds there. `unroll` moves the valid
+    steps together, walks over them as over shorter sequences, and moves the outputs back, so the loop is that of the
+    cell. A reset flagged on a step that is left out takes effect at the next one that is not.
+
+    Args:
+        cell: any cell, a `Stack` or a `Bidirectional` too.
+        policy: "hold": the state stays as it was; "reset": it becomes the initial state, so that a gap separates two
+            sequences, and a row that ends in a gap ends in the initial state.
+
+    Raises:
+        ValueError: `policy` is neither.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Masked(jaxrnn.GRU(3, 4), policy="hold")
+        >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 2, 3))
+        >>> mask = jnp.ones((5, 2), bool).at[1, 0].set(False)
+        >>> state, ys = jaxrnn.unroll(cell, params, (xs, mask))
+        >>> bool((ys[1, 0] == 0).all()), bool((ys[2, 0] == ys[1, 1]).all())
+        (True, True)
+    """
+
+    policy: Literal["hold", "reset"] = "hold"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(policy=self.policy, among=("hold", "reset"))
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of the cell, and a boolean."""
+        return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.bool_)
+
+    def project(self, params: Params, x: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
+        """The cell's drive, and the mask."""
+        xs, mask = x
+        return self.cell.project(params, keep(mask, xs)), mask
+
+    def step(self, params: Params, state: State, drive: tuple[PyTree, Array]) -> tuple[State, PyTree]:
+        """One step where the mask holds; elsewhere the state that the policy says."""
+        new, output = advance(self.cell, params, state, drive[0])
+        mask = drive[1]
+        rest = state if self.policy == "hold" else self._start(state, mask.shape)
+        return jax.tree.map(lambda n, r: _where(mask, n, r), new, rest), output
+
+    def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, Array]) -> PyTree:
+        """The cell's output where the mask holds, else zero."""
+        return keep(drive[1], self.cell.readout(params, output, drive[0]))
+
+    def _start(self, state: State, batch_shape: tuple[int, ...]) -> State:
+        start = self.cell.initial_state(batch_shape)
+        return jax.tree.map(lambda a, s: a.astype(s.dtype), start, state)
+
+
+@walk.register
+def _run_masked(
+    net: Masked, params: Params, inputs: tuple[PyTree, Array], state: State, how: Walk
+) -> tuple[State, PyTree]:
+    xs, mask = inputs
+    steps, *rest = mask.shape
+    if steps == 0:
+        return walk(net.cell, params, xs, state, how)
+    inside = jnp.ones_like(mask)
+    if how.lengths is not None:
+        inside = valid_steps(jnp.arange(steps), how.lengths)
+        mask = mask & inside
+    gap, resets = inside & ~mask, how.resets
+    if net.policy == "reset":
+        resets = gap if resets is None else resets | gap
+        ends_in_gap = jnp.any(gap & ~jnp.concatenate([inside[1:], jnp.zeros_like(inside[:1])]), axis=0)
+        first, last = (ends_in_gap, gap[0]) if how.reverse else (gap[0], ends_in_gap)
+        start = net._start(state, tuple(rest))
+        state = jax.tree.map(lambda a, s: _where(first, a, s), start, state)
+    order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
+    if resets is not None:
+        # A step begins anew if since the valid step before it any flag stood.
+        flags = jnp.take_along_axis(jnp.cumsum(resets & inside, axis=0), order, axis=0)
+        resets = jnp.concatenate([flags[:1] > 0, flags[1:] != flags[:-1]])
+    inner = how._replace(lengths=jnp.sum(mask, axis=0), resets=resets)
+    state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
+    if net.policy == "reset":
+        state = jax.tree.map(lambda a, s: _where(last, a, s), start, state)
+    return state, keep(mask, _rearrange(ys, jnp.maximum(jnp.cumsum(mask, axis=0) - 1, 0)))
+
+
+def _rearrange(xs: PyTree, index: Array) -> PyTree:
+    """`xs[index[t, row], row]` for leaves `[T, *batch, ...]` and `index` `[S, *batch]`."""
+
+    def one(x: Array) -> Array:
+        return jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - index.ndim)), axis=0)
+
+    return jax.tree.map(one, xs)
+
+
+# Read off the outputs
+
+
+def _mask_of(ys: Array, mask: Array | None) -> Array:
+    if mask is None:
+        return jnp.ones(ys.shape[:-1], bool)
+    return _check_mask(mask, ys.shape[:-1])
+
+
+def last_output(ys: Array, mask: Array | None = None) -> Array:
+    """The output at each row's last valid step: `[T, *batch, H] -> [*batch, H]`; zero where there is none.
+
+    Args:
+        ys: `[T, *batch, H]`, or any history `[T, *batch, H]` of a state.
+        mask: `[T, *batch]` booleans; None: all steps are valid. Of lengths: `mask_from_lengths(lengths, T)`.
+
+    Example:
+        >>> last_output(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([True, True, False])).tolist()
+        [2.0]
+    """
+    mask = _mask_of(ys, mask)
+    return _at(ys, ys.shape[0] - 1 - jnp.argmax(mask[::-1], axis=0), mask)
+
+
+def _at(ys: Array, index: Array, mask: Array) -> Array:
+    return keep(jnp.any(mask, axis=0), _rearrange(ys, index[None])[0])
+
+
+def mean_output(ys: Array, mask: Array | None = None) -> Array:
+    """The mean over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero where there is none.
+
+    Example:
+        >>> mean_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
+        [1.5]
+    """
+    mask = _mask_of(ys, mask)
+    count = jnp.maximum(jnp.sum(mask, axis=0), 1).astype(ys.dtype)[..., None]
+    total = jnp.sum(keep(mask, ys), axis=0)
+    return total / jnp.broadcast_to(count, total.shape)
+
+
+def max_output(ys: Array, mask: Array | None = None) -> Array:
+    """The greatest over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero where there is none.
+
+    Example:
+        >>> max_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
+        [2.0]
+    """
+    mask = _mask_of(ys, mask)
+    lowest = jnp.full_like(ys, -jnp.inf)
+    return keep(jnp.any(mask, axis=0), jnp.max(_where(mask, ys, lowest), axis=0))
+
+
+def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size: int | None = None) -> Array:
+    """Where each direction ends: the forward part at the last valid step, the backward part at the first.
+
+    Args:
+        ys: `[T, *batch, F + G]`, outputs of a `Bidirectional` with the merge "concat".
+        mask: `[T, *batch]` booleans; None: all steps are valid.
+        forward_size: F, length of the forward part; None: half.
+
+    Example:
+        >>> bidirectional_last_output(jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])).tolist()
+        [3.0, 10.0]
+    """
+    size = ys.shape[-1] // 2 if forward_size is None else forward_size
+    mask = _mask_of(ys, mask)
+    backward = _at(ys[..., size:], jnp.argmax(mask, axis=0), mask)
+    return jnp.concatenate([last_output(ys[..., :size], mask), backward], axis=-1)
+
+
+def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
+    """`xs`, leaves `[T, *batch, ...]`, in reverse order of time, within each row's length; the rest stays in place.
+
+    Example:
+        >>> reverse_sequence(jnp.array([[1, 1], [2, 2], [3, 3]]), jnp.array([3, 2])).T.tolist()
+        [[3, 2, 1], [2, 1, 3]]
+    """
+    if lengths is None:
+        return jax.tree.map(lambda x: x[::-1], xs)
+    steps = jax.tree.leaves(xs)[0].shape[0]
+    lengths = check_lengths(lengths, steps, jnp.shape(lengths))
+    times = jnp.broadcast_to(jnp.arange(steps).reshape(-1, *(1 for _ in lengths.shape)), (steps, *lengths.shape))
+    last = jnp.broadcast_to(lengths[None] - 1, times.shape)
+    return _rearrange(xs, jnp.where(times <= last, last - times, times))
+
+
+# Lists of sequences
+
+
+class Padded(NamedTuple):
+    """Sequences side by side."""
+
+    xs: np.ndarray  # [T, B, ...], zero beyond the lengths
+    lengths: np.ndarray  # [B]
+    numbers: np.ndarray  # [B], which of the sequences a row is; -1: none, of length 0
+
+
+def pad(sequences: Sequence[Any], steps: int | None = None) -> Padded:
+    """Arrays `[T_i, ...]` as one `[T, B, ...]` and its lengths.
+
+    Args:
+        sequences: of equal dtype and shape but for the first axis.
+        steps: T; None: the longest.
+
+    Raises:
+        ValueError: no sequences, different shapes or dtypes, or one longer than `steps`.
+
+    Example:
+        >>> xs, lengths, _ = pad([np.ones((2, 3)), np.ones((4, 3))])
+        >>> xs.shape, lengths.tolist()
+        ((4, 2, 3), [2, 4])
+    """
+    arrays = _arrays(sequences)
+    sizes = np.array([len(a) for a in arrays], np.int32)
+    steps = _steps(sizes, steps)
+    xs = np.zeros((steps, len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, a in enumerate(arrays):
+        xs[: len(a), row] = a
+    return Padded(xs, sizes, np.arange(len(arrays)))
+
+
+def _arrays(sequences: Sequence[Any]) -> list[np.ndarray]:
+    arrays = [np.asarray(a) for a in sequences]
+    if not arrays:
+        raise ValueError("sequences: got none, needs at least one")
+    kinds = {(a.shape[1:] if a.ndim else None, a.dtype) for a in arrays}
+    if len(kinds) != 1 or not arrays[0].ndim:
+        raise ValueError(
+            f"sequences: got arrays of the shapes {[a.shape for a in arrays]}, needs [T_i, ...] of one dtype"
+        )
+    return arrays
+
+
+def _steps(sizes: np.ndarray, steps: int | None) -> int:
+    longest = int(sizes.max())
+    if steps is not None:
+        check_sizes(steps=steps)
+        if steps < longest:
+            raise ValueError(f"steps: got {steps}, needs {longest}, the longest sequence, at least")
+    return longest if steps is None else steps
+
+
+class Packed(NamedTuple):
+    """Sequences after and beside each other: `unroll(cell, params, xs, lengths=lengths, resets=resets)`."""
+
+    xs: np.ndarray  # [T, R, ...]
+    lengths: np.ndarray  # [R], the filled part of each row
+    resets: np.ndarray  # [T, R] bool, the first step of each sequence
+    segments: np.ndarray  # [T, R], the sequence's number from 1; 0: padding
+    rows: np.ndarray  # [N], where each sequence is
+    starts: np.ndarray  # [N]
+    sizes: np.ndarray  # [N]
+
+
+def pack(sequences: Sequence[Any], steps: int | None = None) -> Packed:
+    """Arrays `[T_i, ...]` into few rows: the longest first, each into the first row that has room for it.
+
+    Args:
+        sequences: of equal dtype and shape but for the first axis, each of at least one step.
+        steps: T, room of a row; None: the longest.
+
+    Raises:
+        ValueError: no sequences, an empty one, different shapes or dtypes, or one longer than `steps`.
+
+    Example:
+        >>> packed = pack([np.full(2, 1.0), np.full(5, 2.0), np.full(3, 3.0)])
+        >>> packed.segments.T.tolist()
+        [[2, 2, 2, 2, 2], [3, 3, 3, 1, 1]]
+        >>> [part.tolist() for part in unpack(packed, packed.xs)]
+        [[1.0, 1.0], [2.0, 2.0, 2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
+    """
+    arrays = _arrays(sequences)
+    sizes = np.array([len(a) for a in arrays], np.int32)
+    if not sizes.all():
+        raise ValueError(f"sequences: got lengths {sizes.tolist()}, needs one step in each at least")
+    steps = _steps(sizes, steps)
+    rows, starts = np.zeros_like(sizes), np.zeros_like(sizes)
+    filled: list[int] = []
+    for i in np.argsort(-sizes, kind="stable"):
+        row = next((r for r, n in enumerate(filled) if n + sizes[i] <= steps), len(filled))
+        if row == len(filled):
+            filled.append(0)
+        rows[i], starts[i] = row, filled[row]
+        filled[row] += int(sizes[i])
+    xs = np.zeros((steps, len(filled), *arrays[0].shape[1:]), arrays[0].dtype)
+    segments = np.zeros(xs.shape[:2], np.int32)
+    for i, (a, row, start) in enumerate(zip(arrays, rows, starts, strict=True)):
+        xs[start : start + len(a), row] = a
+        segments[start : start + len(a), row] = i + 1
+    resets = np.zeros(segments.shape, bool)
+    resets[starts, rows] = True
+    return Packed(xs, np.array(filled, np.int32), resets, segments, rows, starts, sizes)
+
+
+def unpack(packed: Packed, ys: Array) -> list[Array]:
+    """What `ys` `[T, R, ...]` holds for each packed sequence, as a list of `[T_i, ...]` in their order."""
+    return [ys[s : s + n, r] for r, s, n in zip(packed.rows, packed.starts, packed.sizes, strict=True)]
+
+
+def last_of_each(packed: Packed, ys: Array) -> Array:
+    """`ys` `[T, R, ...]` at the last step of each packed sequence: `[N, ...]`."""
+    return ys[packed.starts + packed.sizes - 1, packed.rows]
+
+
+def buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: int) -> Iterator[Padded]:
+    """A stream of arrays `[T_i, ...]` in batches of similar lengths: T is one of `boundaries`, B always `batch_size`.
+
+    So a compiled function traces as many shapes as there are boundaries. What is left at the end comes in batches
+    filled up with rows of length 0, whose `numbers` are -1.
+
+    Args:
+        sequences: any iterable; read as needed.
+        boundaries: rising lengths; a sequence goes where it just fits.
+        batch_size: B.
+
+    Raises:
+        ValueError: boundaries that do not rise, or a sequence longer than the last.
+
+    Example:
+        >>> stream = (np.ones(n) for n in [2, 7, 3, 8, 4])
+        >>> [(b.xs.shape, b.numbers.tolist()) for b in buckets(stream, (4, 8), batch_size=2)]
+        [((4, 2), [0, 2]), ((8, 2), [1, 3]), ((4, 2), [4, -1])]
+    """
+    check_sizes(batch_size=batch_size, **{f"boundaries[{i}]": n for i, n in enumerate(boundaries)})
+    if not len(boundaries) or any(a >= b for a, b in itertools.pairwise(boundaries)):
+        raise ValueError(f"boundaries: got {boundaries}, needs rising lengths")
+    return _buckets(sequences, boundaries, batch_size)
+
+
+def _buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: int) -> Iterator[Padded]:
+    waiting: dict[int, list[tuple[int, np.ndarray]]] = {steps: [] for steps in boundaries}
+
+    def batch(steps: int) -> Padded:
+        numbers, arrays = zip(*waiting[steps], strict=True)
+        waiting[steps] = []
+        fill = batch_size - len(arrays)
+        padded = pad([*arrays, *[arrays[0][:0]] * fill], steps)
+        return padded._replace(numbers=np.array([*numbers, *[-1] * fill]))
+
+    for i, sequence in enumerate(sequences):
+        array = np.asarray(sequence)
+        steps = next((n for n in boundaries if len(array) <= n), None)
+        if steps is None:
+            raise ValueError(f"sequences: got one of length {len(array)}, needs at most {boundaries[-1]}")
+        waiting[steps].append((i, array))
+        if len(waiting[steps]) == batch_size:
+            yield batch(steps)
+    for steps in boundaries:
+        if waiting[steps]:
+            yield batch(steps)
+
+
+def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The four arrays of a PyTorch `PackedSequence`: data, batch_sizes, sorted_indices, unsorted_indices.
+
+    PyTorch lays the valid steps of all rows, longest row first, time by time into `data` `[sum(lengths), ...]`;
+    `batch_sizes[t]` rows reach step t. `PackedSequence(*map(torch.as_tensor, to_packed_sequence(xs, lengths)))`.
+
+    Args:
+        xs: `[T, B, ...]`.
+        lengths: `[B]` integers in 1..T, as PyTorch needs them.
+
+    Example:
+        >>> data, sizes, order, _ = to_packed_sequence(np.array([[1, 5], [0, 6], [0, 7]]), [1, 3])
+        >>> data.tolist(), sizes.tolist(), order.tolist()
+        ([5, 1, 6, 7], [2, 1, 1], [1, 0])
+    """
+    xs, lengths = np.asarray(xs), np.asarray(lengths)
+    check_lengths(lengths, len(xs), xs.shape[1:2])
+    if not lengths.all():
+        raise ValueError(f"lengths: got {lengths.tolist()}, PyTorch needs at least 1")
+    order = np.argsort(-lengths, kind="stable")
+    valid = np.arange(lengths.max())[:, None] < lengths[order]
+    data = xs[: lengths.max()][:, order][valid]
+    return data, valid.sum(1), order, np.argsort(order, kind="stable")
+
+
+def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = None) -> Padded:
+    """The padded form of a PyTorch `PackedSequence`, rows in their first order.
+
+    Example:
+        >>> from_packed_sequence([5, 1, 6, 7], [2, 1, 1], [1, 0]).xs.tolist()
+        [[1, 5], [0, 6], [0, 7]]
+    """
+    data, sizes = np.asarray(data), np.asarray(batch_sizes)
+    valid = np.arange(sizes[0])[None] < sizes[:, None]
+    xs = np.zeros((*valid.shape, *data.shape[1:]), data.dtype)
+    xs[valid] = data
+    back = np.arange(sizes[0]) if unsorted_indices is None else np.asarray(unsorted_indices)
+    return Padded(xs[:, back], valid.sum(0)[back].astype(np.int32), np.arange(sizes[0]))
+
+
+# Networks
+
+
+@dataclass(frozen=True)
+class BidirectionalLM(Wrapper):
+    """A bidirectional language model: the output at t sees all inputs before t and all after it, never `x_t` itself.
+
+        y_t = merge(forward_{t-1}, backward_{t+1})          zero before the first step and after each row's last
+
+    So the input is its own target. Stack layers inside of the directions, not above: a second layer would see `x_t`.
+    With `resets`, nothing crosses a flagged step.
+
+    Args:
+        cell: the `Bidirectional` of the two directions.
+
+    Raises:
+        TypeError: `cell` is no `Bidirectional`.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = BidirectionalLM(jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)))
+        >>> params, xs = net.init(jax.random.key(0)), jnp.ones((5, 2, 3))
+        >>> _, ys = jaxrnn.unroll(net, params, xs)
+        >>> _, zs = jaxrnn.unroll(net, params, xs.at[2].set(7.0))
+        >>> bool((ys[2] == zs[2]).all()), bool((ys[1] == zs[1]).any())
+        (True, True)
+
+    Reference: Element-Research/rnn, `BiSequencerLM`.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.cell, Bidirectional):
+            raise TypeError(f"cell: got {self.cell}, needs a jaxrnn.Bidirectional")
+
+
+@walk.register
+def _run_bidirectional_lm(
+    net: BidirectionalLM, params: Params, xs: PyTree, state: State, how: Walk
+) -> tuple[State, PyTree]:
+    cell: Any = net.cell
+    apart = dataclasses.replace(cell, merge=lambda forward, backward: (forward, backward))
+    state, (ys, zs) = walk(apart, params, xs, state, how)
+    if ys.shape[0] == 0:
+        return state, cell._merge(ys, zs)
+    ys = jnp.concatenate([jnp.zeros_like(ys[:1]), ys[:-1]])
+    zs = jnp.concatenate([zs[1:], jnp.zeros_like(zs[:1])])
+    if how.resets is not None:
+        ys = keep(~how.resets, ys)
+        zs = keep(~jnp.concatenate([how.resets[1:], jnp.zeros_like(how.resets[:1])]), zs)
+    merged = cell._merge(ys, zs)
+    if how.lengths is not None:
+        merged = keep(valid_steps(jnp.arange(merged.shape[0]), how.lengths), merged)
+    return state, merged
+
+
+def repeat(
+    cell: Cell, params: Params, x: PyTree, steps: int, state: State | None = None, *, key: Key | None = None
+) -> tuple[State, PyTree]:
+    """The same input at every one of `steps` steps: `(state, ys)`, as `unroll` gives them.
+
+    Args:
+        cell: any cell.
+        params: from `cell.init`.
+        x: one step's input, leaves `[*batch, ...]`.
+        steps: T.
+        state: before the first step; None: the initial state.
+        key: for cells with randomness.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = jaxrnn.GRU(3, 4)
+        >>> state, ys = repeat(cell, cell.init(jax.random.key(0)), jnp.ones((2, 3)), steps=5)
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Element-Research/rnn, `Repeater`.
+    """
+    check_sizes(steps=steps)
+    check_input(cell, x)
+    xs = jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a)[None], (steps, *jnp.shape(a))), x)
+    return unroll(cell, params, xs, state, key=key)

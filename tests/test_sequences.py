@@ -1,0 +1,328 @@
+"""Masks, packing and pooling: each row against a run of its own, PyTorch's packing against PyTorch."""
+
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import sequences as seq
+from tests.oracles import oracle
+from tests.registry import T, example, quick_jit
+from tests.test_guards import gradient, products
+
+GRU, LSTM = jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4)
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk"))
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
+# Gaps in the middle, at the start, at the end, everywhere and nowhere.
+MASK = np.array([[1, 0, 1, 1, 0, 1], [0, 1, 1, 0, 1, 0], [0] * 6, [1] * 6], bool).T
+
+
+def pick(tree, row):
+    return jax.tree.map(lambda a: a[row], tree)
+
+
+# Masks
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, np.array([5, 6, 3, 4])], ids=["whole", "lengths"])
+@pytest.mark.parametrize("net", [LSTM, jaxrnn.Stack((GRU, jaxrnn.Bidirectional(jaxrnn.LSTM(4, 2))))], ids=repr)
+def test_held_steps_are_left_out_of_runs_of_each_row(net, lengths, reverse):
+    cell = seq.Masked(net, "hold")
+    params, (xs, _), state = example(cell, steps=6, batch=(4,))
+    final, ys = unrolled(cell, params, (xs, MASK), state, lengths=lengths, reverse=reverse)
+    for row in range(4):
+        steps = [t for t in range(6) if MASK[t, row] and (lengths is None or t < lengths[row])]
+        one, expected = jaxrnn.unroll(net, params, xs[np.array(steps, int), row], pick(state, row), reverse=reverse)
+        close(pick(final, row), one)
+        close(ys[np.array(steps, int), row], expected)
+        assert not np.delete(np.asarray(ys[:, row]), steps, axis=0).any()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gaps_reset_between_runs_of_each_stretch(reverse):
+    """Element-Research's MaskZero: what a gap separates are sequences of their own."""
+    cell = seq.Masked(LSTM, "reset")
+    params, (xs, _), state = example(cell, steps=6, batch=(4,))
+    final, ys = unrolled(cell, params, (xs, MASK), state, reverse=reverse)
+    for row in range(4):
+        s = pick(state, row)
+        for valid, steps in itertools.groupby(range(6)[:: -1 if reverse else 1], key=lambda t: bool(MASK[t, row])):
+            steps = sorted(steps)
+            if valid:
+                s, expected = jaxrnn.unroll(LSTM, params, xs[np.array(steps), row], s, reverse=reverse)
+                close(ys[np.array(steps), row], expected)
+            else:
+                s = LSTM.initial_state()
+                assert not ys[np.array(steps), row].any()
+        close(pick(final, row), s)
+
+
+@pytest.mark.parametrize("policy", ["hold", "reset"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
+    cell = seq.Masked(GRU, policy)
+    params, (xs, _), state = example(cell, steps=6, batch=(4,))
+    resets = np.random.default_rng(1).random((6, 4)) < 0.4
+    lengths = np.array([6, 4, 5, 6])
+    final, ys = unrolled(cell, params, (xs, MASK), state, lengths=lengths, resets=resets, reverse=reverse)
+    for row in range(4):
+        s, pending = pick(state, row), False
+        steps = range(lengths[row])
+        for t in reversed(steps) if reverse else steps:
+            flag = t + 1 if reverse else t
+            pending |= flag < lengths[row] and bool(resets[flag, row])
+            x = pick((xs, MASK), (t, row))
+            if MASK[t, row] and pending:
+                s, pending = GRU.initial_state(), False
+            s, y = cell(params, s, x)
+            close(ys[t, row], y)
+        close(pick(final, row), s)
+
+
+@pytest.mark.parametrize("policy", ["hold", "reset"])
+def test_what_gaps_hold_reaches_nothing(policy):
+    cell = seq.Masked(LSTM, policy)
+    params, (xs, _), state = example(cell, steps=6, batch=(4,))
+
+    @quick_jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(params, xs):
+        return jnp.sum(jaxrnn.unroll(cell, params, (xs, MASK), state)[1] ** 2)
+
+    spoiled = jnp.where(MASK[..., None] & np.ones(3, bool), xs, jnp.nan)
+    chex.assert_trees_all_equal(loss(params, spoiled), loss(params, jnp.nan_to_num(spoiled)))
+
+
+def test_gaps_stay_on_the_fast_path():
+    cell = seq.Masked(LSTM, "reset")
+    params, (xs, _), state = example(cell, steps=6, batch=(4,))
+
+    def run(cell, params, xs, state):
+        return jaxrnn.unroll(cell, params, (xs, MASK), state)
+
+    assert set(products(gradient(run, cell), params, xs, state)) == {1}
+
+
+def test_masks_to_lengths_and_back():
+    lengths = np.array([[3, 0], [5, 1]])
+    mask = seq.mask_from_lengths(lengths, 5)
+    np.testing.assert_array_equal(mask, np.arange(5)[:, None, None] < lengths)
+    np.testing.assert_array_equal(seq.lengths_from_mask(mask), lengths)
+    np.testing.assert_array_equal(jax.jit(seq.lengths_from_mask)(mask), lengths)
+    xs = np.zeros((3, 2, 4))
+    xs[1, 0, 3] = 5
+    np.testing.assert_array_equal(seq.mask_from_zeros(xs), [[False, False], [True, False], [False, False]])
+
+
+# Pooling
+
+
+def test_pooling_reads_valid_steps_only():
+    ys = np.random.default_rng(0).normal(size=(6, 4, 4)).astype(np.float32)
+    spoiled = jnp.where(MASK[..., None] & np.ones(4, bool), ys, jnp.nan)
+    for row in range(4):
+        valid = ys[MASK[:, row], row]
+        expected = {
+            seq.last_output: valid[-1] if len(valid) else np.zeros(4),
+            seq.mean_output: valid.mean(0) if len(valid) else np.zeros(4),
+            seq.max_output: valid.max(0) if len(valid) else np.zeros(4),
+            seq.bidirectional_last_output: np.concatenate([valid[-1, :2], valid[0, 2:]]) if len(valid) else np.zeros(4),
+        }
+        for pool, value in expected.items():
+            np.testing.assert_allclose(pool(spoiled, MASK)[row], value, rtol=1e-6)
+            grads = jax.grad(lambda ys, pool=pool: jnp.sum(pool(ys, MASK) ** 2))(spoiled)
+            assert bool((grads == 0).all(-1)[~MASK].all())
+            assert bool(jnp.isfinite(grads).all())
+    np.testing.assert_allclose(seq.mean_output(ys), ys.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(seq.max_output(ys), ys.max(0))
+
+
+def test_each_direction_ends_where_its_final_state_says():
+    net = jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2))
+    params, xs, _ = example(net)
+    lengths = np.array([5, 2])
+    state, ys = unrolled(net, params, xs, lengths=lengths)
+    pooled = seq.bidirectional_last_output(ys, seq.mask_from_lengths(lengths, T), forward_size=4)
+    close(pooled, jnp.concatenate([state.forward.h, state.backward.h], -1))
+    close(seq.last_output(ys[..., :4], seq.mask_from_lengths(lengths, T)), state.forward.h)
+
+
+def test_reverse_sequence_is_within_lengths():
+    xs = np.arange(30.0).reshape(5, 3, 2)
+    lengths = np.array([5, 0, 3])
+    expected = xs.copy()
+    for row, n in enumerate(lengths):
+        expected[:n, row] = xs[:n, row][::-1]
+    np.testing.assert_array_equal(seq.reverse_sequence(xs, lengths), expected)
+    np.testing.assert_array_equal(seq.reverse_sequence(seq.reverse_sequence(xs, lengths), lengths), xs)
+    np.testing.assert_array_equal(seq.reverse_sequence(xs), xs[::-1])
+
+
+# Lists
+
+
+def ragged(sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(n, 3)).astype(np.float32) for n in sizes]
+
+
+@pytest.mark.parametrize("net", [LSTM, jaxrnn.Bidirectional(GRU)], ids=repr)
+def test_packed_sequences_are_runs_of_their_own(net):
+    sizes = [2, 5, 1, 3, 4, 1]
+    samples = ragged(sizes)
+    packed = seq.pack(samples)
+    assert packed.xs.shape[1] == 4  # 16 steps in rows of 5, the longest first: 5, 4+1, 3+2, 1
+    params = net.init(jax.random.key(0))
+    _, ys = unrolled(net, params, packed.xs, lengths=packed.lengths, resets=packed.resets)
+    parts = seq.unpack(packed, ys)
+    last = seq.last_of_each(packed, ys)
+    for i, sample in enumerate(samples):
+        _, expected = jaxrnn.unroll(net, params, sample)
+        close(parts[i], expected)
+        close(last[i], expected[-1])
+    assert [(packed.segments == i + 1).sum() for i in range(6)] == sizes
+    assert packed.resets.sum() == 6
+    np.testing.assert_array_equal((packed.segments > 0).sum(0), packed.lengths)
+
+
+def test_padded_sequences_are_runs_of_their_own():
+    samples = ragged([2, 0, 5])
+    padded = seq.pad(samples, steps=7)
+    assert padded.xs.shape == (7, 3, 3)
+    for row, sample in enumerate(samples):
+        np.testing.assert_array_equal(padded.xs[: padded.lengths[row], row], sample)
+        assert not padded.xs[padded.lengths[row] :, row].any()
+
+
+def test_buckets_bound_the_shapes_and_lose_nothing():
+    sizes = np.random.default_rng(0).integers(0, 21, 50)
+    samples = ragged(sizes)
+    traces, seen = [], []
+
+    @jax.jit
+    def run(xs, lengths):
+        traces.append(xs.shape)
+        return jnp.sum(xs), jnp.sum(lengths)
+
+    for batch in seq.buckets(iter(samples), (5, 10, 20), batch_size=4):
+        run(batch.xs, batch.lengths)
+        for row, number in enumerate(batch.numbers):
+            n = batch.lengths[row]
+            assert n == (0 if number < 0 else sizes[number])
+            if number >= 0:
+                np.testing.assert_array_equal(batch.xs[:n, row], samples[number])
+                seen.append(number)
+    assert sorted(seen) == list(range(50))
+    assert set(traces) == {(5, 4, 3), (10, 4, 3), (20, 4, 3)}
+    assert len(traces) == 3
+
+
+def test_packed_sequences_are_pytorch_s():
+    torch = oracle("torch")
+    rnn = torch.nn.utils.rnn
+    samples = ragged([2, 5, 3])
+    padded = seq.pad(samples)
+    theirs = rnn.pack_sequence([torch.as_tensor(s) for s in samples], enforce_sorted=False)
+    ours = seq.to_packed_sequence(padded.xs, padded.lengths)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+    again = seq.from_packed_sequence(theirs.data, theirs.batch_sizes, theirs.unsorted_indices)
+    for a, b in zip(again, padded, strict=True):
+        np.testing.assert_array_equal(a, b)
+    back, lengths = rnn.pad_packed_sequence(rnn.PackedSequence(*map(torch.as_tensor, ours)))
+    np.testing.assert_array_equal(back.numpy(), padded.xs)
+    np.testing.assert_array_equal(lengths.numpy(), padded.lengths)
+
+
+# Networks
+
+
+def test_a_bidirectional_language_model_is_two_shifted_runs():
+    net = seq.BidirectionalLM(jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)))
+    params, xs, _ = example(net)
+    lengths = [5, 3]
+    _, ys = unrolled(net, params, xs, lengths=np.array(lengths))
+    for row, n in enumerate(lengths):
+        _, f = jaxrnn.unroll(GRU, params.forward, xs[: n - 1, row])
+        _, b = jaxrnn.unroll(jaxrnn.LSTM(3, 2), params.backward, xs[1:n, row], reverse=True)
+        close(ys[:n, row, :4], jnp.concatenate([jnp.zeros((1, 4)), f]))
+        close(ys[:n, row, 4:], jnp.concatenate([b, jnp.zeros((1, 2))]))
+        assert not ys[n:, row].any()
+
+
+def test_a_bidirectional_language_model_never_sees_the_step_it_predicts():
+    net = seq.BidirectionalLM(jaxrnn.Bidirectional(GRU))
+    params, xs, _ = example(net, batch=())
+    resets = np.arange(T) == 3
+    jacobian = jax.jacobian(lambda xs: jaxrnn.unroll(net, params, xs, resets=resets)[1].sum(-1))(xs)
+    sees = np.asarray((jacobian != 0).any(-1))
+    same = np.array([[(s < 3) == (t < 3) for s in range(T)] for t in range(T)])
+    np.testing.assert_array_equal(sees, same & ~np.eye(T, dtype=bool))
+    assert jaxrnn.unroll(net, params, xs[:1])[1].shape == (1, 8)
+    assert not jaxrnn.unroll(net, params, xs[:1])[1].any()
+
+
+def test_repeat_is_the_same_input_at_every_step():
+    params, xs, state = example(LSTM)
+    final, ys = seq.repeat(LSTM, params, xs[0], 3, state)
+    for t in range(3):
+        state, y = LSTM(params, state, xs[0])
+        close(ys[t], y)
+    close(final, state)
+    # Element-Research's Repeater: the input's gradient is the sum over steps.
+    tied = jax.grad(lambda x: jnp.sum(seq.repeat(LSTM, params, x, 3)[1]))(xs[0])
+    each = jax.grad(lambda xs: jnp.sum(jaxrnn.unroll(LSTM, params, xs)[1]))(jnp.stack([xs[0]] * 3))
+    close(tied, each.sum(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: seq.Masked(GRU, "skip"), ValueError, "policy: got 'skip', needs one of 'hold', 'reset'"),
+        (
+            lambda: unrolled(seq.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), jnp.ones((5, 2)))),
+            TypeError,
+            "xs: got the dtype float32, .* needs bool values",
+        ),
+        (
+            lambda: unrolled(seq.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), MASK)),
+            ValueError,
+            "xs: got leaves of different leading axes",
+        ),
+        (lambda: seq.lengths_from_mask(MASK), ValueError, "mask: got a valid step after one that is not"),
+        (lambda: seq.lengths_from_mask(jnp.ones(3)), TypeError, "mask: got the dtype float32, needs booleans"),
+        (
+            lambda: seq.mask_from_lengths(np.array([6]), 5),
+            ValueError,
+            "lengths: got values from 6 to 6, needs 0 to T = 5",
+        ),
+        (
+            lambda: seq.last_output(jnp.ones((5, 2, 3)), jnp.ones((2, 5), bool)),
+            ValueError,
+            r"mask: got the shape \(2, 5\), needs \[T, \*batch\] = \(5, 2\)",
+        ),
+        (lambda: seq.pad([]), ValueError, "sequences: got none, needs at least one"),
+        (lambda: seq.pad(ragged([2, 3]), steps=2), ValueError, "steps: got 2, needs 3, the longest sequence"),
+        (lambda: seq.pad([np.ones((2, 3)), np.ones((2, 4))]), ValueError, "sequences: got arrays of the shapes"),
+        (lambda: seq.pack([]), ValueError, "sequences: got none, needs at least one"),
+        (lambda: seq.pack(ragged([2, 0])), ValueError, r"sequences: got lengths \[2, 0\], needs one step in each"),
+        (lambda: seq.buckets([], (5, 3), 2), ValueError, r"boundaries: got \(5, 3\), needs rising lengths"),
+        (
+            lambda: list(seq.buckets(ragged([6]), (5,), 2)),
+            ValueError,
+            "sequences: got one of length 6, needs at most 5",
+        ),
+        (lambda: seq.to_packed_sequence(np.ones((3, 2)), [0, 3]), ValueError, r"lengths: got \[0, 3\], PyTorch needs"),
+        (lambda: seq.BidirectionalLM(GRU), TypeError, "cell: got GRU.*, needs a jaxrnn.Bidirectional"),
+        (lambda: seq.repeat(GRU, None, jnp.ones((2, 3)), 0), ValueError, "steps: got 0, needs a positive integer"),
+    ],
+)
+def test_bad_calls_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

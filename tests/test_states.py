@@ -1,0 +1,97 @@
+"""Where rows start: the states themselves, learned ones, and the truth table of carrying over."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import states
+from tests.cells import Counter
+from tests.registry import T, example, quick_jit
+
+GRU, LSTM = jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4)
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse",))
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
+
+
+def test_constant_and_noisy_states():
+    state = states.constant_state(Counter(3, 40), 0.5, (100,))
+    assert (state.h == 0.5).all()
+    assert (state.count == 0).all()
+    noisy = states.noisy_state(jax.random.key(0), state, 0.1)
+    assert abs(np.std(noisy.h) - 0.1) < 0.01  # 4000 draws
+    assert abs(np.mean(noisy.h) - 0.5) < 0.01
+    assert (noisy.count == 0).all()
+    both = states.noisy_state(jax.random.key(0), LSTM.initial_state((2,)), 1.0)
+    assert not np.allclose(both.h, both.c)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_learned_state_is_where_every_sequence_starts(reverse):
+    cell = states.LearnedState(LSTM)
+    params, xs, _ = example(cell)
+    resets = np.zeros((T, 2), bool)
+    resets[3, 0] = True
+    final, ys = unrolled(cell, params, xs, resets=resets, lengths=np.array([5, 4]), reverse=reverse)
+    run = functools.partial(jaxrnn.unroll, LSTM, params.cell, state=params.start, reverse=reverse)
+    close(ys[:3, 0], run(xs[:3, 0])[1])
+    close(ys[3:, 0], run(xs[3:, 0])[1])
+    close(ys[:4, 1], run(xs[:4, 1])[1])
+    close(final.cell.h[1], run(xs[:4, 1])[0].h)
+    assert not final.fresh.any()
+    # Its gradient is that of the state given to each row.
+    learned = jax.grad(lambda start: jnp.sum(jaxrnn.unroll(cell, params._replace(start=start), xs)[1] ** 2))
+    given = jax.grad(lambda s: jnp.sum(jaxrnn.unroll(LSTM, params.cell, xs, s)[1] ** 2))
+    each = given(jax.tree.map(lambda s: jnp.broadcast_to(s[None], (2, 4)), params.start))
+    close(learned(params.start), jax.tree.map(lambda g: g.sum(0), each))
+
+
+def test_a_learned_state_goes_on_from_what_is_given():
+    """Also after a call without a valid step, and one step at a time."""
+    cell = states.LearnedState(GRU)
+    params, xs, _ = example(cell)
+    whole, ys = unrolled(cell, params, xs)
+    state, _ = unrolled(cell, params, xs, lengths=np.array([0, 0]))
+    assert state.fresh.all()
+    for t in range(T):
+        state, y = cell(params, state, xs[t])
+        close(y, ys[t])
+    close(state, whole)
+
+
+def test_remember_is_its_truth_table():
+    """Element-Research's: which phase keeps its state; the gradient is cut at the boundary of the calls."""
+    state = GRU.initial_state((2,))._replace(h=jnp.ones((2, 4)))
+    table = {("both", True): 1, ("both", False): 1, ("train", True): 1, ("train", False): 0}
+    table |= {("eval", True): 0, ("eval", False): 1, ("neither", True): 0, ("neither", False): 0}
+    for (mode, training), kept in table.items():
+        given = states.remember(mode, training, state)
+        assert (given is None) != bool(kept)
+        if kept:
+            chex.assert_trees_all_equal(given, state)
+    grads = jax.grad(lambda s: jnp.sum(states.remember("both", True, s).h))(state)
+    assert not grads.h.any()
+
+
+def test_windows_with_a_remembered_state_have_the_values_of_the_whole():
+    params, xs, _ = example(GRU)
+    _, whole = unrolled(GRU, params, xs)
+    state, first = unrolled(GRU, params, xs[:3])
+    _, second = unrolled(GRU, params, xs[3:], states.remember("train", True, state))
+    close(jnp.concatenate([first, second]), whole)
+
+
+def test_bad_states_are_refused():
+    with pytest.raises(ValueError, match="mode: got 'always', needs one of 'both', 'train', 'eval', 'neither'"):
+        states.remember("always", True, None)
+    with pytest.raises(ValueError, match=r"cell: got Counter.*needs real or complex ones"):
+        states.LearnedState(Counter(3, 4))
+    with pytest.raises(ValueError, match=r"cell: got LearnedState.*, needs Zoneout inside of it, not around it"):
+        jaxrnn.Zoneout(states.LearnedState(GRU), 0.1)
+    inside = states.LearnedState(jaxrnn.Zoneout(GRU, 0.1))
+    params, xs, _ = example(inside)
+    assert jaxrnn.unroll(inside, params, xs, key=jax.random.key(0))[1].shape == (5, 2, 4)
