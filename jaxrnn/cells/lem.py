@@ -1,0 +1,109 @@
+"""Long expressive memory (Rusch, Mishra, Erichson & Mahoney 2022).
+
+α, β = Δt σ(x W_x + h W_h + b)                      steps of its own for each unit, blocks α, β
+c' = (1 - α) ⊙ c + α ⊙ tanh(x W_xc + h W_hc + b_c)
+h' = (1 - β) ⊙ h + β ⊙ tanh(x W_xh + c' W_c + b_h)
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, affine, dot, gates
+from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+
+__all__ = ["LEM", "LEMParams", "LEMState"]
+
+
+class LEMParams(NamedTuple):
+    """Parameters of `LEM`."""
+
+    w_x: Array  # [I, 4H], blocks α, β, c, h
+    w_h: Array  # [H, 3H], blocks α, β, c
+    w_c: Array  # [H, H]
+    b: Array  # [4H]
+
+
+class LEMState(NamedTuple):
+    """State of `LEM`; the paper's y is `h`, its z is `c`."""
+
+    h: Array  # [*batch, H]
+    c: Array  # [*batch, H]
+
+
+@dataclass(frozen=True)
+class LEM(Cell):
+    """Long expressive memory: two coupled states, each unit with learned steps in time.
+
+        α, β = Δt σ(x W_x + h W_h + b)                       blocks α, β
+        c' = (1 - α) ⊙ c + α ⊙ tanh(x W_xc + h W_hc + b_c)
+        h' = (1 - β) ⊙ h + β ⊙ tanh(x W_xh + c' W_c + b_h)        y = h'
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, units of each state.
+        step_size: Δt, the longest step.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `step_size` is not positive.
+
+    Example:
+        >>> cell = LEM(input_size=3, hidden_size=4)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> y.shape, state.c.shape
+        ((2, 4), (2, 4))
+
+    Reference: Rusch, Mishra, Erichson & Mahoney 2022, "Long expressive memory for sequence modeling", equation 3.
+    """
+
+    input_size: int
+    hidden_size: int
+    step_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_positive(step_size=self.step_size)
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        weight_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+    ) -> LEMParams:
+        """Fresh parameters, all uniform in ±1/sqrt(H) by default; `weight_init` sees a block, `bias_init` `[4, H]`."""
+        i, h = self.input_size, self.hidden_size
+        kx, kh, kc, kb = jax.random.split(key, 4)
+        default = initializers.uniform(h**-0.5)
+        weight_init, bias_init = weight_init or default, bias_init or default
+        return LEMParams(
+            w_x=initializers.blocks(weight_init, kx, (i, h), 4, dtype),
+            w_h=initializers.blocks(weight_init, kh, (h, h), 3, dtype),
+            w_c=weight_init(kc, (h, h), dtype),
+            b=bias_init(kb, (4, h), dtype).reshape(4 * h),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> LEMState:
+        """Zeros `[*batch_shape, H]`."""
+        shape = (*batch_shape, self.hidden_size)
+        return LEMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
+
+    def project(self, params: LEMParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`, as the tuple α, β, c, h."""
+        return gates(affine(x, params.w_x, params.b), 4)
+
+    def step(self, params: LEMParams, state: LEMState, drive: tuple[Array, ...]) -> tuple[LEMState, Array]:
+        """One step from `(h, c)` to `(h', c')`."""
+        x_a, x_b, x_c, x_h = drive
+        h_a, h_b, h_c = gates(dot(state.h, params.w_h), 3)
+        alpha = self.step_size * jax.nn.sigmoid(x_a + h_a)
+        beta = self.step_size * jax.nn.sigmoid(x_b + h_b)
+        c = (1 - alpha) * state.c + alpha * jnp.tanh(x_c + h_c)
+        h = (1 - beta) * state.h + beta * jnp.tanh(x_h + dot(c, params.w_c))
+        return LEMState(h, c), h

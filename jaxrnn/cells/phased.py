@@ -1,0 +1,162 @@
+"""Phased LSTM (Neil, Pfeiffer & Liu 2016).
+
+φ = ((t - s) mod τ) / τ                     the phase of each unit's cycle
+k = 2 φ / r             φ < r / 2           opens
+    2 - 2 φ / r         φ < r               closes
+    α φ                 else                leaks
+c' = k ⊙ (σ(f) ⊙ c + σ(i) ⊙ tanh(g)) + (1 - k) ⊙ c
+h' = k ⊙ (σ(o) ⊙ tanh(…)) + (1 - k) ⊙ h     … the memory that c' would be with k = 1
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, add, affine, dot, gates
+from jaxrnn.checks import check_sizes
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+
+__all__ = ["PhasedLSTM", "PhasedLSTMParams", "PhasedLSTMState"]
+
+
+class PhasedLSTMParams(NamedTuple):
+    """Parameters of `PhasedLSTM`."""
+
+    w_x: Array  # [I, 4H], blocks i, f, g, o
+    w_h: Array  # [H, 4H]
+    b: Array  # [4H]
+    log_period: Array  # [H], log τ
+    shift: Array  # [H], s
+    ratio: Array  # [H], r, of the period in which the unit is open
+
+
+class PhasedLSTMState(NamedTuple):
+    """State of `PhasedLSTM`; `t` is None where the times are an input."""
+
+    h: Array  # [*batch, H]
+    c: Array  # [*batch, H]
+    t: Array | None  # [*batch] integers, steps made
+
+
+@dataclass(frozen=True)
+class PhasedLSTM(Cell):
+    """Long short-term memory whose units are open in a part of their own cycle only.
+
+        k = openness of ((t - s) mod τ) / τ, see above
+        d = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
+        c' = k ⊙ d + (1 - k) ⊙ c
+        h' = k ⊙ σ(o) ⊙ tanh(d) + (1 - k) ⊙ h        y = h'
+
+    Without peepholes. Time is counted in steps from 0, or an input: `{"x": [*batch, I], "t": [*batch]}`.
+
+    Args:
+        input_size: I, length of the last axis of the input.
+        hidden_size: H, memory cells.
+        timed: whether the input has times.
+        leak: α; the paper's is 0.001 in training and 0 afterwards, in another cell with the same parameters.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `leak` is negative.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = PhasedLSTM(input_size=3, hidden_size=4, timed=True)
+        >>> params = cell.init(jax.random.key(0))
+        >>> xs = {"x": jnp.ones((5, 2, 3)), "t": jnp.cumsum(jnp.full((5, 2), 0.7), axis=0)}
+        >>> state, ys = jaxrnn.unroll(cell, params, xs)
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Neil, Pfeiffer & Liu 2016, "Phased LSTM: accelerating recurrent network training for long or event-based
+    sequences", equations 6 to 11.
+    """
+
+    input_size: int
+    hidden_size: int
+    timed: bool = False
+    leak: float = 0.001
+
+    def __post_init__(self) -> None:
+        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        if not self.leak >= 0:
+            raise ValueError(f"leak: got {self.leak!r}, needs a number of 0 or more")
+
+    @property
+    def input_spec(self) -> Any:
+        """`[I]`, or a dict of `x` `[I]` and `t` `[]` where there are times."""
+        x = jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
+        return {"x": x, "t": jax.ShapeDtypeStruct((), jnp.float32)} if self.timed else x
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+        forget_bias: float = 1.0,
+        periods: tuple[float, float] = (1.0, 1000.0),
+        ratio: float = 0.05,
+    ) -> PhasedLSTMParams:
+        """Fresh parameters, gate block by gate block.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x`.
+            recurrent_init: of each `[H, H]` block of `w_h`.
+            forget_bias: of the forget gate; the other biases are zero.
+            periods: the shortest and the longest τ, in the unit of the times; log τ is uniform, s uniform in [0, τ).
+            ratio: r of all units.
+        """
+        i, h = self.input_size, self.hidden_size
+        kx, kh, kp, ks = jax.random.split(key, 4)
+        shortest, longest = (jnp.log(jnp.asarray(p, dtype)) for p in periods)
+        log_period = jax.random.uniform(kp, (h,), dtype, shortest, longest)
+        return PhasedLSTMParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
+            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype),
+            b=jnp.zeros((4, h), dtype).at[1].set(forget_bias).reshape(4 * h),
+            log_period=log_period,
+            shift=jax.random.uniform(ks, (h,), dtype) * jnp.exp(log_period),
+            ratio=jnp.full(h, ratio, dtype),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> PhasedLSTMState:
+        """Zeros: `h` and `c` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
+        shape = (*batch_shape, self.hidden_size)
+        t = None if self.timed else jnp.zeros(batch_shape, jnp.int32)
+        return PhasedLSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), t)
+
+    def _openness(self, params: PhasedLSTMParams, t: Array) -> Array:
+        """`k` `[*leading, H]` at the times `t` `[*leading]`."""
+        shape, dtype = (*t.shape, self.hidden_size), params.shift.dtype
+        # A late time less a shift has too many digits for half precision.
+        log_period, shift, ratio, t = (
+            jnp.broadcast_to(a.astype(np.promote_types(dtype, np.float32)), shape)
+            for a in (params.log_period, params.shift, params.ratio, t[..., None])
+        )
+        period = jnp.exp(log_period)
+        phase = ((t - shift) % period) / period
+        closing = jnp.where(phase < ratio, 2 - 2 * phase / ratio, self.leak * phase)
+        return jnp.where(phase < ratio / 2, 2 * phase / ratio, closing).astype(dtype)
+
+    def project(self, params: PhasedLSTMParams, x: Any) -> tuple[tuple[Array, ...], Array | None]:
+        """`x W_x + b`, as the tuple i, f, g, o; and `k`, where the times are known."""
+        k = self._openness(params, x["t"]) if self.timed else None
+        return gates(affine(x["x"] if self.timed else x, params.w_x, params.b), 4), k
+
+    def step(
+        self, params: PhasedLSTMParams, state: PhasedLSTMState, drive: tuple[tuple[Array, ...], Any]
+    ) -> tuple[PhasedLSTMState, Array]:
+        """One step from `(h, c)` to `(h', c')`."""
+        i, f, g, o = add(drive[0], gates(dot(state.h, params.w_h), 4))
+        k = drive[1] if state.t is None else self._openness(params, state.t)
+        d = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        c = k * d + (1 - k) * state.c
+        h = k * jax.nn.sigmoid(o) * jnp.tanh(d) + (1 - k) * state.h
+        return PhasedLSTMState(h, c, None if state.t is None else state.t + 1), h
