@@ -8,7 +8,7 @@
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,8 +78,8 @@ class NestedLSTM(Cell):
             raise ValueError(f"depth: got {self.depth}, needs 2 or more; of depth 1 there is LSTM")
 
     @property
-    def inner(self) -> Cell:
-        """The LSTM whose output is the memory."""
+    def inner(self) -> Any:
+        """The `LSTM` whose output is the memory, or a `NestedLSTM` where there are more than two."""
         h = self.hidden_size
         return LSTM(h, h) if self.depth == 2 else NestedLSTM(h, h, self.depth - 1, jnp.tanh)
 
