@@ -66,6 +66,9 @@ from jaxrnn.cells import (
     Highway,
     HighwayParams,
     HighwayState,
+    HyperLSTM,
+    HyperLSTMParams,
+    HyperLSTMState,
     IndRNN,
     IndRNNParams,
     IndRNNState,
@@ -136,6 +139,7 @@ from jaxrnn.cells import (
     positive,
 )
 from jaxrnn.gradients import ClippedGradient, Truncated
+from jaxrnn.grid import MDLSTM, MDRNN, MDLSTMParams, MDLSTMState, MDRNNParams, MDRNNState, Mirrored
 from jaxrnn.inspection import Inspected, Inspection, state_history
 from jaxrnn.linear import LinearCell
 from jaxrnn.networks import (
@@ -175,6 +179,8 @@ __all__ = [
     "LMU",
     "LRU",
     "LSTM",
+    "MDLSTM",
+    "MDRNN",
     "MGU",
     "MLSTM",
     "MUT",
@@ -227,6 +233,9 @@ __all__ = [
     "Highway",
     "HighwayParams",
     "HighwayState",
+    "HyperLSTM",
+    "HyperLSTMParams",
+    "HyperLSTMState",
     "IndRNN",
     "IndRNNParams",
     "IndRNNState",
@@ -250,6 +259,10 @@ __all__ = [
     "LearnedStateParams",
     "LearnedStateState",
     "LinearCell",
+    "MDLSTMParams",
+    "MDLSTMState",
+    "MDRNNParams",
+    "MDRNNState",
     "MGUParams",
     "MGUState",
     "MLSTMParams",
@@ -263,6 +276,7 @@ __all__ = [
     "MinLSTM",
     "MinLSTMParams",
     "MinLSTMState",
+    "Mirrored",
     "ModReLU",
     "ModReLUParams",
     "ModReLUState",

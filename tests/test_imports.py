@@ -39,13 +39,15 @@ LAYERS = [
         "jaxrnn.cells.phased",
         "jaxrnn.cells.ordered",
         "jaxrnn.cells.legendre",
+        "jaxrnn.cells.hyper",
     },
     {"jaxrnn.cells.multiplicative", "jaxrnn.cells.nested"},
     {"jaxrnn.jaxprs"},
+    {"jaxrnn.hoist"},
     {"jaxrnn.linearize"},
     {"jaxrnn.recurrence"},
     {"jaxrnn.unroll"},
-    {"jaxrnn.linear"},
+    {"jaxrnn.linear", "jaxrnn.rows"},
     {"jaxrnn.cells.mingru", "jaxrnn.cells.qrnn", "jaxrnn.cells.lru", "jaxrnn.cells.s5", "jaxrnn.cells.rg_lru", "jaxrnn.cells.sru", "jaxrnn.cells.delta"},
     {"jaxrnn.cells"},
     {"jaxrnn.wrapper"},
@@ -53,6 +55,7 @@ LAYERS = [
     {"jaxrnn.gradients"},
     {"jaxrnn.networks", "jaxrnn.parametrizations", "jaxrnn.batch_norm"},
     {"jaxrnn.sequences"},
+    {"jaxrnn.grid"},
     {"jaxrnn"},
     {"jaxrnn._flax", "jaxrnn.losses", "jaxrnn.plots"},
     {"jaxrnn.nnx", "jaxrnn.linen", "jaxrnn.training"},
@@ -146,7 +149,7 @@ def test_every_module_is_there():
 def test_the_facade_is_whole():
     assert len(set(jaxrnn.__all__)) == len(jaxrnn.__all__)
     assert all(hasattr(jaxrnn, name) for name in jaxrnn.__all__)
-    for module in (jaxrnn.cell, jaxrnn.cells, jaxrnn.networks):
+    for module in (jaxrnn.cell, jaxrnn.cells, jaxrnn.networks, jaxrnn.linear, jaxrnn.grid):
         assert set(module.__all__) <= set(jaxrnn.__all__)
 
 

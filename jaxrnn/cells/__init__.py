@@ -11,6 +11,7 @@ from jaxrnn.cells.euler import Euler, EulerParams, EulerState
 from jaxrnn.cells.function import Function
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
 from jaxrnn.cells.highway import Highway, HighwayParams, HighwayState
+from jaxrnn.cells.hyper import HyperLSTM, HyperLSTMParams, HyperLSTMState
 from jaxrnn.cells.indrnn import IndRNN, IndRNNParams, IndRNNState
 from jaxrnn.cells.jozefowicz import MUT, MUTParams, MUTState
 from jaxrnn.cells.layer_norm import (
@@ -91,6 +92,9 @@ __all__ = [
     "Highway",
     "HighwayParams",
     "HighwayState",
+    "HyperLSTM",
+    "HyperLSTMParams",
+    "HyperLSTMState",
     "IndRNN",
     "IndRNNParams",
     "IndRNNState",
