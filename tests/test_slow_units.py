@@ -39,6 +39,19 @@ def test_a_context_without_input_decays():
     assert count(cell) == 4 * (3 + 4) + 2 * (3 + 4)
 
 
+@pytest.mark.usefixtures("x64")
+def test_an_adaptive_context_starts_as_a_fixed_one():
+    cell, fixed = SCRN(3, 4, 2, alpha=0.9, adaptive=True), SCRN(3, 4, 2, alpha=0.9)
+    params = cell.init(jax.random.key(0), dtype=jnp.float64)
+    _, xs, state = example(cell, dtype=jnp.float64)
+    _, ys = jaxrnn.unroll(cell, params, xs, state)
+    _, zs = jaxrnn.unroll(fixed, params._replace(beta=None), xs, state)
+    np.testing.assert_allclose(ys, zs, rtol=1e-12)
+    assert count(cell) == count(fixed) + 2
+    with pytest.raises(ValueError, match="alpha: got 0, needs more where it is learned"):
+        SCRN(3, 4, 2, alpha=0.0, adaptive=True)
+
+
 @pytest.mark.parametrize("alpha", [1, -0.1, None])
 def test_what_stays_of_a_context_is_less_than_all(alpha):
     with pytest.raises(ValueError, match=rf"alpha: got {alpha}, needs a rate in \[0, 1\)"):

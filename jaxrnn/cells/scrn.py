@@ -6,6 +6,7 @@
 What follows sees both.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class SCRNParams(NamedTuple):
     w_h: Array  # [H, H]
     w_s: Array  # [I, S]
     w_c: Array  # [S, H]
+    beta: Array | None  # [S], adaptive context only
 
 
 class SCRNState(NamedTuple):
@@ -43,16 +45,18 @@ class SCRN(Cell):
         s' = (1 - α) x W_s + α s
         h' = σ(x W_x + h W_h + s' W_c)          y = h' beside s'
 
-    The paper's output layer sees both, and so does what follows here.
+    The paper's output layer sees both, and so does what follows here. With an adaptive context α is σ(β), a unit at a
+    time.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, hidden units.
         context_size: S, context units.
         alpha: α, the share of the context that stays, in [0, 1).
+        adaptive: whether the share is learned for each unit, from `alpha` on.
 
     Raises:
-        ValueError: a size is not a positive integer, or `alpha` is not in [0, 1).
+        ValueError: a size is not a positive integer, or `alpha` is not in [0, 1), or 0 where it is learned.
 
     Example:
         >>> cell = SCRN(input_size=3, hidden_size=4, context_size=2)
@@ -68,10 +72,13 @@ class SCRN(Cell):
     hidden_size: int
     context_size: int
     alpha: float = 0.95
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, context_size=self.context_size)
         check_rate(alpha=self.alpha)
+        if self.adaptive and not self.alpha:
+            raise ValueError("alpha: got 0, needs more where it is learned")
 
     @property
     def output_size(self) -> int:
@@ -86,7 +93,7 @@ class SCRN(Cell):
         input_init: Initializer = initializers.glorot_uniform(),
         recurrent_init: Initializer = initializers.orthogonal(),
     ) -> SCRNParams:
-        """Fresh parameters; `input_init` is that of all but `w_h`."""
+        """Fresh parameters; `input_init` is that of the matrices but `w_h`."""
         i, h, s = self.input_size, self.hidden_size, self.context_size
         kx, kh, ks, kc = jax.random.split(key, 4)
         return SCRNParams(
@@ -94,6 +101,7 @@ class SCRN(Cell):
             w_h=recurrent_init(kh, (h, h), dtype),
             w_s=input_init(ks, (i, s), dtype),
             w_c=input_init(kc, (s, h), dtype),
+            beta=jnp.full((s,), math.log(self.alpha / (1 - self.alpha)), dtype) if self.adaptive else None,
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> SCRNState:
@@ -105,14 +113,15 @@ class SCRN(Cell):
 
     def project(self, params: SCRNParams, x: Array) -> tuple[Array, Array]:
         """`x W_x` and `(1 - α) x W_s`."""
-        return jnp.matmul(x, params.w_x), (1 - self.alpha) * jnp.matmul(x, params.w_s)
+        s = jnp.matmul(x, params.w_s)
+        return jnp.matmul(x, params.w_x), (1 - self._alpha(params, s)) * s
 
     def step(
         self, params: SCRNParams, state: SCRNState, drive: tuple[Array, Array]
     ) -> tuple[SCRNState, tuple[Array, Array]]:
         """One step from `(h, s)` to `(h', s')`; both are the output."""
         x_h, x_s = drive
-        s = x_s + self.alpha * state.s
+        s = x_s + self._alpha(params, state.s) * state.s
         h = jax.nn.sigmoid(x_h + dot(state.h, params.w_h) + dot(s, params.w_c))
         return SCRNState(h, s), (h, s)
 
@@ -121,3 +130,7 @@ class SCRN(Cell):
         del params, drive
         h, s = output
         return jnp.concatenate([h, s.astype(h.dtype)], axis=-1)
+
+    def _alpha(self, params: SCRNParams, s: Array) -> Array | float:
+        """What stays of a context `s` `[*batch, S]`."""
+        return self.alpha if params.beta is None else jnp.broadcast_to(jax.nn.sigmoid(params.beta), s.shape)

@@ -1,4 +1,4 @@
-"""Mikolov et al. 2015, adaptive context units left out; what their output layer multiplies is the output."""
+"""Mikolov et al. 2015; what their output layer multiplies is the output."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from tests.reference import sigmoid
 
 
 def scrn(cell, params, state, x):
-    s = (1 - cell.alpha) * np.dot(x, params.w_s) + cell.alpha * state.s
+    q = sigmoid(params.beta) if cell.adaptive else np.full(cell.context_size, cell.alpha)
+    s = np.dot(np.eye(len(q)) - np.diag(q), np.dot(x, params.w_s)) + np.dot(np.diag(q), state.s)
     h = sigmoid(np.dot(s, params.w_c) + np.dot(x, params.w_x) + np.dot(state.h, params.w_h))
     return type(state)(h, s), np.concatenate([h, s])
