@@ -16,6 +16,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell, affine, cast, computation_dtype, gates
 from jaxrnn.checks import check_choice, check_sizes
 from jaxrnn.linear import LinearCell
+from jaxrnn.rows import at, flip
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 from jaxrnn.unroll import Walk, keep, valid_steps, walk
 
@@ -104,7 +105,7 @@ def _walk_window(
     if how.reverse:
         # A flag stands between two steps: seen from the later one, it stands before the earlier one.
         flags = jnp.concatenate([flags[1:], jnp.zeros_like(flags[:1])])
-        xs, flags = _flip(xs, how), _flip(flags, how)
+        xs, flags = flip(xs, how.lengths), flip(flags, how.lengths)
     line = jnp.concatenate([jnp.moveaxis(state.xs, -2, 0), xs.astype(state.xs.dtype)])
     flags = jnp.concatenate([jnp.zeros((k - 1, *flags.shape[1:]), bool), flags])
     # From the newest to the oldest of a window: what is before a flag is out of sight from then on.
@@ -115,28 +116,13 @@ def _walk_window(
         window.insert(0, keep(seen, line[first : first + steps]))
     windows = jnp.stack(window, axis=-2)
     states = jnp.concatenate([state.xs[None], windows[..., 1:, :]])
-    final = states[-1] if how.lengths is None else _at(states, jnp.clip(how.lengths, 0, steps)[None])[0]
+    final = states[-1] if how.lengths is None else at(states, jnp.clip(how.lengths, 0, steps)[None])[0]
     ys = windows.reshape(*xs.shape[:-1], -1)
     if how.reverse:
-        ys = _flip(ys, how)
+        ys = flip(ys, how.lengths)
     if valid is not None:
         ys = keep(valid, ys)
     return WindowState(final), cast(ys, dtype)
-
-
-def _flip(xs: Array, how: Walk) -> Array:
-    """Each row from its last valid step to its first."""
-    if how.lengths is None:
-        return jnp.flip(xs, axis=0)
-    times = jnp.arange(xs.shape[0]).reshape((-1,) + (1,) * how.lengths.ndim)
-    back = jnp.minimum(how.lengths, xs.shape[0]).astype(times.dtype)[None] - 1 - times
-    return _at(xs, jnp.where(back >= 0, back, jnp.broadcast_to(times, back.shape)))
-
-
-def _at(xs: Array, times: Array) -> Array:
-    """Of each row the given times: `xs` `[T, *batch, ...]`, `times` `[n, *batch]`."""
-    times = times.reshape(times.shape + (1,) * (xs.ndim - times.ndim))
-    return jnp.take_along_axis(xs, jnp.broadcast_to(times, (times.shape[0], *xs.shape[1:])), axis=0)
 
 
 class QRNNParams(NamedTuple):

@@ -1,0 +1,458 @@
+"""Recurrence over a plane (Graves, Fernández & Schmidhuber 2007): every place sees the states above it and to its left.
+
+    h[r, c] = f(x[r, c], h[r - 1, c], h[r, c - 1])
+
+To `unroll` the rows are time, and a cell's step is a row. But a whole sequence of R rows of C places is not walked row
+by row: the places of an anti-diagonal, r + c = d, wait for those of the one before alone, so that one loop over
+R + C - 1 anti-diagonals does it, all rows at once in each of its steps:
+
+    front[d][r] = f(x[r, d - r], front[d - 1][r - 1], front[d - 1][r])
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxrnn import initializers
+from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent
+from jaxrnn.checks import check_sizes
+from jaxrnn.jaxprs import flat_products
+from jaxrnn.networks import BidirectionalParams, BidirectionalState
+from jaxrnn.recurrence import recurrence
+from jaxrnn.rows import at, flip
+from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
+from jaxrnn.unroll import _POLICIES, Walk, _in_chunks, _where, default_chunk, keep, valid_steps, walk
+
+__all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState", "Mirrored"]
+
+
+class MDRNNParams(NamedTuple):
+    """Parameters of `MDRNN`."""
+
+    w_x: Array  # [I, H]
+    w_h: Array  # [2H, H], rows for the state above, then for the state to the left
+    b: Array  # [H]
+
+
+class MDRNNState(NamedTuple):
+    """State of `MDRNN`: that of a row."""
+
+    h: Array  # [*batch, C, H]
+
+
+@dataclass(frozen=True)
+class MDRNN(Cell):
+    """Two-dimensional recurrent network; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
+
+        h = φ(x W_x + h_above W_a + h_left W_l + b)             zero outside of the plane; y = h
+
+    Args:
+        input_size: `(C, I)`, places in a row and values at a place.
+        hidden_size: H, units.
+        activation: φ, by default tanh.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `input_size` not two of them.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = MDRNN(input_size=(6, 3), hidden_size=4)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 6, 3)))         # 5 rows of 6 places
+        >>> ys.shape, state.h.shape
+        ((5, 2, 6, 4), (2, 6, 4))
+
+    Reference: Graves, Fernández & Schmidhuber 2007, "Multi-dimensional recurrent neural networks", section 2.
+    """
+
+    input_size: tuple[int, int]
+    hidden_size: int
+    activation: Activation = jnp.tanh
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def input_spec(self) -> jax.ShapeDtypeStruct:
+        """`[C, I]`."""
+        return jax.ShapeDtypeStruct(self.input_size, jnp.float32)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """`(C, H)`."""
+        return self.input_size[0], self.hidden_size
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(0.5**0.5),
+        bias_init: Initializer = initializers.zeros,
+    ) -> MDRNNParams:
+        """Fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`.
+            recurrent_init: of each direction's `[H, H]`; scaled, since two add up.
+            bias_init: of `b` `[H]`.
+        """
+        (_, i), h = self.input_size, self.hidden_size
+        kx, kb, *kh = jax.random.split(key, 4)
+        return MDRNNParams(
+            w_x=input_init(kx, (i, h), dtype),
+            w_h=jnp.concatenate([recurrent_init(k, (h, h), dtype) for k in kh]),
+            b=bias_init(kb, (h,), dtype),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MDRNNState:
+        """Zeros `[*batch_shape, C, H]`, the row above the first."""
+        return MDRNNState(h=jnp.zeros((*batch_shape, *self.output_size), dtype))
+
+    def project(self, params: MDRNNParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`."""
+        return (affine(x, params.w_x, params.b),)
+
+    def place(self, params: MDRNNParams, above: MDRNNState, left: MDRNNState, drive: tuple[Array, ...]) -> MDRNNState:
+        """The state of one place, or of several, from those above and to the left."""
+        (z,) = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 1))
+        return MDRNNState(self.activation(z))
+
+    def step(self, params: MDRNNParams, state: MDRNNState, drive: tuple[Array, ...]) -> tuple[MDRNNState, Array]:
+        """A row, place after place, from the row above."""
+        return _row(self, params, state, drive)
+
+
+class MDLSTMParams(NamedTuple):
+    """Parameters of `MDLSTM`."""
+
+    w_x: Array  # [I, 5H], blocks i, f_above, f_left, g, o
+    w_h: Array  # [2H, 5H], rows for the state above, then for the state to the left
+    b: Array  # [5H]
+
+
+class MDLSTMState(NamedTuple):
+    """State of `MDLSTM`: that of a row."""
+
+    h: Array  # [*batch, C, H]
+    c: Array  # [*batch, C, H]
+
+
+@dataclass(frozen=True)
+class MDLSTM(Cell):
+    """Two-dimensional long short-term memory; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
+
+        i, f_a, f_l, g, o = x W_x + h_above W_a + h_left W_l + b
+        c = σ(i) ⊙ tanh(g) + σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left
+        h = σ(o) ⊙ tanh(c)                      zero outside of the plane; y = h
+
+    On a single row or column it is `LSTM`. All four directions: `Bidirectional(Mirrored(cell))`.
+
+    Args:
+        input_size: `(C, I)`, places in a row and values at a place.
+        hidden_size: H, memory cells.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `input_size` not two of them.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = MDLSTM(input_size=(6, 3), hidden_size=4)
+        >>> net = jaxrnn.Bidirectional(Mirrored(cell))
+        >>> params = net.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 6, 3)))          # 5 rows of 6 places
+        >>> ys.shape
+        (5, 2, 6, 16)
+
+    Reference: Graves, Fernández & Schmidhuber 2007, "Multi-dimensional recurrent neural networks", section 3, without
+    peepholes.
+    """
+
+    input_size: tuple[int, int]
+    hidden_size: int
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def input_spec(self) -> jax.ShapeDtypeStruct:
+        """`[C, I]`."""
+        return jax.ShapeDtypeStruct(self.input_size, jnp.float32)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """`(C, H)`."""
+        return self.input_size[0], self.hidden_size
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        input_init: Initializer = initializers.glorot_uniform(),
+        recurrent_init: Initializer = initializers.orthogonal(),
+        bias_init: Initializer = initializers.zeros,
+        forget_bias: float = 1.0,
+    ) -> MDLSTMParams:
+        """Fresh parameters, gate block by gate block.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x`.
+            recurrent_init: of each direction's `[H, H]` block of `w_h`.
+            bias_init: sees `[5, H]`, a row a gate.
+            forget_bias: added to both forget gates' biases.
+        """
+        (_, i), h = self.input_size, self.hidden_size
+        kx, kb, *kh = jax.random.split(key, 4)
+        return MDLSTMParams(
+            w_x=initializers.blocks(input_init, kx, (i, h), 5, dtype),
+            w_h=jnp.concatenate([initializers.blocks(recurrent_init, k, (h, h), 5, dtype) for k in kh]),
+            b=bias_init(kb, (5, h), dtype).at[1:3].add(forget_bias).reshape(5 * h),
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MDLSTMState:
+        """Zeros `[*batch_shape, C, H]`, the row above the first."""
+        shape = (*batch_shape, *self.output_size)
+        return MDLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
+
+    def project(self, params: MDLSTMParams, x: Array) -> tuple[Array, ...]:
+        """`x W_x + b`, as the tuple i, f_above, f_left, g, o."""
+        return gates(affine(x, params.w_x, params.b), 5)
+
+    def place(
+        self, params: MDLSTMParams, above: MDLSTMState, left: MDLSTMState, drive: tuple[Array, ...]
+    ) -> MDLSTMState:
+        """The state of one place, or of several, from those above and to the left."""
+        i, f_a, f_l, g, o = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 5))
+        c = jax.nn.sigmoid(i) * jnp.tanh(g) + jax.nn.sigmoid(f_a) * above.c + jax.nn.sigmoid(f_l) * left.c
+        return MDLSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+
+    def step(self, params: MDLSTMParams, state: MDLSTMState, drive: tuple[Array, ...]) -> tuple[MDLSTMState, Array]:
+        """A row, place after place, from the row above."""
+        return _row(self, params, state, drive)
+
+
+def _check(cell: MDRNN | MDLSTM) -> None:
+    size = cell.input_size
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise ValueError(f"input_size: got {size!r}, needs (columns, values at a place)")
+    object.__setattr__(cell, "input_size", tuple(size))
+    check_sizes(columns=size[0], input_size=size[1], hidden_size=cell.hidden_size)
+
+
+def _place(cell: MDRNN | MDLSTM, params: Params, above: State, left: State, drive: PyTree) -> State:
+    new = cell.place(params, above, left, drive)
+    return jax.tree.map(lambda n, s: cast(n, s.dtype), new, left)
+
+
+def _row(cell: MDRNN | MDLSTM, params: Params, state: State, drive: PyTree) -> tuple[State, Array]:
+    def body(left: State, at: tuple[State, PyTree]) -> tuple[State, State]:
+        left = _place(cell, params, at[0], left, at[1])
+        return left, left
+
+    columns = jax.tree.map(lambda a: jnp.moveaxis(a, -2, 0), (state, drive))
+    _, row = lax.scan(body, jax.tree.map(lambda s: jnp.zeros_like(s[0]), columns[0]), columns)
+    row = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), row)
+    return row, row.h
+
+
+class _Front(NamedTuple):
+    """What an anti-diagonal brings, row by row."""
+
+    drive: PyTree  # [*batch, R, ...]
+    inside: Array  # [*batch, R], whether the row has a place on it
+    above: State  # [*batch, 1, H], what is above the first row
+    fresh: tuple[Array, State] | None  # [*batch, R], whether a row is the first of a new plane, and what is above then
+
+
+def _advance(cell: MDRNN | MDLSTM, params: Params, front: State, new: _Front) -> tuple[State, State]:
+    above = jax.tree.map(lambda a, s: jnp.concatenate([a, s[..., :-1, :]], axis=-2), new.above, front)
+    if new.fresh is not None:
+        flags, start = new.fresh
+        above = jax.tree.map(lambda a, s: _where(flags, a, s), start, above)
+    # Left of the first place there is nothing; right of the last one nobody looks.
+    front = keep(new.inside, _place(cell, params, above, front, new.drive))
+    return front, front
+
+
+@walk.register(MDRNN)
+@walk.register(MDLSTM)
+def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, how: Walk) -> tuple[State, Array]:
+    rows, *batch_shape, columns, _ = xs.shape
+    if rows == 0:
+        return walk.dispatch(Cell)(cell, params, xs, state, how)
+    dtype = computation_dtype(params, xs)
+    valid = None if how.lengths is None else valid_steps(jnp.arange(rows), how.lengths)
+    resets = how.resets
+    if valid is not None:
+        xs = keep(valid, xs)
+        resets = None if resets is None else resets & valid
+    if how.reverse:
+        # A flag stands between two rows: seen from the later one, it stands before the earlier one.
+        resets = None if resets is None else jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+        xs, resets = jax.tree.map(lambda a: flip(a, how.lengths), (xs, resets))
+
+    diagonals = rows + columns - 1
+    column = jnp.arange(diagonals)[:, None] - jnp.arange(rows)[None]
+    inside = (column >= 0) & (column < columns)
+    fresh = None
+    if resets is not None:
+        start = jax.tree.map(lambda a, s: a.astype(s.dtype), cell.initial_state(tuple(batch_shape)), state)
+        flags = jnp.broadcast_to(jnp.moveaxis(resets, 0, -1)[None], (diagonals, *batch_shape, rows))
+        fresh = flags, jax.tree.map(lambda s: _skew(jnp.broadcast_to(s[None], (rows, *s.shape))), start)
+    news = _Front(
+        drive=jax.tree.map(_skew, flat_products(cell.project)(params, xs)),
+        inside=jnp.broadcast_to(
+            inside.reshape(diagonals, *[1] * len(batch_shape), rows), (diagonals, *batch_shape, rows)
+        ),
+        above=jax.tree.map(lambda s: _skew(s[None]), _padded(state, rows - 1)),
+        fresh=fresh,
+    )
+    front = jax.tree.map(lambda s: jnp.zeros((*batch_shape, rows, s.shape[-1]), s.dtype), state)
+
+    @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
+    def segment(params: Params, front: State, news: _Front) -> tuple[State, State]:
+        return recurrence(functools.partial(_advance, cell), False, params, front, news)
+
+    chunk = how.chunk
+    if chunk is None:
+        chunk = default_chunk(diagonals, sum(d[0].size * d.dtype.itemsize for d in jax.tree.leaves(news.drive)))
+    _, fronts = _in_chunks(segment, params, front, news, chunk, False)
+
+    planes = jax.tree.map(functools.partial(_straight, columns), fronts)
+    every = jax.tree.map(lambda s, p: jnp.concatenate([s[None], p]), state, planes)
+    ends = jnp.full((1, *batch_shape), rows) if how.lengths is None else jnp.clip(how.lengths, 0, rows)[None]
+    final = jax.tree.map(lambda e: at(e, ends)[0], every)
+    ys = planes.h
+    if how.reverse:
+        ys = flip(ys, how.lengths)
+    if valid is not None:
+        ys = keep(valid, ys)
+    return final, cast(ys, dtype)
+
+
+def _padded(tree: PyTree, n: int) -> PyTree:
+    """`n` further columns of zeros: `[*batch, C, H] -> [*batch, C + n, H]`."""
+    return jax.tree.map(lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, n), (0, 0)]), tree)
+
+
+def _skew(plane: Array) -> Array:
+    """Rows to anti-diagonals, zero outside: `[R, *batch, C, H] -> [R + C - 1, *batch, R, H]`.
+
+    Rows one longer than the anti-diagonals are many, read as if they were not, shift by one each.
+    """
+    rows, columns = plane.shape[0], plane.shape[-2]
+    plane = jnp.moveaxis(_padded(plane, rows), -2, 1)
+    diagonals = rows + columns - 1
+    flat = plane.reshape(rows * (diagonals + 1), *plane.shape[2:])[: rows * diagonals]
+    return jnp.moveaxis(flat.reshape(rows, diagonals, *plane.shape[2:]), 0, -2)
+
+
+def _straight(columns: int, fronts: Array) -> Array:
+    """Anti-diagonals to rows, what `_skew` undoes: `[R + C - 1, *batch, R, H] -> [R, *batch, C, H]`."""
+    diagonals, rows = fronts.shape[0], fronts.shape[-2]
+    plane = jnp.moveaxis(fronts, -2, 0)
+    flat = plane.reshape(rows * diagonals, *plane.shape[2:])
+    flat = jnp.pad(flat, [(0, rows)] + [(0, 0)] * (flat.ndim - 1))
+    return jnp.moveaxis(flat.reshape(rows, diagonals + 1, *plane.shape[2:])[:, :columns], 1, -2)
+
+
+@dataclass(frozen=True)
+class Mirrored(Cell):
+    """A cell over a plane and one of its kind that sees every row from right to left; outputs side by side.
+
+    Parameters and states are pairs, forward and backward; a mirrored state has its columns in the order of its walk.
+
+    Args:
+        cell: a cell whose input is `[C, I]`, such as `MDLSTM`.
+
+    Raises:
+        ValueError: the input or output of the cell is not of two axes.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = Mirrored(MDRNN((6, 3), 4))
+        >>> state, ys = jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 6, 3)))
+        >>> ys.shape, state.backward.h.shape
+        ((5, 2, 6, 8), (2, 6, 4))
+
+    Reference: Graves, Fernández & Schmidhuber 2007, section 2.1, with `Bidirectional` for the other axis.
+    """
+
+    cell: Cell
+
+    def __post_init__(self) -> None:
+        for size in (self.cell.input_size, self.cell.output_size):
+            if not isinstance(size, tuple) or len(size) != 2:
+                raise ValueError(f"cell: {self.cell} has the size {size!r}, needs (columns, values at a place)")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """That of the cell."""
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> Any:
+        """That of the cell."""
+        return self.cell.hidden_size
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of the cell."""
+        return self.cell.input_spec
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """That of the cell, with twice the values at a place."""
+        columns, size = self.cell.output_size
+        return columns, 2 * size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
+        """Fresh parameters of both; `initializers` go to the cell's `init`."""
+        return BidirectionalParams(*(self.cell.init(k, dtype=dtype, **initializers) for k in jax.random.split(key)))
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
+        """That of the cell, twice."""
+        return BidirectionalState(*(self.cell.initial_state(batch_shape, dtype) for _ in range(2)))
+
+    def project(self, params: BidirectionalParams, x: Array) -> tuple[PyTree, PyTree]:
+        """The cell's drives of the row and of its mirror image."""
+        return self.cell.project(params.forward, x), self.cell.project(params.backward, _mirror(x))
+
+    def step(
+        self, params: BidirectionalParams, state: BidirectionalState, drive: tuple[PyTree, PyTree]
+    ) -> tuple[BidirectionalState, tuple[PyTree, PyTree]]:
+        """A row, in both directions."""
+        pairs = [self.cell.step(p, s, d) for p, s, d in zip(params, state, drive, strict=True)]
+        states, outputs = zip(*pairs, strict=True)
+        return BidirectionalState(*states), outputs
+
+    def readout(
+        self, params: BidirectionalParams, output: tuple[PyTree, PyTree], drive: tuple[PyTree, PyTree]
+    ) -> Array:
+        """Both side by side, the mirror image turned back."""
+        there, back = (self.cell.readout(p, o, d) for p, o, d in zip(params, output, drive, strict=True))
+        return jnp.concatenate([there, _mirror(back)], axis=-1)
+
+
+@walk.register
+def _walk_mirrored(
+    net: Mirrored, params: BidirectionalParams, xs: Array, state: BidirectionalState, how: Walk
+) -> tuple[BidirectionalState, Array]:
+    keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
+    there, ys = walk(net.cell, params.forward, xs, state.forward, how._replace(key=keys[0]))
+    back, zs = walk(net.cell, params.backward, _mirror(xs), state.backward, how._replace(key=keys[1]))
+    return BidirectionalState(there, back), jnp.concatenate([ys, _mirror(zs)], axis=-1)
+
+
+def _mirror(xs: Array) -> Array:
+    return jnp.flip(xs, axis=-2)

@@ -1,0 +1,133 @@
+"""Recurrence over a plane: along one axis it is the LSTM, in four directions it is itself turned; one loop."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from tests import reference
+from tests.reference import grid
+from tests.registry import B, example, quick_jit
+from tests.test_guards import innermost_loops
+
+CELL = jaxrnn.MDLSTM((4, 3), 2)
+ROWS = 5
+
+close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save"))
+
+
+def lstm(params, direction):
+    """The gates i, f, g, o of one direction."""
+
+    def pick(w):
+        i, above, left, g, o = np.split(np.asarray(w), 5, axis=-1)
+        return np.concatenate([i, (above, left)[direction], g, o], axis=-1)
+
+    return jaxrnn.LSTMParams(pick(params.w_x), pick(np.split(params.w_h, 2)[direction]), pick(params.b))
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_row_is_an_lstm_along_it():
+    cell = jaxrnn.MDLSTM((6, 3), 2)
+    params, xs, _ = example(cell, steps=1, dtype=jnp.float64)
+    _, ys = unrolled(cell, params, xs)
+    _, want = unrolled(jaxrnn.LSTM(3, 2), lstm(params, 1), jnp.moveaxis(xs[0], -2, 0))
+    close(jnp.moveaxis(ys[0], -2, 0), want)
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_column_is_an_lstm_down_it():
+    cell = jaxrnn.MDLSTM((1, 3), 2)
+    params, xs, state = example(cell, dtype=jnp.float64)
+    _, ys = unrolled(cell, params, xs, state)
+    _, want = unrolled(
+        jaxrnn.LSTM(3, 2), lstm(params, 0), xs[..., 0, :], jaxrnn.LSTMState(state.h[:, 0], state.c[:, 0])
+    )
+    close(ys[..., 0, :], want)
+
+
+@pytest.mark.usefixtures("x64")
+def test_four_directions_are_four_planes_turned():
+    net = jaxrnn.Bidirectional(jaxrnn.Mirrored(CELL))
+    assert net.output_size == (4, 8)
+    params, xs, _ = example(net, dtype=jnp.float64)
+    _, ys = unrolled(net, params, xs)
+    turns = [(), (-2,), (0,), (0, -2)]
+    each = [params.forward.forward, params.forward.backward, params.backward.forward, params.backward.backward]
+    want = [jnp.flip(unrolled(CELL, p, jnp.flip(xs, axes))[1], axes) for p, axes in zip(each, turns, strict=True)]
+    close(ys, jnp.concatenate(want, axis=-1))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.usefixtures("x64")
+def test_planes_of_different_height_and_several_in_one(reverse):
+    """Lengths and resets are of rows."""
+    params, xs, state = example(CELL, batch=(4,), dtype=jnp.float64)
+    options = {
+        "lengths": np.array([5, 0, 3, 1]),
+        "resets": np.random.default_rng(0).uniform(size=(ROWS, 4)) < 0.4,
+        "reverse": reverse,
+    }
+    want = reference.unroll(grid.mdlstm, CELL, params, xs, state, **options)
+    close(unrolled(CELL, params, xs, state, **options), want)
+    close(unrolled(CELL, params, xs, state, **options, chunk=3, save="boundaries"), want)
+
+
+def test_what_is_beyond_the_rows_is_not_seen():
+    """NaN there, and in the state above a flagged row, stays out of values and gradients."""
+    params, xs, state = example(CELL)
+    xs = xs.at[3:, 0].set(jnp.nan)
+    state = jax.tree.map(lambda s: s.at[1].set(jnp.nan), state)
+    resets = np.zeros((ROWS, B), bool)
+    resets[0, 1] = True
+
+    @quick_jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def loss(params, xs):
+        final, ys = jaxrnn.unroll(CELL, params, xs, state, lengths=np.array([3, 5]), resets=resets)
+        return jnp.sum(ys) + jnp.sum(final.c)
+
+    chex.assert_tree_all_finite(loss(params, xs))
+
+
+def test_one_loop_over_anti_diagonals():
+    """Of one product in each of its steps, forward and backward."""
+    args = example(CELL)
+
+    def total(*args):
+        return jnp.sum(jaxrnn.unroll(CELL, *args, chunk=100)[1])
+
+    for run, count in ((total, 1), (jax.grad(total), 2)):
+        loops = innermost_loops(run, *args)
+        assert [e.params["length"] for e, _ in loops] == [ROWS + 4 - 1] * count
+        assert {sum(b.primitive.name == "dot_general" for b in body) for _, body in loops} == {1}
+
+
+def test_parameter_counts():
+    def size(cell):
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.init, jax.random.key(0))))
+
+    assert size(CELL) == 5 * 2 * (3 + 2 * 2 + 1)
+    assert size(jaxrnn.MDRNN((4, 3), 2)) == 2 * (3 + 2 * 2 + 1)
+    assert size(jaxrnn.Mirrored(CELL)) == 2 * size(CELL)
+
+
+def test_no_rows():
+    params, xs, state = example(CELL)
+    final, ys = unrolled(CELL, params, xs[:0], state)
+    assert ys.shape == (0, B, 4, 2)
+    chex.assert_trees_all_equal(final, state)
+
+
+def test_wrong_sizes():
+    with pytest.raises(ValueError, match=r"input_size: got 3, needs \(columns, values at a place\)"):
+        jaxrnn.MDLSTM(3, 4)
+    with pytest.raises(ValueError, match="columns: got 0, needs a positive integer"):
+        jaxrnn.MDRNN((0, 3), 4)
+    with pytest.raises(ValueError, match=r"cell: LSTM\(.*\) has the size 3, needs \(columns, values at a place\)"):
+        jaxrnn.Mirrored(jaxrnn.LSTM(3, 4))
