@@ -88,7 +88,7 @@ def test_parameters(j):
     assert sum(sizes) == (2 + j) * 4 * (3 + 4 + 1)
 
 
-@pytest.mark.parametrize("operations", [("keep", "half"), (), "keep", ["keep"], (3,)])
+@pytest.mark.parametrize("operations", [("keep", "half"), (), "keep", ["keep"], (3,), (["keep"],)])
 def test_unknown_operations(operations):
     with pytest.raises(ValueError, match=r"operations: got .* needs"):
         MuFuRu(3, 4, operations=operations)

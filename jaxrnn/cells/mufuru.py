@@ -112,7 +112,7 @@ class MuFuRu(Cell):
         if not isinstance(self.operations, tuple) or not self.operations:
             raise ValueError(f"operations: got {self.operations!r}, needs a tuple of at least one")
         for operation in self.operations:
-            if not callable(operation) and operation not in OPERATIONS:
+            if not (callable(operation) or (isinstance(operation, str) and operation in OPERATIONS)):
                 raise ValueError(f"operations: got {operation!r}, needs a function or one of {', '.join(OPERATIONS)}")
 
     def init(
