@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.cell import Cell, state_dtype
+from jaxrnn.cell import state_dtype
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Spread, Statistics
 from jaxrnn.checks import check_input, check_lengths, check_params, check_sizes, check_state
-from jaxrnn.typing import Array, DTypeLike, Key
+from jaxrnn.typing import Array
 from jaxrnn.unroll import Walk, keep, valid_steps, walk
+from jaxrnn.wrapper import Wrapper
 
 __all__ = ["batch_unroll"]
 
@@ -36,8 +37,8 @@ def batch_unroll(
     """Run a batch-normalised cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
 
     At each step the moments are those of the rows that are valid then. Where fewer than two are left, those in
-    `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. What an optimiser makes
-    of `params.statistics` is to be replaced: `params._replace(statistics=statistics)`.
+    `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. What an optimiser
+    makes of `params.statistics` is to be replaced: `params._replace(statistics=statistics)`.
 
     Args:
         cell: a `BatchNormLSTM`.
@@ -79,9 +80,9 @@ def batch_unroll(
     flat = functools.partial(jax.tree.map, lambda a: a.reshape(rows, *a.shape[len(batch_shape) :]))
     flat_in_time = functools.partial(jax.tree.map, lambda a: a.reshape(steps, rows, *a.shape[len(batch_shape) + 1 :]))
     inputs = flat_in_time((keep(valid, xs), valid.astype(jnp.int32)))
-    state, (ys, seen) = walk(_InBatch(cell), params, inputs, flat(state), Walk(None, None, False, None, chunk))
+    state, (ys, seen) = walk(_InBatch(cell), params, inputs, flat(state), Walk(chunk=chunk))
     state = jax.tree.map(lambda a: a.reshape(*batch_shape, *a.shape[1:]), state)
-    ys = keep(valid, ys.reshape(steps, *batch_shape, -1))
+    ys = keep(valid, ys.reshape(steps, *batch_shape, cell.hidden_size))
     counts = jnp.sum(valid, axis=tuple(range(1, valid.ndim)))
     entries = jnp.minimum(start + jnp.arange(steps, dtype=start.dtype), cell.steps - 1)
     known = lax.stop_gradient((params.statistics, seen))
@@ -89,33 +90,15 @@ def batch_unroll(
 
 
 @dataclass(frozen=True)
-class _InBatch(Cell):
+class _InBatch(Wrapper):
     """What `batch_unroll` walks: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
 
     cell: BatchNormLSTM
 
     @property
-    def input_size(self) -> int:
-        """That of the cell."""
-        return self.cell.input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """That of the cell."""
-        return self.cell.hidden_size
-
-    @property
     def input_spec(self) -> Any:
         """The cell's, and a flag."""
         return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.int32)
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> BatchNormLSTMParams:
-        """Those of the cell."""
-        return self.cell.init(key, dtype=dtype)
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BatchNormLSTMState:
-        """That of the cell."""
-        return self.cell.initial_state(batch_shape, dtype)
 
     def project(self, params: BatchNormLSTMParams, x: tuple[Array, Array]) -> tuple[tuple[Array, ...], Array]:
         """The cell's, and the flags."""

@@ -16,16 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import expm
 
-from jaxrnn.cell import Cell, check_cell
 from jaxrnn.checks import check_choice
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 from jaxrnn.unroll import Walk, walk
+from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightNormParams"]
 
 
 @dataclass(frozen=True)
-class Parametrized(Cell):
+class Parametrized(Wrapper):
     """A cell whose parameters are functions of others; `unroll` computes them once, before the loop. Abstract.
 
     A subclass defines `start` and `weights`.
@@ -38,10 +38,8 @@ class Parametrized(Cell):
         ValueError: the cell has no parameters of the kind that is needed.
     """
 
-    cell: Cell
-
     def __post_init__(self) -> None:
-        check_cell(self.cell)
+        super().__post_init__()
         jax.eval_shape(self.init, jax.random.key(0))
 
     @abc.abstractmethod
@@ -52,34 +50,10 @@ class Parametrized(Cell):
     def weights(self, params: PyTree) -> Params:
         """The cell's parameters, from the others."""
 
-    @property
-    def input_size(self) -> Any:
-        """That of the cell."""
-        return self.cell.input_size
-
-    @property
-    def hidden_size(self) -> Any:
-        """That of the cell."""
-        return self.cell.hidden_size
-
-    @property
-    def input_spec(self) -> PyTree:
-        """That of the cell."""
-        return self.cell.input_spec
-
-    @property
-    def output_size(self) -> int:
-        """That of the cell."""
-        return self.cell.output_size
-
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> PyTree:
         """The other parameters, from the cell's `init`, to which `initializers` go."""
         k_cell, k_other = jax.random.split(key)
         return self.start(k_other, self.cell.init(k_cell, dtype=dtype, **initializers))
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
-        """That of the cell."""
-        return self.cell.initial_state(batch_shape, dtype)
 
     def project(self, params: PyTree, x: PyTree) -> PyTree:
         """That of the cell."""

@@ -135,6 +135,13 @@ def test_two_halves_make_a_whole():
     jax.tree.map(close, (final, statistics), (last, moved))
 
 
+def test_no_steps_change_nothing():
+    params, xs, state = arguments(CELL, dtype=jnp.float32)
+    final, ys, statistics = trained(CELL, params, xs[:0], state)
+    chex.assert_trees_all_equal((final, statistics), (state, params.statistics))
+    assert ys.shape == (0, ROWS, 4)
+
+
 def test_one_product_in_the_loop_and_no_gradient_from_statistics():
     params, xs, state = arguments(CELL, dtype=jnp.float32)
     run = functools.partial(jaxrnn.batch_unroll, CELL)
