@@ -12,7 +12,7 @@
 its name, so that `import jaxrnn` needs JAX alone.
 """
 
-from jaxrnn import gradients, initializers, inspection, regularization, sequences, states
+from jaxrnn import gradients, initializers, inspection, metrics, regularization, reinforce, sequences, states
 from jaxrnn.batch_norm import batch_unroll
 from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, recurrent, weigh
 from jaxrnn.cells import (
@@ -338,9 +338,11 @@ __all__ = [
     "gradients",
     "initializers",
     "inspection",
+    "metrics",
     "positive",
     "recurrent",
     "regularization",
+    "reinforce",
     "sequences",
     "state_history",
     "states",

@@ -1,0 +1,331 @@
+"""Losses over sequences, built on Optax's; large vocabularies by noise; max-norm as an Optax transformation.
+
+sequence_loss(loss, predictions, targets, mask, reduction)      any loss of one step, over time and rows
+ctc_loss, piano_roll_loss                                       in this library's layout, time first
+nce_loss, sampled_softmax_loss                                  with noise from an `AliasTable`
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxrnn.checks import check_choice, check_key, check_lengths, check_sizes
+from jaxrnn.typing import Array, Key, PyTree
+from jaxrnn.unroll import keep, valid_steps
+
+__all__ = [
+    "AliasTable",
+    "alias_table",
+    "ctc_loss",
+    "draw_noise",
+    "max_norm",
+    "nce_loss",
+    "piano_roll_loss",
+    "sampled_softmax_loss",
+    "sequence_loss",
+]
+
+
+def sequence_loss(
+    loss: Callable[[Array, Array], Array],
+    predictions: Array,
+    targets: Array,
+    mask: Array | None = None,
+    reduction: Literal["tokens", "time", "sequences"] = "tokens",
+    *,
+    repeat_targets: bool = False,
+) -> Array:
+    """A loss of single steps, reduced over time and rows: a scalar.
+
+    Args:
+        loss: `(predictions, targets) -> [T, *batch]`, as Optax's `softmax_cross_entropy_with_integer_labels`.
+        predictions: `[T, *batch, ...]`.
+        targets: `[T, *batch, ...]`, or `[*batch, ...]` with `repeat_targets`.
+        mask: `[T, *batch]` booleans, the valid steps; None: all. What the rest holds reaches neither value nor
+            gradient.
+        reduction: "tokens": the mean over all valid steps; "time": the sum over time of the means over the rows that
+            are valid then (Element-Research's `SequencerCriterion`), so that steps few rows reach weigh more;
+            "sequences": the mean over rows of each row's mean.
+        repeat_targets: the same target at every step (`RepeaterCriterion`).
+
+    Raises:
+        TypeError, ValueError: `mask` or what `loss` gives is not `[T, *batch]`.
+
+    Example:
+        >>> logits, labels = jnp.zeros((5, 2, 4)), jnp.zeros((5, 2), jnp.int32)
+        >>> per_step = optax.softmax_cross_entropy_with_integer_labels
+        >>> round(float(sequence_loss(per_step, logits, labels)), 4)
+        1.3863
+        >>> round(float(sequence_loss(per_step, logits, labels, reduction="time")), 4)
+        6.9315
+    """
+    check_choice(reduction=reduction, among=("tokens", "time", "sequences"))
+    if repeat_targets:
+        targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
+    if mask is not None:
+        mask = _check_mask(mask, predictions, targets)
+        predictions, targets = keep(mask, (predictions, targets))
+    values = loss(predictions, targets)
+    leading = predictions.shape[: values.ndim]
+    if values.shape != leading or (mask is not None and values.shape != mask.shape):
+        raise ValueError(f"loss: got values of the shape {values.shape}, needs [T, *batch], one for each step")
+    mask = jnp.ones(values.shape, bool) if mask is None else mask
+    values = keep(mask, values)
+    if reduction == "tokens":
+        return _mean(values, mask, axis=None)
+    rows = tuple(range(1, values.ndim))
+    if reduction == "time":
+        return jnp.sum(_mean(values, mask, axis=rows))
+    return _mean(_mean(values, mask, axis=0), jnp.any(mask, axis=0), axis=None)
+
+
+def _check_mask(mask: Any, predictions: Array, targets: Array) -> Array:
+    if jnp.result_type(mask) != jnp.bool_:
+        raise TypeError(f"mask: got the dtype {jnp.result_type(mask)}, needs booleans")
+    shape = jnp.shape(mask)
+    for array in (predictions, targets):
+        if array.shape[: len(shape)] != shape:
+            raise ValueError(
+                f"mask: got the shape {shape}, needs [T, *batch] of {predictions.shape} and {targets.shape}"
+            )
+    return jnp.asarray(mask)
+
+
+def _mean(values: Array, mask: Array, axis: Any) -> Array:
+    """Of what the mask holds, zero where that is nothing; values are zero elsewhere."""
+    return jnp.sum(values, axis=axis) / jnp.maximum(jnp.sum(mask, axis=axis), 1).astype(values.dtype)
+
+
+def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Array:
+    """Negative log-likelihood of piano rolls, nats a time step: the sum over keys, the mean over valid steps.
+
+    Args:
+        logits: `[T, *batch, K]`.
+        keys: `[T, *batch, K]`, 1 where a key sounds, else 0.
+        mask: `[T, *batch]` booleans.
+
+    Example:
+        >>> round(float(piano_roll_loss(jnp.zeros((5, 2, 88)), jnp.zeros((5, 2, 88)))), 3)     # 88 log 2
+        60.997
+
+    Reference: Boulanger-Lewandowski, Bengio & Vincent 2012; Chung et al. 2014, section 4.1.
+    """
+
+    def per_step(logits: Array, keys: Array) -> Array:
+        return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, keys), axis=-1)
+
+    return sequence_loss(per_step, logits, keys, mask)
+
+
+def ctc_loss(
+    logits: Array, labels: Array, lengths: Array | None = None, label_lengths: Array | None = None, blank: int = 0
+) -> Array:
+    """Connectionist temporal classification by Optax, time first: the loss of each row, `[B]`.
+
+    Args:
+        logits: `[T, B, K]`.
+        labels: `[B, N]` integers.
+        lengths: `[B]`, of the rows of `logits`; None: all T.
+        label_lengths: `[B]`, of the rows of `labels`; None: all N.
+        blank: the class of no label.
+
+    Example:
+        >>> ctc_loss(jnp.zeros((5, 2, 4)), jnp.ones((2, 3), jnp.int32)).shape
+        (2,)
+
+    Reference: Graves, Fernández, Gomez & Schmidhuber 2006, "Connectionist temporal classification".
+    """
+    steps, rows = logits.shape[:2]
+    paddings = []
+    for name, n, given in (("lengths", steps, lengths), ("label_lengths", labels.shape[1], label_lengths)):
+        known = check_lengths(np.full(rows, n) if given is None else given, n, (rows,), name)
+        paddings.append(~valid_steps(jnp.arange(n), known).T)
+    logits = keep(~paddings[0], jnp.swapaxes(logits, 0, 1))
+    blanks, ends = (p.astype(logits.dtype) for p in paddings)
+    return optax.ctc_loss(logits, blanks, labels, ends, blank_id=blank)
+
+
+# Noise
+
+
+class AliasTable(NamedTuple):
+    """A distribution over V classes, of which a draw takes two random numbers, whatever V is."""
+
+    threshold: Array  # [V]
+    alias: Array  # [V] int32
+    log_probability: Array  # [V]
+
+
+def alias_table(probabilities: Any) -> AliasTable:
+    """The table of a distribution `[V]`, such as the unigram frequencies of a text, divided by their sum.
+
+    Raises:
+        ValueError: a negative probability, or a sum that is not one.
+
+    Example:
+        >>> table = alias_table([0.5, 0.25, 0.25])
+        >>> draws = draw_noise(jax.random.key(0), table, (1000,))
+        >>> abs(float((draws == 0).mean()) - 0.5) < 0.1
+        True
+
+    Reference: Walker 1977; in the form of Vose 1991, "A linear algorithm for generating random numbers with a given
+    distribution".
+    """
+    p = np.asarray(probabilities, np.float64)
+    if p.ndim != 1 or not p.size or not (p >= 0).all() or abs(p.sum() - 1) > 1e-4:
+        raise ValueError(
+            f"probabilities: got the shape {p.shape} and the sum {p.sum()}, needs [V] of at least 0, sum 1"
+        )
+    scaled = p / p.sum() * p.size
+    threshold, alias = np.ones(p.size), np.arange(p.size)
+    small, large = (list(np.flatnonzero(which)) for which in (scaled < 1, scaled >= 1))
+    while small and large:
+        less, more = small.pop(), large.pop()
+        threshold[less], alias[less] = scaled[less], more
+        scaled[more] -= 1 - scaled[less]
+        (small if scaled[more] < 1 else large).append(more)
+    with np.errstate(divide="ignore"):
+        log_p = np.log(p / p.sum())
+    return AliasTable(
+        jnp.asarray(threshold, jnp.float32), jnp.asarray(alias, jnp.int32), jnp.asarray(log_p, jnp.float32)
+    )
+
+
+def draw_noise(key: Key, table: AliasTable, shape: tuple[int, ...]) -> Array:
+    """Independent draws from the table, `shape` integers."""
+    check_key(key)
+    which, coin = jax.random.split(key)
+    column = jax.random.randint(which, shape, 0, table.alias.shape[0])
+    return jnp.where(jax.random.uniform(coin, shape) < table.threshold[column], column, table.alias[column])
+
+
+def _noisy_scores(
+    key: Key, hidden: Array, w: Array, b: Array, targets: Array, table: AliasTable, samples: int, per_row: bool
+) -> tuple[Array, Array, Array]:
+    """Scores of the targets `[*leading]` and of the noise `[*leading, k]`, less log(k q); and the noise."""
+    check_sizes(samples=samples)
+    if w.shape != (hidden.shape[-1], b.shape[0]) or table.alias.shape != b.shape:
+        raise ValueError(
+            f"w: got the shape {w.shape}, needs [H, V] of hidden {hidden.shape}, b {b.shape}, table {table.alias.shape}"
+        )
+    if targets.shape != hidden.shape[:-1]:
+        raise ValueError(f"targets: got the shape {targets.shape}, needs {hidden.shape[:-1]}")
+    noise = draw_noise(key, table, (*targets.shape, samples) if per_row else (samples,))
+    expected = (table.log_probability + float(np.log(samples))).astype(hidden.dtype)
+    columns = jnp.moveaxis(w[:, targets], 0, -1)
+    wanted = jnp.sum(hidden * columns, axis=-1) + b[targets] - expected[targets]
+    if per_row:
+        others = jnp.einsum("...h,h...k->...k", hidden, w[:, noise])
+    else:
+        others = jnp.matmul(hidden, w[:, noise])
+        noise = jnp.broadcast_to(noise, others.shape)
+    return wanted, others + b[noise] - expected[noise], noise
+
+
+def nce_loss(
+    key: Key,
+    hidden: Array,
+    w: Array,
+    b: Array,
+    targets: Array,
+    table: AliasTable,
+    samples: int,
+    *,
+    per_row: bool = False,
+    log_normalizer: float = 0.0,
+) -> Array:
+    """Noise-contrastive estimation of `softmax(hidden W + b)`: the loss of every step, `[T, *batch]`.
+
+        s(v) = hidden w_v + b_v - log Z - log(k q(v))
+        loss = -log σ(s(target)) - Σ_noise log σ(-s(v))
+
+    Args:
+        key: a typed key.
+        hidden: `[T, *batch, H]`.
+        w: `[H, V]`.
+        b: `[V]`; start it at -log V, so that scores start out normalised.
+        targets: `[T, *batch]` integers.
+        table: the noise q; it must give every target a probability above zero.
+        samples: k, noise words for each target.
+        per_row: draw noise for every step of every row; False: one set for all, and one product for all.
+        log_normalizer: log Z, held fixed; 0: the network learns to be normalised.
+
+    Example:
+        >>> table = alias_table(jnp.full(10, 0.1))
+        >>> args = jnp.ones((5, 2, 4)), jnp.zeros((4, 10)), jnp.zeros(10), jnp.zeros((5, 2), jnp.int32)
+        >>> nce_loss(jax.random.key(0), *args, table, samples=3).shape
+        (5, 2)
+
+    Reference: Gutmann & Hyvärinen 2010; Mnih & Teh 2012, "A fast and simple algorithm for training neural probabilistic
+    language models".
+    """
+    wanted, others, _ = _noisy_scores(key, hidden, w, b, targets, table, samples, per_row)
+    noise_loss = jnp.sum(jax.nn.softplus(others - log_normalizer), axis=-1)
+    return jax.nn.softplus(log_normalizer - wanted) + noise_loss
+
+
+def sampled_softmax_loss(
+    key: Key,
+    hidden: Array,
+    w: Array,
+    b: Array,
+    targets: Array,
+    table: AliasTable,
+    samples: int,
+    *,
+    per_row: bool = False,
+) -> Array:
+    """Cross-entropy among the target and `samples` noise words, scores less log(k q): every step's, `[T, *batch]`.
+
+    Noise that is the target itself is left out. Arguments as in `nce_loss`.
+
+    Reference: Jean, Cho, Memisevic & Bengio 2015, "On using very large target vocabulary for neural machine
+    translation".
+    """
+    wanted, others, noise = _noisy_scores(key, hidden, w, b, targets, table, samples, per_row)
+    hit = noise == jnp.broadcast_to(targets[..., None], noise.shape)
+    others = jnp.where(hit, jnp.full_like(others, -jnp.inf), others)
+    everything = jnp.concatenate([wanted[..., None], others], axis=-1)
+    return jax.nn.logsumexp(everything, axis=-1) - wanted
+
+
+# Parameters
+
+
+def max_norm(limit: float, axis: int = 0) -> optax.GradientTransformation:
+    """Keeps the norm of each unit's incoming weights at `limit` or below: the last in a chain of Optax.
+
+    Args:
+        limit: the greatest norm of a column `[in]` of a matrix `[in, out]`; vectors and scalars are left alone.
+        axis: of a matrix over which norms are taken.
+
+    Example:
+        >>> optimizer = optax.chain(optax.sgd(1.0), max_norm(1.0))
+        >>> params = jnp.full((4, 3), 0.1)
+        >>> updates, _ = optimizer.update(-jnp.ones((4, 3)), optimizer.init(params), params)
+        >>> round(float(jnp.linalg.norm(optax.apply_updates(params, updates)[:, 0])), 4)
+        1.0
+
+    Reference: Srebro & Shraibman 2005; Hinton et al. 2012; torch/rnn's `maxParamNorm`.
+    """
+    if not limit > 0:
+        raise ValueError(f"limit: got {limit!r}, needs a positive number")
+
+    def one(update: Array, param: Array) -> Array:
+        if jnp.ndim(param) < 2:
+            return update
+        new = param + update
+        norm = jnp.linalg.norm(new, axis=axis, keepdims=True)
+        scale = jnp.where(norm > limit, limit / jnp.where(norm > limit, norm, jnp.ones_like(norm)), jnp.ones_like(norm))
+        return new * scale - param
+
+    def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
+        if params is None:
+            raise ValueError("params: got None, max_norm needs update(updates, state, params)")
+        return jax.tree.map(one, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

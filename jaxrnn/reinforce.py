@@ -1,0 +1,161 @@
+"""REINFORCE as losses: a sample is a constant, and the gradient of `-reward log p(sample)` is the estimator.
+
+    sample    = jax.random.bernoulli(key, p) …              drawn by JAX, then a constant
+    log_p     = bernoulli_log_prob(logits, sample) …        differentiable
+    loss      = surrogate(log_p, reward, baseline)          its gradient: -(reward - baseline) ∂ log p
+    loss     += baseline_loss(baseline, reward)             teaches the baseline
+
+Where Element-Research's modules overwrite a gradient between two calls, here `jax.grad` of a sum of losses does it.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.special import gammaln
+
+from jaxrnn.checks import check_sizes
+from jaxrnn.typing import Array
+
+__all__ = [
+    "baseline_loss",
+    "bernoulli_log_prob",
+    "categorical_log_prob",
+    "class_reward",
+    "gamma_log_prob",
+    "glimpse",
+    "normal_log_prob",
+    "surrogate",
+]
+
+
+def bernoulli_log_prob(logits: Array, sample: Array) -> Array:
+    """`log p(sample)` of independent coins with `p = σ(logits)`, elementwise; finite for any logits."""
+    sample = lax.stop_gradient(sample)
+    return jnp.where(sample != 0, jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits))
+
+
+def categorical_log_prob(logits: Array, sample: Array) -> Array:
+    """`log p(sample)` of a class in 0..V-1: `[*batch, V], [*batch] -> [*batch]`."""
+    log_p = jax.nn.log_softmax(logits)
+    return jnp.take_along_axis(log_p, lax.stop_gradient(sample)[..., None], axis=-1)[..., 0]
+
+
+def normal_log_prob(mean: Array, std: Array | float, sample: Array) -> Array:
+    """`log p(sample)` of independent normal values, elementwise."""
+    sample, std = lax.stop_gradient(sample), jnp.broadcast_to(jnp.asarray(std, mean.dtype), mean.shape)
+    return -0.5 * ((sample - mean) / std) ** 2 - jnp.log(std) - 0.5 * math.log(2 * math.pi)
+
+
+def gamma_log_prob(shape: Array, scale: Array | float, sample: Array) -> Array:
+    """`log p(sample)` of independent gamma values with mean `shape scale`, elementwise."""
+    x, scale = lax.stop_gradient(sample), jnp.broadcast_to(jnp.asarray(scale, shape.dtype), shape.shape)
+    return (shape - 1) * jnp.log(x) - x / scale - gammaln(shape) - shape * jnp.log(scale)
+
+
+def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> Array:
+    """A loss whose gradient is REINFORCE's: `-mean (reward - baseline) log p`, rewards and baseline as constants.
+
+    Args:
+        log_prob: `[..., *batch]`: leading axes are the steps or units that share a row's reward; summed, as the log
+            probability of them all.
+        reward: `[*batch]`, or `[..., *batch]` to reward each step by itself.
+        baseline: of the shape of `reward`, such as a learned function of the state; it makes the estimate less noisy
+            and leaves its expectation as it is.
+
+    Example:
+        >>> logits = jnp.zeros((1, 2))
+        >>> jax.grad(lambda z: surrogate(categorical_log_prob(z, jnp.array([1])), jnp.ones(1)))(logits).tolist()
+        [[0.5, -0.5]]
+
+    Reference: Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement
+    learning".
+    """
+    reward = jnp.asarray(reward)
+    if log_prob.shape[log_prob.ndim - reward.ndim :] != reward.shape:
+        raise ValueError(f"reward: got the shape {reward.shape}, needs the last axes of log_prob, {log_prob.shape}")
+    advantage = reward if baseline is None else reward - _like(baseline, reward)
+    advantage = lax.stop_gradient(advantage).astype(log_prob.dtype)
+    rows = reward.shape[-1] if reward.ndim else 1
+    return -jnp.sum(log_prob * jnp.broadcast_to(advantage, log_prob.shape)) / rows
+
+
+def baseline_loss(baseline: Array, reward: Array) -> Array:
+    """The mean squared error by which a baseline learns to foretell the reward, a constant."""
+    reward = jnp.asarray(reward)
+    return jnp.mean((_like(baseline, reward) - lax.stop_gradient(reward).astype(baseline.dtype)) ** 2)
+
+
+def _like(baseline: Array, reward: Array) -> Array:
+    if jnp.shape(baseline) != reward.shape:
+        raise ValueError(f"baseline: got the shape {jnp.shape(baseline)}, needs that of the reward, {reward.shape}")
+    return jnp.asarray(baseline)
+
+
+def class_reward(scores: Array, targets: Array, scale: float = 1.0) -> Array:
+    """`scale` where the best of `scores` `[*batch, V]` is the target `[*batch]`, else 0; no gradient passes.
+
+    Of two classes by one score, give `jnp.stack([0.5 - p, p - 0.5], -1)`.
+
+    Example:
+        >>> class_reward(jnp.array([[1.0, 2.0], [2.0, 1.0]]), jnp.array([1, 1])).tolist()
+        [1.0, 0.0]
+    """
+    return scale * (jnp.argmax(scores, axis=-1) == targets).astype(scores.dtype)
+
+
+def glimpse(images: Array, locations: Array, size: int, depth: int = 3, scale: int = 2) -> Array:
+    """Patches around a point, each `scale` times as wide as the one before and averaged down to `size` by `size`.
+
+    Differentiable in the images; a location is where to look, so it passes no gradient: teach it by `surrogate`.
+
+    Args:
+        images: `[*batch, height, width, C]`.
+        locations: `[*batch, 2]`, `(y, x)` of the middle in -1..1, from the first row and column to the last.
+        size: g, side of a patch.
+        depth: number of patches.
+        scale: widening from one to the next.
+
+    Returns:
+        `[*batch, g, g, depth C]`, the finest patch first; zero outside of the image.
+
+    Example:
+        >>> glimpse(jnp.ones((2, 28, 28, 1)), jnp.zeros((2, 2)), size=8).shape
+        (2, 8, 8, 3)
+
+    Reference: Mnih, Heess, Graves & Kavukcuoglu 2014, "Recurrent models of visual attention".
+    """
+    check_sizes(size=size, depth=depth, scale=scale)
+    batch_shape = images.shape[:-3]
+    if locations.shape != (*batch_shape, 2):
+        raise ValueError(f"locations: got the shape {locations.shape}, needs {(*batch_shape, 2)}")
+
+    def one(image: Array, location: Array) -> Array:
+        patches = []
+        for d in range(depth):
+            wide = size * scale**d
+            patches.append(_pool(_crop(image, location, wide), scale**d))
+        return jnp.concatenate(patches, axis=-1)
+
+    flat = jax.vmap(one)(images.reshape(-1, *images.shape[-3:]), locations.reshape(-1, 2))
+    return flat.reshape(*batch_shape, *flat.shape[1:])
+
+
+def _crop(image: Array, location: Array, size: int) -> Array:
+    """A patch `[size, size, C]` with zeros around the image, its corner at `y (height_padded - size)`, y in 0..1."""
+    height, width, channels = image.shape
+    pad = (size - 1) // 2
+    # At least as large as the patch, for images that are smaller than it.
+    after = [max(pad, size - n - pad) for n in (height, width)]
+    padded = jnp.pad(image, ((pad, after[0]), (pad, after[1]), (0, 0)))
+    unit = jnp.clip((lax.stop_gradient(location) + 1) / 2, 0.0, 1.0)
+    free: Any = [n - size for n in padded.shape[:2]]
+    corner = [jnp.floor(unit[axis] * free[axis]).astype(jnp.int32) for axis in (0, 1)]
+    return lax.dynamic_slice(padded, (*corner, jnp.zeros((), jnp.int32)), (size, size, channels))
+
+
+def _pool(patch: Array, factor: int) -> Array:
+    side = patch.shape[0] // factor
+    return jnp.mean(patch.reshape(side, factor, side, factor, -1), axis=(1, 3))

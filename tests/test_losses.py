@@ -1,0 +1,219 @@
+"""Losses: by loops in NumPy, by PyTorch, and in expectation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.scipy.special import logsumexp
+
+from jaxrnn import losses
+from tests.oracles import oracle
+
+T, B, V = 5, 3, 4
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(T, B, V)).astype(np.float32)
+LABELS = RNG.integers(0, V, (T, B))
+LENGTHS = np.array([5, 2, 0])
+MASK = np.arange(T)[:, None] < LENGTHS
+CROSS_ENTROPY = optax.softmax_cross_entropy_with_integer_labels
+NLL = np.log(np.exp(LOGITS).sum(-1)) - np.take_along_axis(LOGITS, LABELS[..., None], -1)[..., 0]
+KEY = jax.random.key(0)
+
+
+def test_every_reduction_by_hand():
+    found = {r: losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS, MASK, r) for r in ("tokens", "time", "sequences")}
+    rows = [[NLL[t, b] for t in range(LENGTHS[b])] for b in range(B)]
+    np.testing.assert_allclose(found["tokens"], np.mean([nll for row in rows for nll in row]), rtol=1e-5)
+    np.testing.assert_allclose(found["sequences"], np.mean([np.mean(r) for r in rows if r]), rtol=1e-5)
+    times = [[NLL[t, b] for b in range(B) if t < LENGTHS[b]] for t in range(T)]
+    np.testing.assert_allclose(found["time"], sum(np.mean(t) for t in times if t), rtol=1e-5)
+    np.testing.assert_allclose(losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS), NLL.mean(), rtol=1e-5)
+    # Element-Research: all masked is loss 0, gradient 0.
+    nothing = np.zeros((T, B), bool)
+    value, grads = jax.value_and_grad(lambda x: losses.sequence_loss(CROSS_ENTROPY, x, LABELS, nothing))(LOGITS)
+    assert value == 0
+    assert not grads.any()
+
+
+@pytest.mark.parametrize("reduction", ["tokens", "time", "sequences"])
+def test_padding_reaches_neither_value_nor_gradient(reduction):
+    spoiled = np.where(MASK[..., None], LOGITS, np.nan)
+
+    def loss(x):
+        return losses.sequence_loss(CROSS_ENTROPY, x, np.where(MASK, LABELS, 99), MASK, reduction)
+
+    value, grads = jax.value_and_grad(loss)(spoiled)
+    np.testing.assert_allclose(value, loss(LOGITS), rtol=1e-6)
+    assert np.isfinite(grads).all()
+    assert not grads[~MASK].any()
+
+
+def test_a_repeated_target_is_the_target_of_every_step():
+    tiled = np.tile(LABELS[:1], (T, 1))
+    repeated = losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS[0], reduction="time", repeat_targets=True)
+    np.testing.assert_allclose(
+        repeated, losses.sequence_loss(CROSS_ENTROPY, LOGITS, tiled, reduction="time"), rtol=1e-6
+    )
+
+
+def test_piano_rolls_are_in_nats_a_step():
+    keys = RNG.integers(0, 2, (T, B, V)).astype(np.float32)
+    p = 1 / (1 + np.exp(-LOGITS))
+    per_step = -(keys * np.log(p) + (1 - keys) * np.log(1 - p)).sum(-1)
+    np.testing.assert_allclose(losses.piano_roll_loss(LOGITS, keys, MASK), per_step[MASK].mean(), rtol=1e-5)
+
+
+def test_ctc_is_pytorch_s():
+    torch = oracle("torch")
+    labels, lengths, label_lengths = np.array([[1, 2], [3, 3], [2, 1]]), np.array([5, 4, 3]), np.array([2, 2, 1])
+    theirs = torch.nn.functional.ctc_loss(
+        torch.as_tensor(LOGITS).log_softmax(-1),
+        torch.as_tensor(labels),
+        torch.as_tensor(lengths),
+        torch.as_tensor(label_lengths),
+        reduction="none",
+    )
+    padded = np.where((np.arange(T)[:, None] < lengths)[..., None], LOGITS, np.nan)
+    np.testing.assert_allclose(losses.ctc_loss(padded, labels, lengths, label_lengths), theirs.numpy(), rtol=1e-4)
+
+
+# Noise
+
+PROBABILITIES = np.array([0.4, 0.05, 0.25, 0.3])
+TABLE = losses.alias_table(PROBABILITIES)
+HIDDEN, W = RNG.normal(size=(T, B, 6)).astype(np.float32), RNG.normal(size=(6, V)).astype(np.float32)
+BIAS = RNG.normal(size=V).astype(np.float32)
+
+
+def test_the_alias_table_draws_its_distribution():
+    draws = np.asarray(losses.draw_noise(KEY, TABLE, (40000,)))
+    found = np.bincount(draws, minlength=V) / 40000
+    np.testing.assert_allclose(found, PROBABILITIES, atol=4 * 0.5 / 200)
+    np.testing.assert_allclose(np.exp(TABLE.log_probability), PROBABILITIES, rtol=1e-5)
+    # The table says the same exactly: what a column keeps and what it passes on.
+    kept, alias = np.asarray(TABLE.threshold), np.asarray(TABLE.alias)
+    exact = kept + np.bincount(alias, 1 - kept, minlength=V)
+    np.testing.assert_allclose(exact / V, PROBABILITIES, rtol=1e-5)
+    skewed = np.array([0.0, 1.0, 0.0])
+    assert (losses.draw_noise(KEY, losses.alias_table(skewed), (100,)) == 1).all()
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_nce_by_hand(per_row):
+    """The equation of Element-Research's criterion, whose probabilities are exp(s) / Z."""
+    k, log_z = 3, 0.7
+    found = losses.nce_loss(KEY, HIDDEN, W, BIAS, LABELS, TABLE, k, per_row=per_row, log_normalizer=log_z)
+    noise = np.asarray(losses.draw_noise(KEY, TABLE, (T, B, k) if per_row else (k,)))
+    noise = np.broadcast_to(noise, (T, B, k))
+    model = np.exp(HIDDEN @ W + BIAS - log_z)
+    for t in range(T):
+        for b in range(B):
+            y = LABELS[t, b]
+            p, q = model[t, b], PROBABILITIES
+            expected = -np.log(p[y] / (p[y] + k * q[y]))
+            expected -= sum(np.log(k * q[v] / (p[v] + k * q[v])) for v in noise[t, b])
+            np.testing.assert_allclose(found[t, b], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("loss", [losses.nce_loss, losses.sampled_softmax_loss], ids=lambda f: f.__name__)
+def test_with_much_noise_the_gradient_is_that_of_the_softmax(loss, per_row):
+    """In expectation; of a normalised model, whose gradient noise-contrastive estimation approaches as k grows."""
+    bias = jnp.asarray(BIAS - np.log(np.exp(HIDDEN[0, 0] @ W + BIAS).sum()))
+
+    def exact(b):
+        return CROSS_ENTROPY((HIDDEN @ W)[0, 0] + b, LABELS[0, 0])
+
+    def sampled(b):
+        return loss(KEY, HIDDEN[:1, :1], W, b, LABELS[:1, :1], TABLE, 20000, per_row=per_row).sum()
+
+    # 20000 draws: the noise's share of a gradient is within 0.05 of its expectation.
+    np.testing.assert_allclose(jax.grad(sampled)(bias), jax.grad(exact)(bias), atol=0.05)
+
+
+def test_sampled_softmax_leaves_out_the_target_among_the_noise():
+    k = 50
+    found = losses.sampled_softmax_loss(KEY, HIDDEN, W, BIAS, LABELS, TABLE, k)
+    noise = np.asarray(losses.draw_noise(KEY, TABLE, (k,)))
+    scores = HIDDEN @ W + BIAS - np.log(k * PROBABILITIES).astype(np.float32)
+    for t in range(T):
+        for b in range(B):
+            y = LABELS[t, b]
+            others = [scores[t, b, v] for v in noise if v != y]
+            expected = logsumexp(np.array([scores[t, b, y], *others])) - scores[t, b, y]
+            np.testing.assert_allclose(found[t, b], expected, rtol=1e-4)
+
+
+def test_scores_that_overflow_exponentials_stay_finite():
+    value, grads = jax.value_and_grad(lambda w: losses.nce_loss(KEY, HIDDEN, w, BIAS, LABELS, TABLE, 5).sum())(W * 1e4)
+    assert np.isfinite(value)
+    assert np.isfinite(grads).all()
+
+
+def test_max_norm_bounds_columns_and_leaves_the_rest():
+    params = {"w": jnp.asarray(RNG.normal(size=(4, 3)) * np.array([0.1, 1.0, 5.0])), "b": jnp.full(3, 9.0)}
+    optimizer = losses.max_norm(1.5)
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    new = optax.apply_updates(params, updates)
+    before = np.linalg.norm(params["w"], axis=0)
+    np.testing.assert_allclose(np.linalg.norm(new["w"], axis=0), np.minimum(before, 1.5), rtol=1e-5)
+    np.testing.assert_allclose(new["w"] / params["w"], np.tile(np.minimum(before, 1.5) / before, (4, 1)), rtol=1e-5)
+    assert (new["b"] == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS, reduction="mean"),
+            ValueError,
+            "reduction: got 'mean', needs one of 'tokens', 'time', 'sequences'",
+        ),
+        (
+            lambda: losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS, MASK.T),
+            ValueError,
+            r"mask: got the shape \(3, 5\)",
+        ),
+        (
+            lambda: losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS, MASK * 1.0),
+            TypeError,
+            "mask: got the dtype .*, needs booleans",
+        ),
+        (
+            lambda: losses.sequence_loss(optax.squared_error, LOGITS, LOGITS, MASK),
+            ValueError,
+            r"loss: got values of the shape \(5, 3, 4\), needs \[T, \*batch\]",
+        ),
+        (lambda: losses.alias_table([0.5, 0.4]), ValueError, "probabilities: got the shape .* and the sum 0.9"),
+        (lambda: losses.alias_table([1.5, -0.5]), ValueError, "probabilities: got"),
+        (
+            lambda: losses.nce_loss(KEY, HIDDEN, W, BIAS, LABELS, TABLE, 0),
+            ValueError,
+            "samples: got 0, needs a positive integer",
+        ),
+        (
+            lambda: losses.nce_loss(KEY, HIDDEN, W.T, BIAS, LABELS, TABLE, 3),
+            ValueError,
+            r"w: got the shape \(4, 6\), needs \[H, V\]",
+        ),
+        (lambda: losses.ctc_loss(LOGITS, LABELS.T, np.array([6, 1, 1])), ValueError, "lengths: got values from 1 to 6"),
+        (lambda: losses.max_norm(0.0), ValueError, "limit: got 0.0, needs a positive number"),
+        (
+            lambda: losses.max_norm(1.0).update(W, optax.EmptyState()),
+            ValueError,
+            "params: got None, max_norm needs",
+        ),
+    ],
+)
+def test_bad_calls_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_losses_work_inside_of_jit():
+    run = jax.jit(functools.partial(losses.sequence_loss, CROSS_ENTROPY, reduction="time"))
+    expected = losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS, MASK, "time")
+    np.testing.assert_allclose(run(LOGITS, LABELS, MASK), expected, rtol=1e-6)
