@@ -102,8 +102,8 @@ class Recipe(Protocol):
 class FlaxCell(Cell):
     """A Flax cell as a jaxrnn cell, from `jaxrnn.nnx.from_flax` or `jaxrnn.linen.from_flax`.
 
-    Its equations are a whole, so the input itself is the drive and nothing of them is done ahead of the loop; the
-    backward pass is `unroll`'s. Parameters are Flax's own nested dict, the state is Flax's own carry.
+    Its equations are a whole, so the input itself is the drive; the products in them that see the input alone are found
+    and done ahead of the loop (`jaxrnn/hoist.py`), and the backward pass is `unroll`'s. Parameters are Flax's own nested dict, the state is Flax's own carry.
 
     Args:
         flax: the Flax cell without its parameters.

@@ -27,6 +27,7 @@ from jaxrnn.checks import (
     check_sizes,
     check_state,
 )
+from jaxrnn.hoist import hoist
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -40,12 +41,12 @@ Save = Literal["states", "boundaries"]
 class Walk(NamedTuple):
     """How a sequence is walked: the options of `unroll`, checked."""
 
-    lengths: Array | None
-    resets: Array | None
-    reverse: bool
-    key: Key | None
-    chunk: int | None
-    save: Save
+    lengths: Array | None = None
+    resets: Array | None = None
+    reverse: bool = False
+    key: Key | None = None
+    chunk: int | None = None
+    save: Save = "states"
 
 
 def unroll(
@@ -149,7 +150,12 @@ def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tup
             valid = valid_steps(times, how.lengths)
             xs = keep(valid, xs)
         drives = flat_products(cell.project)(params, xs)
-        state, outputs = recurrence(functools.partial(_step, cell), how.reverse, params, state, (drives, valid, resets))
+        step: Any = functools.partial(_step, cell)
+        at_every_step: Any = (drives, valid, resets)
+        if found := hoist(step, params, state, jax.tree.map(lambda d: d[0], at_every_step)):
+            ahead, step = found
+            at_every_step = flat_products(jax.vmap(ahead, (None, 0)))(params, at_every_step)
+        state, outputs = recurrence(step, how.reverse, params, state, at_every_step)
         ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
         if valid is not None:
             ys = keep(valid, ys)

@@ -28,8 +28,8 @@ class Function(Cell):
 
     The function is what `Cell.__call__` is, so that a cell is such a function itself: it acts on leading batch axes,
     `[*batch, ...]`, none of them too (of one for a single example, `jax.vmap` makes one for a batch, but then for a
-    batch only). All of it is done step by step, what it makes of the input alone too: where that costs, write a `Cell`
-    with a `project`. Derivatives still go the fast way.
+    batch only). `unroll` finds the products of the input alone in it and does them ahead of the loop, and its
+    derivatives go the fast way, as any cell's.
 
     Cells compare by their fields, and functions by identity: give functions of a module, not fresh ones at each call.
 

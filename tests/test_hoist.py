@@ -1,0 +1,89 @@
+"""A cell whose equations come as a whole is divided as one that says what sees the input only."""
+
+import functools
+from dataclasses import dataclass
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jaxrnn
+from jaxrnn.hoist import hoist
+from tests.registry import B, example, quick_jit
+from tests.test_guards import gradient, products
+
+
+@dataclass(frozen=True)
+class Whole(jaxrnn.Cell):
+    """Another cell with all of it in the step."""
+
+    cell: jaxrnn.Cell
+
+    @property
+    def input_size(self):
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self):
+        return self.cell.hidden_size
+
+    def init(self, key, *, dtype=jnp.float32):
+        return self.cell.init(key, dtype=dtype)
+
+    def initial_state(self, batch_shape=(), dtype=jnp.float32):
+        return self.cell.initial_state(batch_shape, dtype)
+
+    def project(self, params, x):
+        return x
+
+    def step(self, params, state, drive):
+        return self.cell.step(params, state, jax.jit(self.cell.project)(params, drive))
+
+
+CELLS = [jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4, reset="before"), jaxrnn.Elman(3, 4, activation=jax.nn.relu)]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
+def test_the_loop_has_the_recurrent_products_alone(cell):
+    args = example(cell)
+    for run in (jaxrnn.unroll, functools.partial(jaxrnn.unroll, lengths=np.array([5, 2]), chunk=2)):
+        loops = products(gradient(run, Whole(cell)), *args)
+        assert loops == products(gradient(run, cell), *args)
+        assert loops
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
+@pytest.mark.usefixtures("x64")
+def test_values_and_derivatives_stay(cell):
+    args = example(cell, dtype=jnp.float64)
+    options = {"lengths": np.array([5, 2]), "resets": jnp.arange(10).reshape(5, B) == 3, "chunk": 2}
+
+    @functools.partial(quick_jit, static_argnums=0)
+    def derived(cell, args):
+        def loss(args):
+            final, ys = jaxrnn.unroll(cell, *args, **options)
+            return jnp.sum(jnp.sin(ys)) + sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(final))
+
+        return jax.jvp(jax.value_and_grad(loss), (args,), (jax.tree.map(jnp.cos, args),))
+
+    chex.assert_trees_all_close(derived(Whole(cell), args), derived(cell, args), rtol=1e-12, atol=1e-12)
+
+
+def test_only_products_of_the_input_alone_move():
+    """With what follows from them; a sum over the input stays, and so does what has nothing to give."""
+
+    def step(params, state, x):
+        ahead = jnp.tanh(x @ params)
+        kept = x + jnp.ones_like(x)
+        state = state + lax.dot(kept * state, params) + ahead
+        return state, (state, kept)
+
+    args = jnp.ones((4, 4)), jnp.ones((2, 4)), jnp.ones((2, 4))
+    ahead, rest = hoist(step, *args)
+    _, given = ahead(args[0], args[2])
+    chex.assert_trees_all_equal(given, [jnp.tanh(args[2] @ args[0])])
+    chex.assert_trees_all_equal(rest(*args[:2], (args[2], given)), step(*args))
+    assert hoist(lambda params, state, x: (state + x, state @ params), *args) is None
