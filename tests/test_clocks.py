@@ -10,7 +10,9 @@ import pytest
 import jaxrnn
 from jaxrnn.cells.legendre import legendre
 from jaxrnn.cells.ordered import cumax
+from tests import reference
 from tests.oracles import oracle
+from tests.reference.highway import highway
 from tests.reference.legendre import discretised
 from tests.registry import B, T, example, quick_jit
 from tests.test_guards import products
@@ -88,6 +90,15 @@ def test_a_highway_whose_gates_are_shut_carries():
     params, xs, state = example(cell, dtype=jnp.float64)
     shut = tuple(b.at[4:].set(-1e3) for b in params.b)
     close(unrolled(cell, params._replace(b=shut), xs, state)[0].h, state.h)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.usefixtures("x64")
+def test_a_highway_with_a_carry_gate_of_its_own_is_that_of_the_equations(depth):
+    cell = jaxrnn.Highway(3, 4, depth=depth, coupled=False)
+    params, xs, state = example(cell, dtype=jnp.float64)
+    _, expected = reference.unroll(highway, cell, params, xs, state)
+    close(unrolled(cell, params, xs, state)[1], expected)
 
 
 def test_the_cumax_rises_to_one():

@@ -22,8 +22,8 @@ unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 @pytest.mark.parametrize(
     ("cell", "step"),
     [
-        (LSTM(3, 4, per_gate=True), layer_norm.layer_norm_lstm),
-        (LSTM(3, 4, normalize_memory=False, epsilon=0.1), layer_norm.layer_norm_lstm),
+        (LSTM(3, 4, per_gate=True, normalize_memory=False), layer_norm.layer_norm_lstm),
+        (LSTM(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_lstm),
         (GRU(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_gru),
     ],
     ids=repr,
