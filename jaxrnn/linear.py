@@ -23,8 +23,9 @@ from jax import lax
 from jaxrnn.cell import Cell, cast, computation_dtype, gates
 from jaxrnn.checks import check_choice, check_input
 from jaxrnn.jaxprs import flat_products
+from jaxrnn.recurrence import _before, _saved
 from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
-from jaxrnn.unroll import Walk, _in_chunks, _where, keep, valid_steps, walk
+from jaxrnn.unroll import _POLICIES, Walk, _in_chunks, _where, default_chunk, keep, valid_steps, walk
 
 __all__ = ["LinearCell"]
 
@@ -36,8 +37,8 @@ class LinearCell(Cell):
     Args:
         scan: how `unroll` walks: "sequential" (least work and memory, a step after the other) or "associative" (about
             twice the work, in a number of rounds that grows with the logarithm of T; for accelerators and long
-            sequences). Values and derivatives are the same up to rounding. Associative walks hold all T steps at once
-            unless `unroll` is given a `chunk`; the chunks are then walked one after the other.
+            sequences). Values and derivatives are the same up to rounding. Chunks (`unroll`) are walked one after the
+            other; without the argument an accelerator has one chunk of all T steps, the CPU what its cache holds.
 
     Raises:
         ValueError: `scan` is neither.
@@ -82,8 +83,7 @@ def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how
         # A flag stands between two steps: seen from the later one, it stands before the earlier one.
         resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
 
-    # A chunk keeps the state before it only.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
+    @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
     def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
         xs, times, resets = part
         valid = None
@@ -102,7 +102,11 @@ def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how
             ys = keep(valid, ys)
         return jax.tree.map(lambda h: h[0 if how.reverse else -1], states), ys
 
-    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), how.chunk or steps, how.reverse)
+    if (chunk := how.chunk) is None:
+        # More at once than the cache holds gains nothing on the CPU, and everything elsewhere.
+        bytes_per_step = 2 * sum(h.size * h.dtype.itemsize for h in jax.tree.leaves(state))
+        chunk = default_chunk(steps, bytes_per_step) if jax.default_backend() == "cpu" else steps
+    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
 def _states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:
@@ -111,7 +115,12 @@ def _states(a: State, b: State, state: State, resets: Array | None, start: State
     before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
     if resets is not None:
         before = jax.tree.map(lambda s, h: _where(resets, s.astype(h.dtype), h), start, before)
-    b = jax.tree.map(lambda a, b, h: a * h + b, a, b, before)
+    return _solve(reverse, resets, a, jax.tree.map(lambda a, b, h: a * h + b, a, b, before))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(reverse: bool, resets: Array | None, a: State, b: State) -> State:
+    """All states of `h' = a ⊙ h + b` from zero, and from zero again at flagged steps."""
 
     def then(one: Any, two: Any) -> Any:
         (flags_1, a_1, b_1), (flags_2, a_2, b_2) = one, two
@@ -126,6 +135,19 @@ def _states(a: State, b: State, state: State, resets: Array | None, start: State
         )
 
     return lax.associative_scan(then, (resets, a, b), reverse=reverse)[2]
+
+
+@_solve.defjvp
+def _solve_jvp(reverse: bool, primals: Any, tangents: Any) -> tuple[State, State]:
+    """The tangents are such a recurrence too, `dh' = a ⊙ dh + (da ⊙ h + db)`, so that the states are all it needs."""
+    resets, a, b = primals
+    _, da, db = tangents
+    states = jax.tree.map(_saved, _solve(reverse, resets, a, b))
+    before = jax.tree.map(lambda h: _before(jnp.zeros_like(h[0]), h, reverse), states)
+    if resets is not None:
+        before = keep(~resets, before)
+    inputs = jax.tree.map(lambda da, h, db: da * h + db, da, before, db)
+    return states, _solve(reverse, resets, a, inputs)
 
 
 # What the complex cells share: their parameters are real, real and imaginary parts side by side.
