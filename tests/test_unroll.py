@@ -352,10 +352,21 @@ def real(tree):
 
 @pytest.mark.parametrize("index", range(len(CELLS)), ids=lambda i: name(CELLS[i]))
 @pytest.mark.usefixtures("x64")
-def test_derivatives_of_every_cell_are_those_of_a_plain_scan(index):
+def test_derivatives_of_every_cell_are_those_of_a_plain_scan_and_of_finite_differences(index):
     """Each cell meets one of the combinations of options; the next test has them all, and the second order."""
     cell, options = CELLS[index].cell, arrays(OPTIONS[(index + 3) % len(OPTIONS)])
-    agree(cell, options, second=False)
+    ours, args, direction, cotangent = agree(cell, options, second=False)
+    slopes, _ = ours(args, direction, cotangent)
+    leaves, tree = jax.tree.flatten(args)
+
+    def loss(distance):
+        steps = iter(direction)
+        moved = [leaf + distance * next(steps) if is_real(leaf) else leaf for leaf in leaves]
+        _, outs = ours(jax.tree.unflatten(tree, moved), direction, cotangent)
+        return sum(np.vdot(c, np.sin(out)) for c, out in zip(cotangent, outs, strict=True))
+
+    slope = sum(np.vdot(s, d) for s, d in zip(slopes, direction, strict=True))
+    np.testing.assert_allclose(slope, (loss(1e-5) - loss(-1e-5)) / 2e-5, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "+".join(o) or "none")
@@ -365,6 +376,7 @@ def test_derivatives_under_all_options_are_those_of_a_plain_scan(options):
 
 
 def agree(cell, options, second):
+    """Compare with a plain scan; returns our program and what it was given."""
     args = example(cell, dtype=jnp.float64)
     outputs = jax.eval_shape(functools.partial(jaxrnn.unroll, cell), *args)
     direction, cotangent = draw(4, real(args), jnp.float64), draw(5, real(outputs), jnp.float64)
@@ -379,6 +391,7 @@ def agree(cell, options, second):
         return battery(functools.partial(plain, cell, **plain_options), args, direction, cotangent, second)
 
     closer_than_issue(ours(args, direction, cotangent), theirs(args, direction, cotangent))
+    return ours, args, direction, cotangent
 
 
 def _scan_of_unroll(run):
