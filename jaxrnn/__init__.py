@@ -8,11 +8,22 @@
 >>> ys.shape
 (5, 2, 4)
 
-`jaxrnn.nnx` and `jaxrnn.linen` wrap any cell as a Flax module, `jaxrnn.training` trains with Optax; each is imported by
-its name, so that `import jaxrnn` needs JAX alone.
+`jaxrnn.nnx` and `jaxrnn.linen` wrap any cell as a Flax module, `jaxrnn.training` and `jaxrnn.losses` build on Optax,
+`jaxrnn.plots` on matplotlib; each is imported by its name, so that `import jaxrnn` needs JAX alone.
 """
 
-from jaxrnn import gradients, initializers, inspection, metrics, regularization, reinforce, sequences, states
+from jaxrnn import (
+    attention,
+    gradients,
+    initializers,
+    inspection,
+    metrics,
+    regularization,
+    reinforce,
+    sequences,
+    states,
+)
+from jaxrnn.attention import Attended, Attention, AttentionParams, AttentionState, Memory
 from jaxrnn.batch_norm import batch_unroll
 from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, recurrent, weigh
 from jaxrnn.cells import (
@@ -192,6 +203,10 @@ __all__ = [
     "SRU",
     "UGRNN",
     "Antisymmetric",
+    "Attended",
+    "Attention",
+    "AttentionParams",
+    "AttentionState",
     "BatchNormLSTM",
     "BatchNormLSTMParams",
     "BatchNormLSTMState",
@@ -270,6 +285,7 @@ __all__ = [
     "MUTParams",
     "MUTState",
     "Masked",
+    "Memory",
     "MinGRU",
     "MinGRUParams",
     "MinGRUState",
@@ -331,6 +347,7 @@ __all__ = [
     "add",
     "add_bias",
     "affine",
+    "attention",
     "batch_unroll",
     "cast",
     "dot",

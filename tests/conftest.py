@@ -9,7 +9,15 @@ import jax
 import pytest
 
 # What meets Optax, Flax or mixed precision, whose own code promotes; everything else is the core.
-RELAXED = ("test_nnx", "test_linen", "test_training", "test_char_lm", "test_examples", "test_parity")
+RELAXED = (
+    "test_nnx",
+    "test_linen",
+    "test_flax_options",
+    "test_training",
+    "test_char_lm",
+    "test_examples",
+    "test_parity",
+)
 
 jax.config.update("jax_legacy_prng_key", "error")
 

@@ -51,7 +51,7 @@ LAYERS = [
     {"jaxrnn.cells.mingru", "jaxrnn.cells.qrnn", "jaxrnn.cells.lru", "jaxrnn.cells.s5", "jaxrnn.cells.rg_lru", "jaxrnn.cells.sru", "jaxrnn.cells.delta"},
     {"jaxrnn.cells"},
     {"jaxrnn.wrapper"},
-    {"jaxrnn.regularization", "jaxrnn.states", "jaxrnn.inspection", "jaxrnn.metrics", "jaxrnn.reinforce"},
+    {"jaxrnn.regularization", "jaxrnn.states", "jaxrnn.inspection", "jaxrnn.metrics", "jaxrnn.reinforce", "jaxrnn.attention"},
     {"jaxrnn.gradients"},
     {"jaxrnn.networks", "jaxrnn.parametrizations", "jaxrnn.batch_norm"},
     {"jaxrnn.sequences"},

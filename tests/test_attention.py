@@ -1,0 +1,193 @@
+"""Attention: a loop in NumPy for every score and query, and what the loop of `unroll` carries."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import attention
+from tests.registry import draw, quick_jit
+from tests.test_guards import carried, gradient
+
+S, B, M, H, T = 6, 2, 5, 4, 3
+LENGTHS = np.array([6, 4])
+MASK = np.arange(S)[:, None] < LENGTHS
+VARIANTS = [(score, query) for score in ("additive", "general", "dot", "location") for query in ("before", "after")]
+
+
+def decoder(score, query, **options):
+    m = H if score == "dot" else M
+    return attention.Attention(jaxrnn.GRU(3 + (m if query == "before" else H), H), m, S, score, query, **options)
+
+
+def case(net, dtype=jnp.float32):
+    params = draw(0, jax.eval_shape(net.init, jax.random.key(0)), dtype)
+    xs = draw(1, jax.ShapeDtypeStruct((T, B, 3), dtype), dtype, 1.0)
+    memory = draw(2, jax.ShapeDtypeStruct((S, B, net.memory_size), dtype), dtype, 1.0)
+    return params, xs, memory
+
+
+def by_hand(net, params, xs, memory):
+    """Row by row, from the papers' equations; the cell's own step is taken from the library."""
+    ys, alignments = np.zeros((T, B, net.output_size)), np.zeros((T, B, S))
+    p = jax.tree.map(np.asarray, params)
+    for b in range(B):
+        places = [np.asarray(memory[s, b]) for s in range(LENGTHS[b])]
+        state, fed = net.cell.initial_state(), np.zeros(H, np.float32)
+
+        def attend(q, places=places):
+            scores = {
+                "additive": lambda s, m: p.v @ np.tanh(q @ p.w_q + m @ p.w_k),
+                "general": lambda s, m: q @ (m @ p.w_k),
+                "dot": lambda s, m: q @ m,
+                "location": lambda s, m: (q @ p.w_q)[s],
+            }[net.score]
+            e = np.exp([scores(s, m) for s, m in enumerate(places)])
+            a = e / e.sum()
+            return sum(w * m for w, m in zip(a, places, strict=True)).astype(np.float32), a
+
+        for t in range(T):
+            if net.query == "before":
+                context, a = attend(fed)
+                state, h = net.cell(params.cell, state, np.concatenate([xs[t, b], context]))
+                fed = np.asarray(h)
+                ys[t, b] = np.concatenate([h, context])
+            else:
+                state, h = net.cell(params.cell, state, np.concatenate([xs[t, b], fed]))
+                context, a = attend(np.asarray(h))
+                fed = np.tanh(np.concatenate([context, h]) @ p.w_c)
+                ys[t, b] = fed
+            alignments[t, b, : len(a)] = a
+    return ys, alignments
+
+
+@pytest.mark.parametrize(("score", "query"), VARIANTS)
+def test_every_score_and_query_is_that_of_its_equations(score, query):
+    net = decoder(score, query)
+    params, xs, memory = case(net)
+    spoiled = jnp.where(jnp.broadcast_to(MASK[..., None], memory.shape), memory, jnp.nan)
+
+    @quick_jit
+    def run(params, memory):
+        return jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))
+
+    final, (ys, alignments) = run(params, spoiled)
+    expected, expected_alignments = by_hand(net, params, xs, memory)
+    np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alignments, expected_alignments, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alignments.sum(-1), 1, rtol=1e-5)
+    # Stepped one by one it is the same, the memory in the state.
+    state = net.start(params, memory, MASK)
+    for t in range(T):
+        state, (y, _) = net(params, state, xs[t])
+        np.testing.assert_allclose(y, ys[t], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state.fed, final.fed, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("score", ["additive", "general"])
+def test_gradients_reach_the_memory_where_it_is_valid(score):
+    net = decoder(score, "after")
+    params, xs, memory = case(net)
+
+    def loss(memory):
+        return jnp.sum(jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))[1].y ** 2)
+
+    spoiled = jnp.where(jnp.broadcast_to(MASK[..., None], memory.shape), memory, jnp.nan)
+    grads = np.asarray(quick_jit(jax.grad(loss))(spoiled))
+    assert grads[MASK].any(-1).all()
+    assert not grads[~MASK].any()
+    step = 1e-2 * np.where(MASK[..., None], np.random.default_rng(0).normal(size=memory.shape), 0).astype(np.float32)
+    slope = (loss(memory + step) - loss(memory - step)) / 2
+    np.testing.assert_allclose((grads * step).sum(), slope, rtol=2e-2)
+
+
+def test_the_loop_does_not_carry_the_memory():
+    net = decoder("additive", "before")
+    params, xs, memory = case(net)
+    state = net.start(params, memory, MASK)
+    shapes = set.union(*carried(functools.partial(jaxrnn.unroll, net), params, xs, state))
+
+    def run(cell, params, xs, memory):
+        final, out = jaxrnn.unroll(cell, params, xs, cell.start(params, memory, MASK))
+        return final.cell, out.y
+
+    shapes |= set.union(*carried(gradient(run, net), params, xs, memory))
+    assert (B, S, M) not in shapes
+    assert (B, H) in shapes
+
+
+def test_rows_without_a_valid_place_have_no_context():
+    net = decoder("additive", "before")
+    params, xs, memory = case(net)
+    mask = MASK & (np.arange(B) == 0)
+    _, (ys, alignments) = jaxrnn.unroll(net, params, xs, net.start(params, memory, mask))
+    assert not alignments[:, 1].any()
+    assert not ys[:, 1, H:].any()
+    assert np.isfinite(ys).all()
+
+
+def test_one_valid_place_is_looked_at_alone():
+    """Whatever the score: the context is the place itself."""
+    for score, query in VARIANTS[::2]:
+        net = decoder(score, query)
+        params, xs, memory = case(net)
+        state = net.start(params, memory, np.arange(S)[:, None] == [2, 4])
+        _, (ys, alignments) = quick_jit(functools.partial(jaxrnn.unroll, net))(params, xs, state)
+        np.testing.assert_array_equal(alignments[0], np.eye(S)[[2, 4]])
+        np.testing.assert_allclose(ys[0, :, H:], memory[[2, 4], [0, 1]], rtol=1e-6)
+
+
+def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_places():
+    cell = jaxrnn.GRU(2, 4)
+    params, state = cell.init(jax.random.key(0)), cell.initial_state((3,))
+    w, b = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32), 0.5
+
+    def run(w, image):
+        def act(key, y):
+            return jnp.tanh(y @ w) + b + 0.1 * jax.random.normal(key, (3, 2))
+
+        key = jax.random.key(1)
+        return attention.recurrent_attention(cell, params, lambda a: image * a, act, 5, key, state)
+
+    final, ys, actions = run(w, 2.0)
+    call, s, y = quick_jit(cell), state, np.zeros((3, 4), np.float32)
+    for t, key in enumerate(jax.random.split(jax.random.key(1), 5)):
+        a = np.tanh(y @ w) + b + 0.1 * jax.random.normal(key, (3, 2))
+        np.testing.assert_allclose(actions[t], a, rtol=1e-5, atol=1e-6)
+        s, y = call(params, s, 2.0 * a)
+        np.testing.assert_allclose(ys[t], y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(final.h, s.h, rtol=1e-5, atol=1e-6)
+    by_w, by_image = jax.grad(lambda *args: jnp.sum(run(*args).ys), (0, 1))(w, 2.0)
+    assert not by_w.any()
+    # Of the image: through every step's input, the actions held.
+    held = jax.grad(lambda image: jnp.sum(jaxrnn.unroll(cell, params, image * actions)[1]))(2.0)
+    np.testing.assert_allclose(by_image, held, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="cosine"), "score: got 'cosine', needs one of"),
+        (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, query="during"), "query: got 'during', needs one of"),
+        (lambda: attention.Attention(jaxrnn.GRU(5, 4), 5, 6), "cell: got an input size of 5, of which 5 are fed back"),
+        (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="dot"), "memory_size: got 5, the score 'dot' needs"),
+        (
+            lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="general", attention_size=3),
+            "attention_size: got 3, the score 'general' has none",
+        ),
+        (
+            lambda: decoder("additive", "before").start(None, jnp.ones((2, 6, 5))),
+            r"memory: got the shape \(2, 6, 5\), needs \[S, \*batch, M\] = \[6, \*batch, 5\]",
+        ),
+        (
+            lambda: decoder("additive", "before").start(None, jnp.ones((6, 2, 5)), jnp.ones((2, 6), bool)),
+            r"mask: got bool \(2, 6\), needs booleans \(6, 2\)",
+        ),
+    ],
+)
+def test_bad_attention_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

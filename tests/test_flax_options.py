@@ -1,0 +1,52 @@
+"""Regularisers, masks and learned states inside of the Flax modules: plain arguments, streams as keys once a call."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+
+XS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)  # [B, T, I]
+MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]], bool)
+STOCHASTIC = [
+    jaxrnn.WeightDrop(jaxrnn.RecurrentDropout(jaxrnn.LSTM(3, 4), 0.5), 0.5),
+    jaxrnn.Stack((jaxrnn.Zoneout(jaxrnn.GRU(3, 4), 0.5), jaxrnn.Dropout(jaxrnn.GRU(4, 4), 0.5, ("time",)))),
+]
+
+
+@pytest.mark.parametrize("cell", STOCHASTIC, ids=repr)
+def test_streams_are_keys(cell):
+    rnn = jaxrnn.nnx.RNN(cell, rngs=nnx.Rngs(0))
+    params = jax.tree.map(lambda p: p[...], rnn.cell.params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    linen = jaxrnn.linen.RNN(cell)
+    variables = {"params": {"cell": jaxrnn.linen.to_dict(params)}}
+    key = jax.random.key(3)
+    quiet, noisy = rnn(XS)[1], rnn(XS, rngs=nnx.Rngs(dropout=3))[1]
+    time_first = jnp.swapaxes(XS, 0, 1)
+    np.testing.assert_allclose(quiet, jnp.swapaxes(jaxrnn.unroll(cell, params, time_first)[1], 0, 1), rtol=1e-6)
+    np.testing.assert_allclose(linen.apply(variables, XS)[1], quiet, rtol=1e-6)
+    assert not np.allclose(noisy, quiet)
+    drawn = linen.apply(variables, XS, rngs={"dropout": key})[1]
+    np.testing.assert_array_equal(drawn, linen.apply(variables, XS, rngs={"dropout": key})[1])
+    assert not np.allclose(drawn, quiet)
+    rngs = nnx.Rngs(dropout=3)
+    assert not np.allclose(rnn(XS, rngs=rngs)[1], rnn(XS, rngs=rngs)[1])  # a key a call
+
+
+def test_masks_and_learned_states():
+    cell = jaxrnn.Stack((jaxrnn.LearnedState(jaxrnn.GRU(3, 4)),))
+    net = jaxrnn.Masked(cell, "hold")
+    rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), start_init=jaxrnn.initializers.uniform(1.0))
+    _, ys = rnn((XS, MASK))
+    params = jax.tree.map(lambda p: p[...], rnn.cell.params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    for row in range(2):
+        _, expected = jaxrnn.unroll(cell, params, XS[row][MASK[row]])
+        np.testing.assert_allclose(ys[row][MASK[row]], expected, rtol=1e-5, atol=1e-6)
+    linen = jaxrnn.linen.RNN(net, initializers={"start_init": jaxrnn.initializers.uniform(1.0)})
+    variables = linen.init(jax.random.key(0), (XS, MASK))
+    assert variables["params"]["cell"]["0"]["start"]["h"].any()
+    assert linen.apply(variables, (XS, MASK))[1].shape == (2, 5, 4)
