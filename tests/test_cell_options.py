@@ -1,0 +1,66 @@
+"""Options beyond those of the registry, in their values; numbers of parameters by the papers' formulas."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxrnn
+from tests import reference
+from tests.reference import conv, mingru, qrnn, sru, state_space, xlstm
+from tests.registry import example, quick_jit
+
+unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "step"),
+    [
+        (jaxrnn.MinGRU(3, 4, activation=jax.nn.identity), mingru.mingru),
+        (jaxrnn.MinGRU(3, 4, use_bias=False), mingru.mingru),
+        (jaxrnn.MinLSTM(3, 4, normalise=False), mingru.minlstm),
+        (jaxrnn.MinLSTM(3, 4, activation=jnp.tanh, use_bias=False), mingru.minlstm),
+        (jaxrnn.QRNN(3, 4, use_bias=False), qrnn.qrnn),
+        (jaxrnn.S5(3, 4, discretisation="bilinear"), state_space.s5),
+        (jaxrnn.RGLRU(4, power=2.0), state_space.rg_lru),
+        (jaxrnn.SRU(4, 4, highway_scale=1.5), sru.sru),
+        (jaxrnn.SLSTM(3, 4, forget_gate="exponential"), xlstm.slstm),
+        (jaxrnn.MLSTM(3, 4, forget_gate="exponential"), xlstm.mlstm),
+        (jaxrnn.ConvLSTM((3, 2), 2, 3, use_bias=False), conv.conv_lstm),
+        (jaxrnn.ConvGRU((3, 2), 2, 2, stride=2, use_bias=False), conv.conv_gru),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, jaxrnn.Cell) else value.__name__,
+)
+@pytest.mark.usefixtures("x64")
+def test_values_are_those_of_the_equations(cell, step):
+    args = example(cell, steps=3, dtype=jnp.float64)
+    want = reference.unroll(step, cell, *args)
+    chex.assert_trees_all_close(unrolled(cell, *args), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("cell", "count"),
+    [
+        (jaxrnn.MinGRU(3, 4), 2 * 4 * (3 + 1)),
+        (jaxrnn.MinGRU(3, 4, use_bias=False), 2 * 4 * 3),
+        (jaxrnn.MinLSTM(3, 4), 3 * 4 * (3 + 1)),
+        (jaxrnn.Stack((jaxrnn.Window(3, 2), jaxrnn.QRNN(6, 4))), 3 * 4 * (2 * 3 + 1)),
+        (jaxrnn.QRNN(6, 4, pooling="ifo"), 4 * 4 * (6 + 1)),
+        (jaxrnn.SRU(3, 4), 4 * 4 * (3 + 1)),
+        (jaxrnn.SRU(4, 4), 3 * 4 * 4 + 4 * 4),
+    ],
+    ids=repr,
+)
+def test_parameter_counts(cell, count):
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+
+
+def test_forget_biases_open_the_memory():
+    """Each in its own gate."""
+    key = jax.random.key(0)
+    assert jaxrnn.MinLSTM(3, 1).init(key, forget_bias=2.0).b.tolist() == [2.0, 0.0, 0.0]
+    assert jaxrnn.SLSTM(3, 1).init(key, forget_bias=2.0).b.tolist() == [0.0, 2.0, 0.0, 0.0]
+    assert jaxrnn.MLSTM(3, 1).init(key, forget_bias=2.0).b_g.tolist() == [0.0, 2.0]
+    assert jaxrnn.ConvLSTM((2, 3), 1, 3).init(key, forget_bias=2.0).b.tolist() == [0.0, 2.0, 0.0, 0.0]
+    assert jaxrnn.MDLSTM((2, 3), 1).init(key, forget_bias=2.0).b.tolist() == [0.0, 2.0, 2.0, 0.0, 0.0]
