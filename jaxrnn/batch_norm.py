@@ -56,7 +56,7 @@ def batch_unroll(
         TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range, or there are not two
             rows.
 
-    Reference: Cooijmans et al. 2016, "Recurrent batch normalization", section 3.
+    Reference: Cooijmans et al. 2016, "Recurrent batch normalization".
     """
     if not isinstance(cell, BatchNormLSTM):
         raise TypeError(f"cell: got {type(cell).__name__}, needs a BatchNormLSTM")

@@ -132,7 +132,7 @@ def test_the_legendre_memory_is_discretised_as_scipy_does(order, theta):
 
 
 def test_the_legendre_memory_holds_the_window():
-    """What it was given θ' θ steps ago is Σ m_i P_i(2θ' - 1), the paper's equation 4."""
+    """What it was given θ' θ steps ago is Σ m_i P_i(2θ' - 1)."""
     order, theta = 12, 100.0
     a, b = legendre(order, theta)
     signal = np.sin(np.arange(300) / 15)

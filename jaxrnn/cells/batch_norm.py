@@ -134,7 +134,7 @@ class BatchNormLSTM(Cell):
             recurrent_init: of the blocks i, f, o of `w_h`, each `[H, H]`.
             candidate_init: of its block g.
             forget_bias: of the forget gate.
-            scale: of every norm. The paper's section 4: 1 saturates, less than 0.01 vanishes.
+            scale: of every norm; 1 saturates the tanh, so that gradients vanish (the paper).
         """
         i, h = self.input_size, self.hidden_size
         kx, kh, kg = jax.random.split(key, 3)

@@ -59,7 +59,7 @@ class CoRNN(Cell):
         >>> y.shape, state.z.shape
         ((2, 4), (2, 4))
 
-    Reference: Rusch & Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN)", equation 3, in the explicit
+    Reference: Rusch & Mishra 2021, "Coupled oscillatory recurrent neural network (coRNN)", in the explicit
     form of the authors' code.
     """
 

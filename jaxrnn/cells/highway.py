@@ -60,7 +60,7 @@ class Highway(Cell):
         >>> y.shape
         (2, 4)
 
-    Reference: Zilly, Srivastava, Koutník & Schmidhuber 2017, "Recurrent highway networks", equations 6 to 9.
+    Reference: Zilly, Srivastava, Koutník & Schmidhuber 2017, "Recurrent highway networks".
     """
 
     input_size: int

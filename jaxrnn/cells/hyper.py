@@ -79,7 +79,7 @@ class HyperLSTM(Cell):
         >>> y.shape, state.h_s.shape
         ((2, 8), (2, 4))
 
-    Reference: Ha, Dai & Le 2017, "HyperNetworks", section 4.2; initialisation and timing: the authors' code.
+    Reference: Ha, Dai & Le 2017, "HyperNetworks"; initialisation and timing: the authors' code.
     """
 
     input_size: int

@@ -58,7 +58,7 @@ class LEM(Cell):
         >>> y.shape, state.c.shape
         ((2, 4), (2, 4))
 
-    Reference: Rusch, Mishra, Erichson & Mahoney 2022, "Long expressive memory for sequence modeling", equation 3.
+    Reference: Rusch, Mishra, Erichson & Mahoney 2022, "Long expressive memory for sequence modeling".
     """
 
     input_size: int

@@ -56,7 +56,7 @@ class ModReLU(Cell):
         >>> y.shape
         (2, 4)
 
-    Reference: Arjovsky, Shah & Bengio 2016, "Unitary evolution recurrent neural networks", equation 8; in this real
+    Reference: Arjovsky, Shah & Bengio 2016, "Unitary evolution recurrent neural networks", in its real
     form: Lezcano-Casado & Martínez-Rubio 2019.
     """
 

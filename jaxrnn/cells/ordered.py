@@ -66,7 +66,7 @@ class OrderedLSTM(Cell):
         ((2, 4), (2, 4))
 
     Reference: Shen, Tan, Sordoni & Courville 2019, "Ordered neurons: integrating tree structures into recurrent neural
-    networks", equations 6 to 13.
+    networks".
     """
 
     input_size: int

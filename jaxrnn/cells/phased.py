@@ -72,7 +72,7 @@ class PhasedLSTM(Cell):
         (5, 2, 4)
 
     Reference: Neil, Pfeiffer & Liu 2016, "Phased LSTM: accelerating recurrent network training for long or event-based
-    sequences", equations 6 to 11.
+    sequences".
     """
 
     input_size: int

@@ -6,12 +6,12 @@ from tests.reference import sigmoid
 
 
 def norm(cell, a, scale, mean, variance):
-    """Equation 2, without its β."""
+    """BN(a; γ, 0)."""
     return scale * (a - mean) / np.sqrt(variance + cell.epsilon)
 
 
 def batch_norm_lstm(cell, params, state, x):
-    """Equations 6 to 8 with the population's estimates of this step, or of the last that has some."""
+    """The LSTM's equations with the population's estimates of this step, or of the last that has some."""
     h, c, t = state
     entry = min(int(t), cell.steps - 1)
     (mean_x, std_x), (mean_h, std_h), (mean_c, std_c) = ((m.mean[entry], m.std[entry]) for m in params.statistics)

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def cornn(cell, params, state, x):
-    """Equation 3, with the damping of the old velocity."""
+    """The explicit scheme, with the damping of the old velocity."""
     (y, z), n = state, cell.hidden_size
     force = np.tanh(np.dot(y, params.w_h[:n]) + np.dot(z, params.w_h[n:]) + np.dot(x, params.w_x) + params.b)
     dt = cell.step_size

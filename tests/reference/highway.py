@@ -6,7 +6,7 @@ from tests.reference import block, sigmoid
 
 
 def highway(cell, params, state, x):
-    """Equations 6 to 9."""
+    """Layer by layer, the input in the first."""
     (s,), n = state, cell.hidden_size
     for layer in range(cell.depth):
 

@@ -6,7 +6,7 @@ from tests.reference import sigmoid
 
 
 def norm(cell, z, scale):
-    """Equation 19 of the appendix, with the authors' ε; `np.var` divides by the number of units."""
+    """The norm of the appendix, with the authors' ε; `np.var` divides by the number of units."""
     return (z - np.mean(z)) / np.sqrt(np.var(z) + cell.epsilon) * scale
 
 

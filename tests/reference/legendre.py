@@ -5,7 +5,7 @@ from scipy.signal import cont2discrete
 
 
 def discretised(order, theta):
-    """Equations 2 and 3, by SciPy's zero-order hold."""
+    """A and B, by SciPy's zero-order hold."""
     a, b = np.zeros((order, order)), np.zeros((order, 1))
     for i in range(order):
         for j in range(order):
@@ -15,7 +15,7 @@ def discretised(order, theta):
 
 
 def lmu(cell, params, state, x):
-    """Equations 5 to 7."""
+    """The input, the memory, the state."""
     (h, m), n = state, cell.hidden_size
     a, b = discretised(cell.order, cell.theta)
     u = np.dot(params.w_x[:, n], x) + np.dot(params.e[:n, 0], h) + np.dot(params.e[n:, 0], m)

@@ -6,7 +6,7 @@ from tests.reference import block, sigmoid
 
 
 def lem(cell, params, state, x):
-    """Equation 3: its z is our c, its Δt_n is block α and its Δt_n with a bar block β."""
+    """The scheme's z is our c, its Δt_n is block α and its Δt_n with a bar block β."""
     (y, z), n = state, cell.hidden_size
 
     def seen(k):

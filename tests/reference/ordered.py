@@ -11,7 +11,7 @@ def cumax(z):
 
 
 def ordered_lstm(cell, params, state, x):
-    """Equations 6 to 13, a master gate for each run of `chunk` units."""
+    """Unit by unit, a master gate for each run of `chunk` units."""
     h, c = state
     n, masters = cell.hidden_size, cell.hidden_size // cell.chunk
     a = np.dot(x, params.w_x) + np.dot(h, params.w_h) + params.b

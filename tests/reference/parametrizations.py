@@ -39,7 +39,7 @@ def exp_rnn(cell, params, state, x):
 
 
 def antisymmetric_rnn(cell, params, state, x):
-    """Equations 9, and 11 and 12 with gate."""
+    """With its gate or without."""
     n, euler = cell.hidden_size, cell.cell
     m = antisymmetric(params.w_h, n) - cell.diffusion * np.eye(n)
     a = np.dot(x, params.w_x) + params.b

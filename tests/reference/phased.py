@@ -6,7 +6,7 @@ from tests.reference import block, sigmoid
 
 
 def openness(phase, ratio, leak):
-    """Equation 6, for one unit."""
+    """The time gate of one unit."""
     if phase < ratio / 2:
         return 2 * phase / ratio
     if phase < ratio:
@@ -15,7 +15,7 @@ def openness(phase, ratio, leak):
 
 
 def phased_lstm(cell, params, state, x):
-    """Equations 2 to 11, without peepholes."""
+    """Without peepholes."""
     h, c, t = state
     n = cell.hidden_size
     x, time = (x["x"], x["t"]) if cell.timed else (x, t)
