@@ -23,7 +23,7 @@ from jaxrnn.checks import check_sizes
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.networks import BidirectionalParams, BidirectionalState
 from jaxrnn.recurrence import recurrence
-from jaxrnn.rows import at, flip
+from jaxrnn.rows import at, flip, starts
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
 from jaxrnn.unroll import _POLICIES, Walk, _in_chunks, _where, default_chunk, keep, valid_steps, walk
 
@@ -292,13 +292,10 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
         return walk.dispatch(Cell)(cell, params, xs, state, how)
     dtype = computation_dtype(params, xs)
     valid = None if how.lengths is None else valid_steps(jnp.arange(rows), how.lengths)
-    resets = how.resets
+    resets = starts(how, rows)
     if valid is not None:
         xs = keep(valid, xs)
-        resets = None if resets is None else resets & valid
     if how.reverse:
-        # A flag stands between two rows: seen from the later one, it stands before the earlier one.
-        resets = None if resets is None else jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
         xs, resets = jax.tree.map(lambda a: flip(a, how.lengths), (xs, resets))
 
     diagonals = rows + columns - 1

@@ -24,6 +24,7 @@ from jaxrnn.cell import Cell, cast, computation_dtype, gates
 from jaxrnn.checks import check_choice, check_input
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import _before, _saved
+from jaxrnn.rows import starts
 from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
 from jaxrnn.unroll import _POLICIES, Walk, _in_chunks, _where, default_chunk, keep, valid_steps, walk
 
@@ -76,12 +77,7 @@ def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how
     if cell.scan == "sequential" or steps == 0:
         return walk.dispatch(Cell)(cell, params, xs, state, how)
     dtype = computation_dtype(params, xs)
-    resets = how.resets
-    if resets is not None and how.lengths is not None:
-        resets = resets & valid_steps(jnp.arange(steps), how.lengths)
-    if resets is not None and how.reverse:
-        # A flag stands between two steps: seen from the later one, it stands before the earlier one.
-        resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    resets = starts(how, steps)
 
     @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
     def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:

@@ -1,10 +1,22 @@
-"""Rows of different length along the axis of time: turned round, and picked from."""
+"""Rows of different length along the axis of time: where they begin, turned round, and picked from."""
 
 import jax.numpy as jnp
 
 from jaxrnn.typing import Array
+from jaxrnn.unroll import Walk, valid_steps
 
-__all__ = ["at", "flip"]
+__all__ = ["at", "flip", "starts"]
+
+
+def starts(how: Walk, steps: int) -> Array | None:
+    """The steps `[T, *batch]` before which, in the direction of the walk, a row is reset; None: there are no flags."""
+    resets = how.resets
+    if resets is None:
+        return None
+    if how.lengths is not None:
+        resets = resets & valid_steps(jnp.arange(steps), how.lengths)
+    # A flag stands between two steps: seen from the later one, it stands before the earlier one.
+    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if how.reverse else resets
 
 
 def flip(xs: Array, lengths: Array | None) -> Array:

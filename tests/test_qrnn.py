@@ -68,7 +68,7 @@ def test_a_window_before_a_cell_is_the_paper_s_masked_convolution():
 
 @pytest.mark.usefixtures("x64")
 def test_f_pooling_is_gilr_is_a_mingru_with_tanh():
-    """Bradbury et al. 2016, equation 3, whose gate keeps the old state; Martin & Cundy 2018, equation 10."""
+    """Bradbury et al. 2016, equation 3, whose gate keeps the old state; Martin & Cundy 2018."""
     cell = jaxrnn.MinGRU(3, 4, activation=jnp.tanh)
     params, xs, _ = example(cell, dtype=jnp.float64)
     _, ys = jaxrnn.unroll(cell, params, xs)

@@ -16,7 +16,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell, affine, cast, computation_dtype, gates
 from jaxrnn.checks import check_choice, check_sizes
 from jaxrnn.linear import LinearCell
-from jaxrnn.rows import at, flip
+from jaxrnn.rows import at, flip, starts
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 from jaxrnn.unroll import Walk, keep, valid_steps, walk
 
@@ -99,12 +99,12 @@ def _walk_window(
         return walk.dispatch(Cell)(cell, params, xs, state, how)
     dtype = computation_dtype(params, xs)
     valid = None if how.lengths is None else valid_steps(jnp.arange(steps), how.lengths)
-    flags = jnp.zeros((steps, *xs.shape[1:-1]), bool) if how.resets is None else how.resets
+    flags = starts(how, steps)
+    if flags is None:
+        flags = jnp.zeros((steps, *xs.shape[1:-1]), bool)
     if valid is not None:
-        xs, flags = keep(valid, xs), flags & valid
+        xs = keep(valid, xs)
     if how.reverse:
-        # A flag stands between two steps: seen from the later one, it stands before the earlier one.
-        flags = jnp.concatenate([flags[1:], jnp.zeros_like(flags[:1])])
         xs, flags = flip(xs, how.lengths), flip(flags, how.lengths)
     line = jnp.concatenate([jnp.moveaxis(state.xs, -2, 0), xs.astype(state.xs.dtype)])
     flags = jnp.concatenate([jnp.zeros((k - 1, *flags.shape[1:]), bool), flags])

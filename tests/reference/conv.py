@@ -28,7 +28,7 @@ def conv_lstm(cell, params, state, x):
 
 
 def conv_gru(cell, params, state, x):
-    """Ballas et al. 2016, equations 11 to 14, with 1 - z for their z."""
+    """Ballas et al. 2016, with 1 - z for their z."""
     (h,), n = state, cell.hidden_size
 
     def seen(k):

@@ -13,7 +13,7 @@ def _heads(cell, w, x, n):
 
 
 def gated_linear_attention(cell, params, state, x):
-    """Yang et al. 2024, equation 3 with section 4.4's decay, and the scale of attention."""
+    """Yang et al. 2024, section 4, with the scale of attention."""
     states, ys = [], []
     decay = sigmoid(np.dot(np.dot(x, params.w_a), params.w_b) + params.b) ** (1 / cell.temperature)
     for j, q, k, v in _heads(cell, params.w_x, x, 3):
@@ -24,7 +24,7 @@ def gated_linear_attention(cell, params, state, x):
 
 
 def delta_net(cell, params, state, x):
-    """Yang et al. 2024 (DeltaNet), equation 1 and section 3.3: `S_t = S_{t-1} (I - β k k^T) + β v k^T`, `o = S q`."""
+    """Yang et al. 2024 (DeltaNet): `S_t = S_{t-1} (I - β k k^T) + β v k^T`, `o = S q`."""
     states, ys = [], []
     for j, q, k, v in _heads(cell, params.w_x, x, 3):
         q, k = (a * sigmoid(a) for a in (q, k))

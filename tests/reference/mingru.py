@@ -7,7 +7,7 @@ from tests.reference import FUNCTIONS, block, sigmoid
 
 
 def positive(x):
-    """Feng et al. 2024, listing 6."""
+    """Feng et al. 2024, their g for log-space."""
     return np.where(x >= 0, x + 0.5, sigmoid(x))
 
 
@@ -16,7 +16,7 @@ def _function(activation):
 
 
 def mingru(cell, params, state, x):
-    """Feng et al. 2024, section 3.1.3."""
+    """Feng et al. 2024, section 3.1."""
     z, n = _seen(cell, params, x, 2)
     z = sigmoid(z)
     h = (1 - z) * state.h + z * _function(cell.activation)(n)
@@ -24,7 +24,7 @@ def mingru(cell, params, state, x):
 
 
 def minlstm(cell, params, state, x):
-    """Feng et al. 2024, section 3.2.4."""
+    """Feng et al. 2024, section 3.2."""
     f, i, n = _seen(cell, params, x, 3)
     f, i = sigmoid(f), sigmoid(i)
     if cell.normalise:
@@ -39,7 +39,7 @@ def _seen(cell, params, x, n):
 
 
 def log_space_mingru(params, xs, h):
-    """Feng et al. 2024, listings 1, 5 and 7: all `h` `[T, H]` of one row from `h` before it, by logarithms."""
+    """Feng et al. 2024, in log-space: all `h` `[T, H]` of one row from `h` before it, by logarithms."""
     k, n = np.split(xs @ params.w_x + params.b, 2, axis=-1)
     log_z, log_coefficients = -np.logaddexp(0, -k), -np.logaddexp(0, k)
     log_values = np.concatenate([np.log(h)[None], log_z + np.log(positive(n))])

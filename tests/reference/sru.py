@@ -6,7 +6,7 @@ from tests.reference import block, sigmoid
 
 
 def sru(cell, params, state, x):
-    """Lei et al. 2018, equations 1 to 4, with the scaling correction of section 3.2."""
+    """Lei et al. 2018, equations 1 to 4, with the scaling correction."""
     n = cell.hidden_size
     v_f, v_r = np.split(params.w_c, 2)
     b_f, b_r = np.split(params.b, 2)

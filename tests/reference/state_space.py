@@ -6,7 +6,7 @@ from tests.reference import block, of_state, sigmoid
 
 
 def lru(cell, params, state, x):
-    """Orvieto et al. 2023, equations 1 and 2 with section 3's exponential parametrisation and normalisation."""
+    """Orvieto et al. 2023, section 3: exponential parametrisation and normalisation."""
     eigenvalues = np.exp(-np.exp(params.nu)) * (np.cos(np.exp(params.theta)) + 1j * np.sin(np.exp(params.theta)))
     b, c = _matrices(cell, params)
     h = eigenvalues * state.h + np.exp(params.gamma) * np.dot(b, x)
@@ -14,7 +14,7 @@ def lru(cell, params, state, x):
 
 
 def s5(cell, params, state, x):
-    """Smith et al. 2023, equations 4 to 6; the bilinear method as in their appendix."""
+    """Smith et al. 2023, section 3, discretised by either method."""
     eigenvalues = np.minimum(params.decay, -1e-4) + 1j * params.frequency
     step = np.exp(params.log_step)
     b, c = _matrices(cell, params)
