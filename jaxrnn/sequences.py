@@ -10,6 +10,7 @@ Arrays that come before a network (`pad`, `pack`, `buckets`) are NumPy's, of rea
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ class Masked(Wrapper):
 
     The output there is zero, and neither values nor gradients depend on what `xs` holds there. `unroll` moves the valid
     steps together, walks over them as over shorter sequences, and moves the outputs back, so the loop is that of the
-    cell. A reset flagged on a step that is left out takes effect at the next one that is not.
+    cell.
 
     Args:
         cell: any cell, a `Stack` or a `Bidirectional` too.
@@ -171,23 +172,33 @@ def _run_masked(
     if how.lengths is not None:
         inside = valid_steps(jnp.arange(steps), how.lengths)
         mask = mask & inside
-    gap, resets = inside & ~mask, how.resets
-    if net.policy == "reset":
-        resets = gap if resets is None else resets | gap
-        ends_in_gap = jnp.any(gap & ~jnp.concatenate([inside[1:], jnp.zeros_like(inside[:1])]), axis=0)
-        first, last = (ends_in_gap, gap[0]) if how.reverse else (gap[0], ends_in_gap)
-        start = net._start(state, tuple(rest))
-        state = jax.tree.map(lambda a, s: _where(first, a, s), start, state)
+    gap, flags = inside & ~mask, None if how.resets is None else how.resets & inside
+    if flags is not None and how.reverse:
+        flags = flags.at[0].set(False)  # it stands before all steps, where nothing is walked
+    events = [e for e in (flags, gap if net.policy == "reset" else None) if e is not None]
     order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
-    if resets is not None:
-        # A step begins anew if since the valid step before it any flag stood.
-        flags = jnp.take_along_axis(jnp.cumsum(resets & inside, axis=0), order, axis=0)
-        resets = jnp.concatenate([flags[:1] > 0, flags[1:] != flags[:-1]])
+    done = jnp.cumsum(mask, axis=0)
+    resets, start = None, net._start(state, tuple(rest))
+    if events:
+        # A step begins anew if anything stood since the valid step before it.
+        count = jnp.take_along_axis(jnp.cumsum(functools.reduce(jnp.logical_or, events), axis=0), order, axis=0)
+        resets = jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]])
+        after = _any([e & gap & (done == done[-1:]) for e in events])
+        if how.reverse:
+            state = jax.tree.map(lambda a, s: _where(after, a, s), start, state)
     inner = how._replace(lengths=jnp.sum(mask, axis=0), resets=resets)
     state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
-    if net.policy == "reset":
-        state = jax.tree.map(lambda a, s: _where(last, a, s), start, state)
-    return state, keep(mask, _rearrange(ys, jnp.maximum(jnp.cumsum(mask, axis=0) - 1, 0)))
+    if events:
+        if how.reverse:
+            first = done - mask.astype(done.dtype) == 0  # up to the first valid step
+            after = _any([e & first for e in events])
+        state = jax.tree.map(lambda a, s: _where(after, a, s), start, state)
+    return state, keep(mask, _rearrange(ys, jnp.maximum(done - 1, 0)))
+
+
+def _any(flags: list[Array]) -> Array:
+    """Whether in a row, over time, any of the flags `[T, *batch]` stands."""
+    return jnp.any(functools.reduce(jnp.logical_or, flags), axis=0)
 
 
 def _rearrange(xs: PyTree, index: Array) -> PyTree:

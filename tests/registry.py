@@ -47,6 +47,8 @@ from jaxrnn import (
     IndRNN,
     LayerNormGRU,
     LayerNormLSTM,
+    LearnedState,
+    Masked,
     MinGRU,
     MinLSTM,
     Mirrored,
@@ -190,6 +192,9 @@ CELLS = [
     _steps(HyperLSTM(3, 4, hyper_size=2, embedding_size=3), hyper.hyper_lstm),
     _steps(MDLSTM((4, 3), 2), grid.mdlstm),
     _steps(Mirrored(MDRNN((3, 2), 4)), grid.mirrored(grid.mdrnn)),
+    _steps(Masked(LSTM(3, 4), "hold"), wrappers.masked(reference.lstm)),
+    _steps(Masked(GRU(3, 4), "reset"), wrappers.masked(reference.gru_after)),
+    _steps(LearnedState(GRU(3, 4)), wrappers.learned_state(reference.gru_after)),
     _steps(cells.Counter(3, 4), cells.counter_reference),
     _steps(cells.Token(3, 4), cells.token_reference),
 ]

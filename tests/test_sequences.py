@@ -69,18 +69,16 @@ def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
     cell = seq.Masked(GRU, policy)
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
     resets = np.random.default_rng(1).random((6, 4)) < 0.4
-    lengths = np.array([6, 4, 5, 6])
+    lengths, call = np.array([6, 4, 5, 6]), quick_jit(cell)
     final, ys = unrolled(cell, params, (xs, MASK), state, lengths=lengths, resets=resets, reverse=reverse)
     for row in range(4):
-        s, pending = pick(state, row), False
+        s = pick(state, row)
         steps = range(lengths[row])
         for t in reversed(steps) if reverse else steps:
             flag = t + 1 if reverse else t
-            pending |= flag < lengths[row] and bool(resets[flag, row])
-            x = pick((xs, MASK), (t, row))
-            if MASK[t, row] and pending:
-                s, pending = GRU.initial_state(), False
-            s, y = cell(params, s, x)
+            if flag < lengths[row] and resets[flag, row]:
+                s = GRU.initial_state()
+            s, y = call(params, s, pick((xs, MASK), (t, row)))
             close(ys[t, row], y)
         close(pick(final, row), s)
 

@@ -1,6 +1,7 @@
 """Cells around cells: their deterministic steps."""
 
 import jax
+import numpy as np
 
 
 def inside(inner):
@@ -19,5 +20,29 @@ def zoneout(inner):
         new, _ = inner(cell.cell, params, state, x)
         new = jax.tree.map(lambda old, n: cell.rate * old + (1 - cell.rate) * n, state, new)
         return new, new.h
+
+    return step
+
+
+def masked(inner):
+    """Keras: a masked step holds the state and gives zero. Element-Research: it gives zero and the zero state."""
+
+    def step(cell, params, state, inputs):
+        x, valid = inputs
+        new, y = inner(cell.cell, params, state, x)
+        if valid:
+            return new, y
+        rest = state if cell.policy == "hold" else jax.tree.map(np.zeros_like, state)
+        return rest, np.zeros_like(y)
+
+    return step
+
+
+def learned_state(inner):
+    """A fresh row starts from the parameters."""
+
+    def step(cell, params, state, x):
+        new, y = inner(cell.cell, params.cell, params.start if state.fresh else state.cell, x)
+        return type(state)(new, np.zeros_like(state.fresh)), y
 
     return step
