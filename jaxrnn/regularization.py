@@ -212,8 +212,9 @@ class RecurrentDropout(StepWrapper):
 
     def _product(self, eqn: Any, values: list[Array], at: int, mask: Callable[..., Array | None]) -> list[Array]:
         operand, weight = values[at], values[1 - at]
-        n, rest = divmod(weight.shape[-1], self.hidden_size)
-        if self.tied or rest or n == 1 or at == 1 or not is_matrix_product(eqn):
+        size = self.hidden_size
+        n = weight.shape[-1] // size if isinstance(size, int) and weight.shape[-1] % size == 0 else 1
+        if self.tied or n == 1 or at == 1 or not is_matrix_product(eqn):
             kept = mask(operand.shape)
             values = list(values)
             values[at] = operand if kept is None else _drop(kept, self.rate, operand)
@@ -224,8 +225,8 @@ class RecurrentDropout(StepWrapper):
             return bind(eqn, values)
         # One product for all gates still, though every gate has its own left operand.
         masked = _drop(kept, self.rate, jnp.broadcast_to(operand[..., None, :], kept.shape))
-        z = jnp.einsum("...gk,kgh->...gh", masked, weight.reshape(width, n, self.hidden_size))
-        return [z.reshape(*rows, n * self.hidden_size).astype(eqn.outvars[0].aval.dtype)]
+        z = jnp.einsum("...gk,kgh->...gh", masked, weight.reshape(width, n, size))
+        return [z.reshape(*rows, n * size).astype(eqn.outvars[0].aval.dtype)]
 
 
 class _Seen(NamedTuple):

@@ -1,6 +1,7 @@
 """Regularisers: masked steps against NumPy loops, what is shared and what is not, and penalties by hand."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -10,12 +11,13 @@ import pytest
 from jax.test_util import check_grads
 
 import jaxrnn
+from bench.loops import equations, innermost_loops, products
 from jaxrnn import LSTMState
 from jaxrnn import regularization as reg
-from tests import reference
-from tests.cells import Diagonal
+from tests import functions, reference
+from tests.cells import Diagonal, Token
 from tests.registry import B, T, example, quick_jit
-from tests.test_guards import equations, gradient, innermost_loops, products
+from tests.test_guards import gradient
 
 LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
 BEFORE = jaxrnn.GRU(3, 4, reset="before")
@@ -112,6 +114,31 @@ def test_zoneout_keeps_old_units_and_the_output_is_the_state():
     np.testing.assert_array_equal(y, new.h)
     assert not keep_h.all()
     assert not keep_c.all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "cell",
+    [functions.FEEDBACK, jaxrnn.GRU(3, 4, heads=2), jaxrnn.ConvLSTM((4, 3), 2, 3), Token(3, 4)],
+    ids=lambda cell: type(cell).__name__,
+)
+def test_recurrent_dropout_is_for_any_cell(cell, tied):
+    """With all kept at rate 1/2, the state acts as if it were doubled in the products alone; dropped, as if zero."""
+    net = jaxrnn.RecurrentDropout(cell, 0.5, tied=tied)
+    params, xs, state = example(net)
+    drive = net.project(params, jax.tree.map(lambda x: x[0], xs))
+    asked = []
+
+    def draw(kept, request):
+        asked.append(request.shape)
+        return jnp.full(request.shape, kept)
+
+    outputs = [net.step_with(params, state, drive, functools.partial(draw, kept))[1] for kept in (True, False)]
+    outputs.append(net.step(params, state, drive)[1])
+    assert asked
+    assert all(shape[0] == B for shape in asked)
+    for a, b in itertools.combinations(outputs, 2):
+        assert not np.allclose(jax.tree.leaves(a)[0], jax.tree.leaves(b)[0])
 
 
 # The draws of a sequence
