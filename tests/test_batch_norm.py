@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import products
 from tests.oracles import oracle
 from tests.reference import to_numpy
 from tests.reference.batch_norm import in_batch
 from tests.registry import T, example, quick_jit
-from tests.test_guards import products
 
 CELL = jaxrnn.BatchNormLSTM(3, 4, steps=3, momentum=0.3)
 POOLED = jaxrnn.BatchNormLSTM(3, 4, steps=1, momentum=0.3)

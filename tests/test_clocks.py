@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import products
 from jaxrnn.cells.legendre import legendre
 from jaxrnn.cells.ordered import cumax
 from tests import reference
@@ -15,7 +16,6 @@ from tests.oracles import oracle
 from tests.reference.highway import highway
 from tests.reference.legendre import discretised
 from tests.registry import B, T, example, quick_jit
-from tests.test_guards import products
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)

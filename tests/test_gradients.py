@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import products
 from jaxrnn import gradients
 from tests.registry import T, example, quick_jit
-from tests.test_guards import gradient, products
+from tests.test_guards import gradient
 
 LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-9, atol=1e-12)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import innermost_loops
 from tests import reference
 from tests.reference import grid
 from tests.registry import B, example, quick_jit
-from tests.test_guards import innermost_loops
 
 CELL = jaxrnn.MDLSTM((4, 3), 2)
 ROWS = 5

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-from jax.extend import core
 
 import jaxrnn
+from bench.loops import innermost_loops, products
 from tests.registry import example
 
 LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)
@@ -28,37 +28,6 @@ def gradient(run, cell):
         return jnp.sum(ys) + sum(map(jnp.sum, jax.tree.leaves(final)))
 
     return jax.grad(loss, (0, 1, 2))
-
-
-def inner(params):
-    """The jaxprs among the parameters of an equation."""
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(item, core.ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, core.Jaxpr):
-                yield item
-
-
-def equations(jaxpr):
-    """All equations, those inside of others too."""
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for sub in inner(eqn.params):
-            yield from equations(sub)
-
-
-def innermost_loops(fn, *args):
-    """The loops that hold no other loop, in the order of the program."""
-    loops = [e for e in equations(jax.make_jaxpr(fn)(*args).jaxpr) if e.primitive.name in ("scan", "while")]
-    assert all(e.primitive.name == "scan" for e in loops)
-    bodies = [(e, list(equations(e.params["jaxpr"].jaxpr))) for e in loops]
-    return [(e, body) for e, body in bodies if not any(b.primitive.name == "scan" for b in body)]
-
-
-def products(fn, *args):
-    """Matrix products in each innermost loop."""
-    return [sum(b.primitive.name == "dot_general" for b in body) for _, body in innermost_loops(fn, *args)]
 
 
 def carried(fn, *args):

@@ -11,9 +11,10 @@ import pytest
 from jax import lax
 
 import jaxrnn
+from bench.loops import products
 from jaxrnn.hoist import hoist
 from tests.registry import B, example, quick_jit
-from tests.test_guards import gradient, products
+from tests.test_guards import gradient
 
 
 @dataclass(frozen=True)

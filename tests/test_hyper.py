@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import products
 from tests.registry import example, quick_jit
-from tests.test_guards import gradient, products
+from tests.test_guards import gradient
 
 CELL = jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3)
 unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import equations, innermost_loops
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import parametrizations
 from tests.registry import example, quick_jit
-from tests.test_guards import carried, equations, gradient, innermost_loops
+from tests.test_guards import carried, gradient
 
 unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 

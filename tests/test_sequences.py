@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import products
 from jaxrnn import sequences as seq
 from tests.oracles import oracle
 from tests.registry import T, example, quick_jit
-from tests.test_guards import gradient, products
+from tests.test_guards import gradient
 
 GRU, LSTM = jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4)
 unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk"))

@@ -1,0 +1,156 @@
+"""What does every cell cost: parameters, state, products in the loop, time of a step, time to compile?
+
+    python -m bench.cells
+    python -m bench.cells --cells LSTM "LSTM(peephole=True)" MinGRU --repeats 1
+
+Training is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs. Cells that are
+linear in their state are walked both ways. A cell over a plane has its I inputs and H units at 16 places together.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import jaxrnn
+from bench.loops import products
+from bench.timing import interleaved, machine, versions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure all cells at one size."""
+
+    cells: tuple[str, ...] = ()
+    """Which, by their names in the table; none: all."""
+    size: str = "32,128,64,128"
+    """B,T,I,H: batch, time, inputs, hidden; I and H multiples of 16."""
+    repeats: int = 7
+    """Turns of each program; the median counts."""
+
+
+def cells(inputs: int, hidden: int) -> dict[str, jaxrnn.Cell]:
+    """One cell for each row of the README's table, by its name there."""
+    i, h = inputs, hidden
+    plane, row, features = (4, 4, i // 16), (16, i // 16), h // 16
+    return {
+        "Elman": jaxrnn.Elman(i, h),
+        "LSTM": jaxrnn.LSTM(i, h),
+        "LSTM(peephole=True)": jaxrnn.LSTM(i, h, peephole=True),
+        'LSTM(peephole="full")': jaxrnn.LSTM(i, h, peephole="full"),
+        "LSTM(projection_size=R)": jaxrnn.LSTM(i, h, projection_size=h // 2),
+        "LSTM(readout_size=Q)": jaxrnn.LSTM(i, h, readout_size=h // 4),
+        "LSTM(heads=n)": jaxrnn.LSTM(i, h, heads=4),
+        "VanillaLSTM": jaxrnn.VanillaLSTM(i, h),
+        'VanillaLSTM(**GREFF["CIFG"])': jaxrnn.VanillaLSTM(i, h, **jaxrnn.GREFF["CIFG"]),
+        "VanillaLSTM(gate_recurrence=True)": jaxrnn.VanillaLSTM(i, h, gate_recurrence=True),
+        "MUT(variant=1)": jaxrnn.MUT(h, h, variant=1),
+        "MUT(variant=2)": jaxrnn.MUT(h, h, variant=2),
+        "MUT(variant=3)": jaxrnn.MUT(i, h, variant=3),
+        "GRU": jaxrnn.GRU(i, h),
+        'GRU(reset="before")': jaxrnn.GRU(i, h, reset="before"),
+        "LayerNormLSTM": jaxrnn.LayerNormLSTM(i, h),
+        "LayerNormGRU": jaxrnn.LayerNormGRU(i, h),
+        "BatchNormLSTM(steps=S)": jaxrnn.BatchNormLSTM(i, h, steps=8),
+        "CoRNN": jaxrnn.CoRNN(i, h),
+        "LEM": jaxrnn.LEM(i, h),
+        "Highway(depth=L)": jaxrnn.Highway(i, h, depth=3),
+        "Highway(depth=L, coupled=False)": jaxrnn.Highway(i, h, depth=3, coupled=False),
+        "Clockwork(periods=…)": jaxrnn.Clockwork(i, h, periods=(1, 2, 4, 8)),
+        "PhasedLSTM": jaxrnn.PhasedLSTM(i, h),
+        "OrderedLSTM(chunk=k)": jaxrnn.OrderedLSTM(i, h, chunk=4),
+        "HyperLSTM(hyper_size=Ĥ, embedding_size=E)": jaxrnn.HyperLSTM(i, h, hyper_size=h // 4, embedding_size=4),
+        "LMU(order=d, theta=θ)": jaxrnn.LMU(i, h, order=h // 2, theta=128.0),
+        "Orthogonal(ModReLU)": jaxrnn.Orthogonal(jaxrnn.ModReLU(i, h)),
+        "Antisymmetric(Euler)": jaxrnn.Antisymmetric(jaxrnn.Euler(i, h)),
+        "MGU": jaxrnn.MGU(i, h),
+        'MGU(reset="after")': jaxrnn.MGU(i, h, reset="after"),
+        "UGRNN": jaxrnn.UGRNN(i, h),
+        "Multiplicative(Elman)": jaxrnn.Multiplicative(jaxrnn.Elman(i, h)),
+        "Multiplicative(LSTM)": jaxrnn.Multiplicative(jaxrnn.LSTM(i, h)),
+        "NestedLSTM(depth=n)": jaxrnn.NestedLSTM(i, h, depth=3),
+        "IndRNN": jaxrnn.IndRNN(i, h),
+        "SCRN(context_size=S)": jaxrnn.SCRN(i, h, context_size=h // 4),
+        "SCRN(context_size=S, adaptive=True)": jaxrnn.SCRN(i, h, context_size=h // 4, adaptive=True),
+        "MuFuRu(operations=…)": jaxrnn.MuFuRu(i, h),
+        "MinGRU": jaxrnn.MinGRU(i, h),
+        "MinLSTM": jaxrnn.MinLSTM(i, h),
+        "QRNN": jaxrnn.QRNN(i, h),
+        'QRNN(pooling="ifo")': jaxrnn.QRNN(i, h, pooling="ifo"),
+        "LRU": jaxrnn.LRU(i, h),
+        "S5": jaxrnn.S5(i, h),
+        "RGLRU(heads=n)": jaxrnn.RGLRU(h, heads=4),
+        "SRU": jaxrnn.SRU(i, h),
+        "ConvLSTM": jaxrnn.ConvLSTM(plane, features, kernel_size=3),
+        "ConvLSTM(peephole=True)": jaxrnn.ConvLSTM(plane, features, kernel_size=3, peephole=True),
+        "ConvGRU": jaxrnn.ConvGRU(plane, features, kernel_size=3),
+        "SLSTM(heads=n)": jaxrnn.SLSTM(i, h, heads=4),
+        "MLSTM(heads=n)": jaxrnn.MLSTM(i, h, heads=4),
+        "GatedLinearAttention(heads=n, rank=L)": jaxrnn.GatedLinearAttention(i, h, heads=4, rank=16),
+        "DeltaNet(heads=n)": jaxrnn.DeltaNet(i, h, heads=4),
+        "MDRNN": jaxrnn.MDRNN(row, features),
+        "MDLSTM": jaxrnn.MDLSTM(row, features),
+    }
+
+
+def ways(name: str, cell: jaxrnn.Cell) -> dict[str, jaxrnn.Cell]:
+    """The cell, and beside it the same with an associative scan where it is linear."""
+    if not isinstance(cell, jaxrnn.LinearCell):
+        return {name: cell}
+    return {name: cell, f"{name}, associative": dataclasses.replace(cell, scan="associative")}
+
+
+def size_of(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def parameters(cell: jaxrnn.Cell) -> int:
+    return size_of(jax.eval_shape(cell.init, jax.random.key(0)))
+
+
+def products_a_step(cell: jaxrnn.Cell, steps: int = 5) -> int:
+    """Products in the loop over time; what a loop before it has, for parameters made of others, is not counted."""
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    xs = jax.tree.map(lambda s: jax.ShapeDtypeStruct((steps, 2, *s.shape), s.dtype), cell.input_spec)
+    counts = products(functools.partial(jaxrnn.unroll, cell, chunk=steps), params, xs)
+    return counts[-1] if counts else 0
+
+
+def programs(cell: jaxrnn.Cell, batch: int, time: int) -> dict:
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (time, batch, *cell.input_spec.shape))
+    forward = jax.jit(lambda params, xs: jaxrnn.unroll(cell, params, xs)[1])
+    train = jax.jit(jax.value_and_grad(lambda params, xs: jnp.mean(forward(params, xs) ** 2), (0, 1)))
+    return {"forward": lambda: forward(params, xs), "train": lambda: train(params, xs)}
+
+
+def main(settings: Settings) -> None:
+    console = Console(width=110)
+    console.print(f"{machine()}; {versions(('jaxrnn', 'jax', 'jaxlib'))}")
+    batch, time, inputs, hidden = map(int, settings.size.split(","))
+    made = cells(inputs, hidden)
+    if unknown := set(settings.cells) - set(made):
+        raise SystemExit(f"cells: got {', '.join(unknown)}, needs some of {', '.join(made)}")
+    table = Table(title=f"B, T, I, H = {settings.size}", title_justify="left")
+    for column in ("cell", "parameters", "state", "products", "forward µs/step", "train µs/step", "compile s"):
+        table.add_column(column, justify="left" if column == "cell" else "right")
+    for picked in settings.cells or made:
+        for name, cell in ways(picked, made[picked]).items():
+            compiling, seconds = interleaved(programs(cell, batch, time), settings.repeats)
+            counts = parameters(cell), size_of(cell.initial_state()), products_a_step(cell)
+            table.add_row(
+                name,
+                *map(str, counts),
+                *(f"{1e6 * seconds[program] / time:.1f}" for program in ("forward", "train")),
+                f"{sum(compiling.values()):.2f}",
+            )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

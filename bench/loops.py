@@ -1,0 +1,42 @@
+"""What the loops of a program hold: their equations and products, read in its jaxpr."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+
+__all__ = ["equations", "innermost_loops", "products"]
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+def inner(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    """The jaxprs among the parameters of an equation."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item
+
+
+def equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """All equations, those inside of others too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for sub in inner(eqn.params):
+            yield from equations(sub)
+
+
+def innermost_loops(fn: Callable, *args: Any) -> list[tuple[Any, list[Any]]]:
+    """The loops that hold no other loop and their equations, in the order of the program."""
+    loops = [e for e in equations(jax.make_jaxpr(fn)(*args).jaxpr) if e.primitive.name in ("scan", "while")]
+    assert all(e.primitive.name == "scan" for e in loops)
+    bodies = [(e, list(equations(e.params["jaxpr"].jaxpr))) for e in loops]
+    return [(e, body) for e, body in bodies if not any(b.primitive.name == "scan" for b in body)]
+
+
+def products(fn: Callable, *args: Any) -> list[int]:
+    """Matrix products and convolutions in each innermost loop."""
+    return [sum(b.primitive.name in PRODUCTS for b in body) for _, body in innermost_loops(fn, *args)]
