@@ -11,7 +11,7 @@ from flax import traverse_util
 from jaxrnn.cell import Cell, cast
 from jaxrnn.checks import check_input, check_lengths, check_state
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import unroll
+from jaxrnn.unroll import Save, unroll
 
 __all__ = ["FlaxCell", "by_name", "initial_carry", "run", "sharding_names"]
 
@@ -60,6 +60,8 @@ def run(
     lengths: Array | None,
     resets: Array | None,
     reverse: bool,
+    chunk: int | None,
+    save: Save,
     key: Key | None,
     dtype: DTypeLike | None,
     time_major: bool,
@@ -81,7 +83,9 @@ def run(
     if lengths is not None:
         check_lengths(lengths, leading[time_axis], batch_shape, "seq_lengths")
     xs, resets = jax.tree.map(lambda x: jnp.moveaxis(x, time_axis, 0), (xs, resets))
-    state, ys = unroll(cell, params, xs, state, lengths=lengths, resets=resets, reverse=reverse, key=key)
+    state, ys = unroll(
+        cell, params, xs, state, lengths=lengths, resets=resets, reverse=reverse, key=key, chunk=chunk, save=save
+    )
     return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, time_axis), ys)
 
 
@@ -103,7 +107,8 @@ class FlaxCell(Cell):
     """A Flax cell as a jaxrnn cell, from `jaxrnn.nnx.from_flax` or `jaxrnn.linen.from_flax`.
 
     Its equations are a whole, so the input itself is the drive; the products in them that see the input alone are found
-    and done ahead of the loop (`jaxrnn/hoist.py`), and the backward pass is `unroll`'s. Parameters are Flax's own nested dict, the state is Flax's own carry.
+    and done ahead of the loop (`jaxrnn/hoist.py`), and the backward pass is `unroll`'s. Parameters are Flax's own
+    nested dict, the state is Flax's own carry.
 
     Args:
         flax: the Flax cell without its parameters.

@@ -23,6 +23,7 @@ from jaxrnn._flax import FlaxCell
 from jaxrnn.cell import Cell as PureCell
 from jaxrnn.cell import cast, check_cell, state_dtype
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.unroll import Save
 
 __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
 
@@ -156,6 +157,8 @@ class RNN(nn.Module):
         seq_lengths: Array | None = None,
         resets: Array | None = None,
         reverse: bool = False,
+        chunk: int | None = None,
+        save: Save = "states",
     ) -> tuple[State, PyTree]:
         """Run the sequence: `(state, ys)`.
 
@@ -165,6 +168,8 @@ class RNN(nn.Module):
             seq_lengths: `[*batch]` integers in 0..T; None: all T.
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: walk from each row's last valid step to its first.
+            chunk: time steps whose projections exist at one time, as in `jaxrnn.unroll`.
+            save: what reverse mode keeps, "states" or, for very long sequences, "boundaries"; as in `jaxrnn.unroll`.
 
         Returns:
             The state after the last step walked, and outputs in the order and layout of `xs`.
@@ -181,6 +186,8 @@ class RNN(nn.Module):
             lengths=seq_lengths,
             resets=resets,
             reverse=reverse,
+            chunk=chunk,
+            save=save,
             key=self.make_rng("dropout") if self.has_rng("dropout") else None,
             dtype=self.dtype,
             time_major=self.time_major,

@@ -20,6 +20,7 @@ from jaxrnn._flax import FlaxCell
 from jaxrnn.cell import Cell as PureCell
 from jaxrnn.cell import cast, check_cell, state_dtype
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
+from jaxrnn.unroll import Save
 
 __all__ = ["RNN", "Cell", "from_flax"]
 
@@ -173,6 +174,8 @@ class RNN(nnx.Module):
         seq_lengths: Array | None = None,
         resets: Array | None = None,
         reverse: bool = False,
+        chunk: int | None = None,
+        save: Save = "states",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> tuple[State, PyTree]:
         """Run the sequence: `(state, ys)`.
@@ -183,6 +186,8 @@ class RNN(nnx.Module):
             seq_lengths: `[*batch]` integers in 0..T; None: all T.
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: walk from each row's last valid step to its first.
+            chunk: time steps whose projections exist at one time, as in `jaxrnn.unroll`.
+            save: what reverse mode keeps, "states" or, for very long sequences, "boundaries"; as in `jaxrnn.unroll`.
             rngs: for cells with randomness, one key a call: of the streams, `dropout` is used. None: deterministic.
 
         Returns:
@@ -200,6 +205,8 @@ class RNN(nnx.Module):
             lengths=seq_lengths,
             resets=resets,
             reverse=reverse,
+            chunk=chunk,
+            save=save,
             key=None if stream is None else stream(),
             dtype=self.cell.dtype,
             time_major=self.time_major,

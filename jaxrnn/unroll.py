@@ -32,7 +32,7 @@ from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
-__all__ = ["Walk", "unroll", "walk"]
+__all__ = ["Save", "Walk", "unroll", "walk"]
 
 
 Save = Literal["states", "boundaries"]

@@ -49,7 +49,15 @@ LAYERS = [
     {"jaxrnn.unroll"},
     {"jaxrnn.rows"},
     {"jaxrnn.linear"},
-    {"jaxrnn.cells.mingru", "jaxrnn.cells.qrnn", "jaxrnn.cells.lru", "jaxrnn.cells.s5", "jaxrnn.cells.rg_lru", "jaxrnn.cells.sru", "jaxrnn.cells.delta"},
+    {
+        "jaxrnn.cells.mingru",
+        "jaxrnn.cells.qrnn",
+        "jaxrnn.cells.lru",
+        "jaxrnn.cells.s5",
+        "jaxrnn.cells.rg_lru",
+        "jaxrnn.cells.sru",
+        "jaxrnn.cells.delta",
+    },
     {"jaxrnn.cells"},
     {"jaxrnn.wrapper"},
     {

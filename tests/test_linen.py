@@ -66,7 +66,7 @@ def test_rnn_is_unroll(cell):
     params, xs, state = example(cell)
     lengths, resets = jnp.array([4, 0]), jnp.zeros((T, B), bool).at[2, 0].set(True)
     batchwise, timewise = jaxrnn.linen.RNN(cell), jaxrnn.linen.RNN(cell, time_major=True)
-    options = {"initial_carry": state, "seq_lengths": lengths, "reverse": True}
+    options = {"initial_carry": state, "seq_lengths": lengths, "reverse": True, "chunk": 2, "save": "boundaries"}
     want, got, (final, ys) = quick(
         lambda params: (
             unroll(cell, params, swap(xs), state, lengths=lengths, resets=resets, reverse=True),
