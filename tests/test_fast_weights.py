@@ -39,6 +39,21 @@ def test_slstm_does_not_see_the_scale_of_its_input_gates(shift):
     chex.assert_tree_all_finite(jax.grad(lambda args: jnp.sum(jaxrnn.unroll(cell, *args)[1]))(single))
 
 
+@pytest.mark.parametrize("shift", [-200.0, 200.0])
+def test_an_mlstm_whose_input_gates_are_shut_has_derivatives(shift):
+    """Shut, exp(-m') overflows: the output is zero, and so is every derivative; also of a row that has no step."""
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, _ = example(cell)
+    params = params._replace(b_g=params.b_g.at[0].add(shift))
+
+    def loss(params, xs, state):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, state, lengths=np.array([5, 0]))[1])
+
+    value, grads = jax.value_and_grad(loss, argnums=(0, 1, 2))(params, xs, cell.initial_state((2,)))
+    chex.assert_tree_all_finite((value, grads))
+    assert (abs(value) < 1e-30) == (shift < 0)
+
+
 @pytest.mark.usefixtures("x64")
 def test_an_slstm_of_ones_is_a_running_mean():
     """Gates that let all in and keep all: h is σ(o) times the mean of what was seen."""

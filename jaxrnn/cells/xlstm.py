@@ -251,7 +251,8 @@ class MLSTM(Cell):
         """`σ(o) ⊙ (q C') / max(|q · n'|, exp(-m'))`."""
         del params
         read, weight, m = output
-        h = read / jnp.maximum(jnp.abs(weight), jnp.exp(-m))[..., None]
+        # What is divided by exp(80) is zero, and where exp(-m') overflows, a derivative would be zero times infinity.
+        h = read / jnp.maximum(jnp.abs(weight), jnp.exp(jnp.minimum(-m, 80.0)))[..., None]
         return drive[3] * h.reshape(*h.shape[:-2], -1)
 
 
