@@ -99,6 +99,17 @@ def test_s5_holds_the_input_over_a_step():
 
 
 @pytest.mark.usefixtures("x64")
+def test_s5_holds_the_input_as_well_in_single_precision():
+    """Of a slow mode and a short step, where exp(λ Δ) - 1 has no digits left."""
+    cell = jaxrnn.S5(1, 2)
+    params = cell.init(KEY, dtype=jnp.float64)._replace(
+        decay=jnp.full(2, -1e-4), frequency=jnp.array([1e-4, 1.0]), log_step=jnp.full(2, np.log(1e-3))
+    )
+    single = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    chex.assert_trees_all_close(*(cell.discrete(p)[1].astype(complex) for p in (single, params)), rtol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
 def test_s5_s_discretisations_agree_for_small_steps():
     zoh, bilinear = (jaxrnn.S5(3, 4, discretisation=d) for d in ("zoh", "bilinear"))
     params = zoh.init(KEY, dtype=jnp.float64)._replace(log_step=jnp.full(4, np.log(1e-4)))

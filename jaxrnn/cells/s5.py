@@ -138,8 +138,7 @@ class S5(LinearCell):
         eigenvalues = lax.complex(jnp.minimum(wide(params.decay), -1e-4), wide(params.frequency))
         step = jnp.exp(wide(params.log_step)).astype(eigenvalues.dtype)
         if self.discretisation == "zoh":
-            factor = jnp.exp(eigenvalues * step)
-            return factor, (factor - 1) / eigenvalues
+            return jnp.exp(eigenvalues * step), jnp.expm1(eigenvalues * step) / eigenvalues
         half = eigenvalues * step / 2
         return (1 + half) / (1 - half), step / (1 - half)
 
