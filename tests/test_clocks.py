@@ -168,12 +168,21 @@ def test_parameters_and_products_are_counted(cell, count, in_the_loop):
     ("make", "message"),
     [
         (lambda: jaxrnn.Clockwork(3, 4, periods=(2, 1)), r"periods: got \(2, 1\), needs one or more that grow"),
+        (lambda: jaxrnn.Clockwork(3, 4, periods=2), "periods: got 2, needs a tuple of integers that grow"),
         (lambda: jaxrnn.Clockwork(3, 4, periods=()), r"periods: got \(\), needs one or more that grow"),
         (lambda: jaxrnn.Clockwork(3, 4, periods=(0, 1)), r"periods\[0\]: got 0, needs a positive integer"),
         (lambda: jaxrnn.Clockwork(3, 5, periods=(1, 2)), "hidden_size: got 5, needs a multiple of the 2 periods"),
         (lambda: jaxrnn.OrderedLSTM(3, 4, chunk=3), "chunk: got 3, needs a divisor of hidden_size = 4"),
         (lambda: jaxrnn.Highway(3, 4, depth=0), "depth: got 0, needs a positive integer"),
         (lambda: jaxrnn.PhasedLSTM(3, 4, leak=-0.1), "leak: got -0.1, needs a number of 0 or more"),
+        (
+            lambda: jaxrnn.PhasedLSTM(3, 4).init(jax.random.key(0), periods=(0.0, 9.0)),
+            r"periods: got \(0.0, 9.0\), needs 0 < shortest",
+        ),
+        (
+            lambda: jaxrnn.PhasedLSTM(3, 4).init(jax.random.key(0), ratio=0.0),
+            r"ratio: got 0.0, needs a part of the period in",
+        ),
         (lambda: jaxrnn.LMU(3, 4, order=5, theta=0.0), "theta: got 0.0, needs a positive number"),
         (lambda: jaxrnn.CoRNN(3, 4, damping=-1.0), "damping: got -1.0, needs a positive number"),
         (lambda: jaxrnn.LEM(3, 4, step_size=0.0), "step_size: got 0.0, needs a positive number"),

@@ -6,6 +6,7 @@ h_i' = h_i                                                 elsewhere
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,6 +70,8 @@ class Clockwork(Cell):
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        if not isinstance(self.periods, Sequence):
+            raise ValueError(f"periods: got {self.periods!r}, needs a tuple of integers that grow")
         object.__setattr__(self, "periods", tuple(self.periods))
         check_sizes(**{f"periods[{i}]": period for i, period in enumerate(self.periods)})
         if not self.periods or any(a >= b for a, b in itertools.pairwise(self.periods)):

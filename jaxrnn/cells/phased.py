@@ -112,7 +112,14 @@ class PhasedLSTM(Cell):
             forget_bias: of the forget gate; the other biases are zero.
             periods: the shortest and the longest τ, in the unit of the times; log τ is uniform, s uniform in [0, τ).
             ratio: r of all units.
+
+        Raises:
+            ValueError: not 0 < shortest <= longest, or `ratio` is not in (0, 1].
         """
+        if not 0 < periods[0] <= periods[1]:
+            raise ValueError(f"periods: got {periods}, needs 0 < shortest <= longest")
+        if not 0 < ratio <= 1:
+            raise ValueError(f"ratio: got {ratio}, needs a part of the period in (0, 1]")
         i, h = self.input_size, self.hidden_size
         kx, kh, kp, ks = jax.random.split(key, 4)
         shortest, longest = (jnp.log(jnp.asarray(p, dtype)) for p in periods)
@@ -137,10 +144,10 @@ class PhasedLSTM(Cell):
         shape, dtype = (*t.shape, self.hidden_size), params.shift.dtype
         # A late time less a shift has too many digits for half precision.
         log_period, shift, ratio, t = (
-            jnp.broadcast_to(a.astype(np.promote_types(dtype, np.float32)), shape)
+            a.astype(np.promote_types(dtype, np.float32))
             for a in (params.log_period, params.shift, params.ratio, t[..., None])
         )
-        period = jnp.exp(log_period)
+        period, shift, ratio, t = (jnp.broadcast_to(a, shape) for a in (jnp.exp(log_period), shift, ratio, t))
         phase = ((t - shift) % period) / period
         closing = jnp.where(phase < ratio, 2 - 2 * phase / ratio, self.leak * phase)
         return jnp.where(phase < ratio / 2, 2 * phase / ratio, closing).astype(dtype)
