@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent
+from jaxrnn.cell import Cell, add, affine, cast, check_cell, computation_dtype, gates, recurrent
 from jaxrnn.checks import check_sizes
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.networks import BidirectionalParams, BidirectionalState
@@ -373,6 +373,7 @@ class Mirrored(Cell):
         cell: a cell whose input is `[C, I]`, such as `MDLSTM`.
 
     Raises:
+        TypeError: `cell` is no cell.
         ValueError: the input or output of the cell is not of two axes.
 
     Example:
@@ -388,9 +389,10 @@ class Mirrored(Cell):
     cell: Cell
 
     def __post_init__(self) -> None:
+        check_cell(self.cell)
         for size in (self.cell.input_size, self.cell.output_size):
             if not isinstance(size, tuple) or len(size) != 2:
-                raise ValueError(f"cell: {self.cell} has the size {size!r}, needs (columns, values at a place)")
+                raise ValueError(f"cell: got {self.cell} of the size {size!r}, needs (columns, values at a place)")
 
     @property
     def input_size(self) -> tuple[int, int]:

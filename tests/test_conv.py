@@ -148,6 +148,12 @@ def test_lists_of_sizes_are_tuples():
     assert hash(cell) == hash(jaxrnn.ConvLSTM((5, 4, 3), 2, (3, 3)))
 
 
+def test_sizes_may_be_numpy_s_integers():
+    cell = jaxrnn.ConvLSTM((5, 4, 3), 2, np.int64(3), stride=np.int64(2))
+    assert cell.initial_state().h.shape == (3, 2, 2)
+    assert cell.init(jax.random.key(0)).w_x.shape == (3, 3, 3, 8)
+
+
 def test_an_input_of_another_shape():
     with pytest.raises(ValueError, match=r"xs: got the shape \(5, 2, 4, 5, 3\), .* needs \[T, \*batch, 5, 4, 3\]"):
         functools.partial(jaxrnn.unroll, jaxrnn.ConvGRU((5, 4, 3), 2, 3))(

@@ -129,5 +129,7 @@ def test_wrong_sizes():
         jaxrnn.MDLSTM(3, 4)
     with pytest.raises(ValueError, match="columns: got 0, needs a positive integer"):
         jaxrnn.MDRNN((0, 3), 4)
-    with pytest.raises(ValueError, match=r"cell: LSTM\(.*\) has the size 3, needs \(columns, values at a place\)"):
+    with pytest.raises(ValueError, match=r"cell: got LSTM\(.*\) of the size 3, needs \(columns, values at a place\)"):
         jaxrnn.Mirrored(jaxrnn.LSTM(3, 4))
+    with pytest.raises(TypeError, match=r"cell: got str, needs a jaxrnn\.Cell"):
+        jaxrnn.Mirrored("MDLSTM")

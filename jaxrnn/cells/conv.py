@@ -275,7 +275,7 @@ def convolve(x: Array, w: Array, stride: int | tuple[int, ...] = 1) -> Array:
 
 
 def _each(size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
-    return (size,) * axes if isinstance(size, int) else size
+    return size if isinstance(size, tuple) else (size,) * axes
 
 
 def _kernel(
