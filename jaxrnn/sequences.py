@@ -10,7 +10,6 @@ Arrays that come before a network (`pad`, `pack`, `buckets`) are NumPy's, of rea
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 
 from jaxrnn.cell import Cell, advance
 from jaxrnn.checks import check_choice, check_input, check_lengths, check_sizes
-from jaxrnn.networks import Bidirectional
+from jaxrnn.networks import Bidirectional, BidirectionalState
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 from jaxrnn.unroll import Walk, _where, keep, unroll, valid_steps, walk
 from jaxrnn.wrapper import Wrapper
@@ -172,33 +171,40 @@ def _run_masked(
     if how.lengths is not None:
         inside = valid_steps(jnp.arange(steps), how.lengths)
         mask = mask & inside
-    gap, flags = inside & ~mask, None if how.resets is None else how.resets & inside
-    if flags is not None and how.reverse:
-        flags = flags.at[0].set(False)  # it stands before all steps, where nothing is walked
-    events = [e for e in (flags, gap if net.policy == "reset" else None) if e is not None]
+    gap = inside & ~mask
     order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
     done = jnp.cumsum(mask, axis=0)
-    resets, start = None, net._start(state, tuple(rest))
-    if events:
+    inner = how._replace(lengths=done[-1], resets=None)
+    events = how.resets & inside if how.resets is not None else None
+    if net.policy == "reset":
+        events = gap if events is None else events | gap
+    if events is None:
+        state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
+    else:
         # A step begins anew if anything stood since the valid step before it.
-        count = jnp.take_along_axis(jnp.cumsum(functools.reduce(jnp.logical_or, events), axis=0), order, axis=0)
-        resets = jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]])
-        after = _any([e & gap & (done == done[-1:]) for e in events])
-        if how.reverse:
-            state = jax.tree.map(lambda a, s: _where(after, a, s), start, state)
-    inner = how._replace(lengths=jnp.sum(mask, axis=0), resets=resets)
-    state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
-    if events:
-        if how.reverse:
-            first = done - mask.astype(done.dtype) == 0  # up to the first valid step
-            after = _any([e & first for e in events])
-        state = jax.tree.map(lambda a, s: _where(after, a, s), start, state)
+        count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
+        inner = inner._replace(resets=jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]]))
+        # What stands in the gaps at both ends acts on the state before or after all that is walked. Going back, a flag
+        # on the very first step stands where nothing is walked.
+        back = events.at[0].set(gap[0] & (net.policy == "reset"))
+        trailing, leading = gap & (done == done[-1:]), done == mask.astype(done.dtype)
+        late, back_late, back_early = (jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading))
+        start, forward = net._start(state, tuple(rest)), _forward(state, not how.reverse)
+        state = jax.tree.map(lambda f, a, s: s if f else _where(back_late, a, s), forward, start, state)
+        state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
+        state = jax.tree.map(lambda f, a, s: _where(late if f else back_early, a, s), forward, start, state)
     return state, keep(mask, _rearrange(ys, jnp.maximum(done - 1, 0)))
 
 
-def _any(flags: list[Array]) -> Array:
-    """Whether in a row, over time, any of the flags `[T, *batch]` stands."""
-    return jnp.any(functools.reduce(jnp.logical_or, flags), axis=0)
+def _forward(state: State, forward: bool) -> PyTree:
+    """For each leaf of a state, whether its cell walks forward in time when the network does as `forward` says."""
+
+    def one(part: Any) -> Any:
+        if isinstance(part, BidirectionalState):
+            return BidirectionalState(_forward(part.forward, forward), _forward(part.backward, not forward))
+        return forward
+
+    return jax.tree.map(one, state, is_leaf=lambda part: isinstance(part, BidirectionalState))
 
 
 def _rearrange(xs: PyTree, index: Array) -> PyTree:
@@ -544,18 +550,24 @@ def _run_bidirectional_lm(
     net: BidirectionalLM, params: Params, xs: PyTree, state: State, how: Walk
 ) -> tuple[State, PyTree]:
     cell: Any = net.cell
-    apart = dataclasses.replace(cell, merge=lambda forward, backward: (forward, backward))
+    apart = dataclasses.replace(cell, merge=lambda there, back: (there, back))
     state, (ys, zs) = walk(apart, params, xs, state, how)
-    if ys.shape[0] == 0:
+    steps = ys.shape[0]
+    if steps == 0:
         return state, cell._merge(ys, zs)
-    ys = jnp.concatenate([jnp.zeros_like(ys[:1]), ys[:-1]])
-    zs = jnp.concatenate([zs[1:], jnp.zeros_like(zs[:1])])
-    if how.resets is not None:
-        ys = keep(~how.resets, ys)
-        zs = keep(~jnp.concatenate([how.resets[1:], jnp.zeros_like(how.resets[:1])]), zs)
-    merged = cell._merge(ys, zs)
+    resets = jnp.zeros(steps, bool) if how.resets is None else how.resets
+    follows = ~resets.at[0].set(True)  # whether a step has one before it
+    followed = jnp.concatenate([follows[1:], jnp.zeros_like(follows[:1])])
+
+    def before(ys: Array) -> Array:
+        return keep(follows, jnp.concatenate([ys[:1], ys[:-1]]))
+
+    def after(ys: Array) -> Array:
+        return keep(followed, jnp.concatenate([ys[1:], ys[-1:]]))
+
+    merged = cell._merge(after(ys), before(zs)) if how.reverse else cell._merge(before(ys), after(zs))
     if how.lengths is not None:
-        merged = keep(valid_steps(jnp.arange(merged.shape[0]), how.lengths), merged)
+        merged = keep(valid_steps(jnp.arange(steps), how.lengths), merged)
     return state, merged
 
 

@@ -85,6 +85,20 @@ def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
 
 
 @pytest.mark.parametrize("policy", ["hold", "reset"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gaps_around_both_directions_are_gaps_in_each(policy, reverse):
+    """What stands at an end of a row is before the walk of one direction and after that of the other."""
+    around = seq.Masked(jaxrnn.Stack((jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)),)), policy)
+    params, (xs, _), state = example(around, steps=6, batch=(40,))
+    inside = jaxrnn.Bidirectional(seq.Masked(GRU, policy), seq.Masked(jaxrnn.LSTM(3, 2), policy))
+    rng = np.random.default_rng(2)
+    mask, resets = rng.random((6, 40)) < 0.5, rng.random((6, 40)) < 0.3
+    options = {"resets": resets, "lengths": rng.integers(0, 7, 40), "reverse": reverse}
+    (final,), ys = unrolled(around, params, (xs, mask), state, **options)
+    close((final, ys), unrolled(inside, params[0], (xs, mask), state[0], **options))
+
+
+@pytest.mark.parametrize("policy", ["hold", "reset"])
 def test_what_gaps_hold_reaches_nothing(policy):
     cell = seq.Masked(LSTM, policy)
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
@@ -255,11 +269,12 @@ def test_a_bidirectional_language_model_is_two_shifted_runs():
         assert not ys[n:, row].any()
 
 
-def test_a_bidirectional_language_model_never_sees_the_step_it_predicts():
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_bidirectional_language_model_never_sees_the_step_it_predicts(reverse):
     net = seq.BidirectionalLM(jaxrnn.Bidirectional(GRU))
     params, xs, _ = example(net, batch=())
     resets = np.arange(T) == 3
-    jacobian = jax.jacobian(lambda xs: jaxrnn.unroll(net, params, xs, resets=resets)[1].sum(-1))(xs)
+    jacobian = jax.jacobian(lambda xs: jaxrnn.unroll(net, params, xs, resets=resets, reverse=reverse)[1].sum(-1))(xs)
     sees = np.asarray((jacobian != 0).any(-1))
     same = np.array([[(s < 3) == (t < 3) for s in range(T)] for t in range(T)])
     np.testing.assert_array_equal(sees, same & ~np.eye(T, dtype=bool))
