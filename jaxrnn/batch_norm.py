@@ -89,6 +89,9 @@ def batch_unroll(
     return state, ys, _moved(cell.momentum, *known, entries, counts >= 2)
 
 
+_Drive = tuple[tuple[Array, ...], Array, Spread]
+
+
 @dataclass(frozen=True)
 class _InBatch(Wrapper):
     """What `batch_unroll` walks: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
@@ -100,19 +103,21 @@ class _InBatch(Wrapper):
         """The cell's, and a flag."""
         return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.int32)
 
-    def project(self, params: BatchNormLSTMParams, x: tuple[Array, Array]) -> tuple[tuple[Array, ...], Array]:
-        """The cell's, and the flags."""
-        return self.cell.project(params, x[0]), x[1]
+    def project(self, params: BatchNormLSTMParams, x: tuple[Array, Array]) -> _Drive:
+        """The cell's, the flags, and the moments over the valid rows, the last of the leading axes."""
+        z_x = self.cell.project(params, x[0])
+        return z_x, x[1], _spread(z_x, x[1] > 0)
 
     def step(
-        self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: tuple[tuple[Array, ...], Array]
+        self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: _Drive
     ) -> tuple[BatchNormLSTMState, tuple[Array, tuple[Spread, ...]]]:
         """One step with the moments of the valid rows; the others keep their state."""
-        z_x, valid = drive[0], drive[1] > 0
+        z_x, flags, of_x = drive
+        valid = flags > 0
         enough = jnp.sum(valid) >= 2
 
-        def choose(z: tuple[Array, ...], population: Spread) -> Spread:
-            batch = jax.tree.map(lambda *blocks: jnp.concatenate(blocks, axis=-1), *(_spread(z_k, valid) for z_k in z))
+        def choose(name: str, z: tuple[Array, ...], population: Spread) -> Spread:
+            batch = of_x if name == "x" else _spread(z, valid)
             return jax.tree.map(lambda b, p: jnp.where(enough, b.astype(p.dtype), p), batch, population)
 
         new, spreads = self.cell.step_with(params, state, z_x, choose)
@@ -120,13 +125,17 @@ class _InBatch(Wrapper):
         return held, (held.h, jax.tree.map(lambda s: s[0], spreads))
 
 
-def _spread(z: Array, valid: Array) -> Spread:
-    """Mean and variance `[1, units]` of the rows of `z` `[rows, units]` that are `valid`, in float32 or wider."""
-    z = z.astype(np.promote_types(z.dtype, np.float32))
-    count = jnp.maximum(jnp.sum(valid), 1).astype(z.dtype)
-    mean = jnp.sum(keep(valid, z), axis=0, keepdims=True) / count
-    centred = keep(valid, z - mean)
-    return Spread(mean, jnp.sum(centred * centred, axis=0, keepdims=True) / count)
+def _spread(z: tuple[Array, ...], valid: Array) -> Spread:
+    """Mean and variance `[..., 1, units]` of blocks `[..., rows, H]` over `valid` rows, in float32 or wider."""
+
+    def one(z: Array) -> Spread:
+        z = z.astype(np.promote_types(z.dtype, np.float32))
+        count = jnp.maximum(jnp.sum(valid, axis=-1), 1).astype(z.dtype)[..., None, None]
+        mean = jnp.sum(keep(valid, z), axis=-2, keepdims=True) / count
+        centred = keep(valid, z - mean)
+        return Spread(mean, jnp.sum(centred * centred, axis=-2, keepdims=True) / count)
+
+    return jax.tree.map(lambda *blocks: jnp.concatenate(blocks, axis=-1), *map(one, z))
 
 
 def _moved(

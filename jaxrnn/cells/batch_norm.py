@@ -168,7 +168,7 @@ class BatchNormLSTM(Cell):
         self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: tuple[Array, ...]
     ) -> tuple[BatchNormLSTMState, Array]:
         """One step from `(h, c)` to `(h', c')` with the population's statistics."""
-        state, _ = self.step_with(params, state, drive, lambda z, population: population)
+        state, _ = self.step_with(params, state, drive, lambda name, z, population: population)
         return state, state.h
 
     def step_with(
@@ -176,17 +176,20 @@ class BatchNormLSTM(Cell):
         params: BatchNormLSTMParams,
         state: BatchNormLSTMState,
         drive: tuple[Array, ...],
-        choose: Callable[[tuple[Array, ...], Spread], Spread],
+        choose: Callable[[str, tuple[Array, ...], Spread], Spread],
     ) -> tuple[BatchNormLSTMState, tuple[Spread, Spread, Spread]]:
-        """One step with the mean and variance `choose(z, population)` of each z: the new state, and what was chosen."""
+        """One step with the moments `choose(name, z, population)` of x W_x, h W_h and c', named x, h and c.
+
+        Returns the new state, and what was chosen.
+        """
         at = jnp.minimum(state.t, self.steps - 1)
         population = (Spread(m.mean[at], m.std[at] ** 2) for m in params.statistics)
         z_h = gates(dot(state.h, params.w_h), 4)
-        of_x, of_h = choose(drive, next(population)), choose(z_h, next(population))
+        of_x, of_h = choose("x", drive, next(population)), choose("h", z_h, next(population))
         z = add(self._norm(drive, params.s_x, of_x), self._norm(z_h, params.s_h, of_h))
         i, f, g, o = (add_bias(z_k, b) for z_k, b in zip(z, gates(params.b, 4), strict=True))
         c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        of_c = choose((c,), next(population))
+        of_c = choose("c", (c,), next(population))
         (seen,) = self._norm((c,), params.s_c, of_c)
         h = jax.nn.sigmoid(o) * jnp.tanh(add_bias(seen, params.b_c))
         return BatchNormLSTMState(h, c, state.t + 1), (of_x, of_h, of_c)
