@@ -4,6 +4,15 @@ import os
 from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# Most of the time of these tests is compilation, and what they compare does not hang on how well code is optimised.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+        "--xla_cpu_use_fusion_emitters=false",
+    ]
+)
 
 import jax
 import pytest

@@ -26,7 +26,7 @@ unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
         (LSTM(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_lstm),
         (GRU(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_gru),
     ],
-    ids=repr,
+    ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 @pytest.mark.usefixtures("x64")
 def test_the_other_conventions_are_those_of_the_equations(cell, step):
