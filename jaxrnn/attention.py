@@ -24,8 +24,9 @@ from jax import lax
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, advance, affine, check_cell, computation_dtype, dot, state_dtype
 from jaxrnn.checks import check_choice, check_key, check_sizes
+from jaxrnn.rows import Walk, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, keep, walk
+from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Attended", "Attention", "AttentionParams", "AttentionState", "Memory", "recurrent_attention"]

@@ -18,8 +18,9 @@ from jax.interpreters import ad, batching, mlir
 from jaxrnn.cell import Cell, advance, check_cell, state_dtype
 from jaxrnn.checks import check_input, check_sizes
 from jaxrnn.regularization import follow
+from jaxrnn.rows import select
 from jaxrnn.typing import Array, Params, PyTree, State
-from jaxrnn.unroll import _where, unroll
+from jaxrnn.unroll import unroll
 from jaxrnn.wrapper import Boundary, Draw, StepWrapper, Wrapper
 
 __all__ = ["ClippedGradient", "Truncated", "state_gradient_norms"]
@@ -61,7 +62,7 @@ class Truncated(StepWrapper):
         """The step of the cell, from a constant at a boundary."""
         cut = draw(Boundary(self.every))
         if cut is not None:
-            state = jax.tree.map(lambda s: _where(cut, lax.stop_gradient(s), s), state)
+            state = jax.tree.map(lambda s: select(cut, lax.stop_gradient(s), s), state)
         return self.inner_step(params, state, drive, draw)
 
 

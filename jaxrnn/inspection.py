@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxrnn.cell import Cell, state_dtype
 from jaxrnn.checks import check_input
 from jaxrnn.jaxprs import bind, evaluate
+from jaxrnn.rows import select, valid_steps
 from jaxrnn.typing import Params, PyTree, State
-from jaxrnn.unroll import _where, unroll, valid_steps
+from jaxrnn.unroll import unroll
 from jaxrnn.wrapper import Draw, StepWrapper
 
 __all__ = ["Inspected", "Inspection", "state_history"]
@@ -118,5 +119,5 @@ def state_history(cell: Cell, params: Params, xs: PyTree, state: State | None = 
     if lengths is not None:
         steps = jax.tree.leaves(states)[0].shape[0]
         valid = valid_steps(jnp.arange(steps), jnp.asarray(lengths))
-        states = jax.tree.map(lambda s, f: _where(valid, s, jnp.broadcast_to(f[None], s.shape)), states, final)
+        states = jax.tree.map(lambda s, f: select(valid, s, jnp.broadcast_to(f[None], s.shape)), states, final)
     return jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None].astype(b.dtype), b]), state, states)

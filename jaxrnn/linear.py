@@ -23,10 +23,10 @@ from jax import lax
 from jaxrnn.cell import Cell, cast, computation_dtype, gates
 from jaxrnn.checks import check_choice, check_input
 from jaxrnn.jaxprs import flat_products
-from jaxrnn.recurrence import _before, _saved
-from jaxrnn.rows import starts
+from jaxrnn.recurrence import saved, states_before
+from jaxrnn.rows import Walk, keep, select, starts, valid_steps
 from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
-from jaxrnn.unroll import _POLICIES, Walk, _in_chunks, _where, default_chunk, keep, valid_steps, walk
+from jaxrnn.unroll import POLICIES, default_chunk, in_chunks, walk
 
 __all__ = ["LinearCell"]
 
@@ -79,7 +79,7 @@ def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how
     dtype = computation_dtype(params, xs)
     resets = starts(how, steps)
 
-    @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
+    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
     def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
         xs, times, resets = part
         valid = None
@@ -89,7 +89,7 @@ def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how
         drives = flat_products(cell.project)(params, xs)
         a, b = _in_precision_of(state, cell, params, drives)
         if valid is not None:
-            a = jax.tree.map(lambda k: _where(valid, k, jnp.ones_like(k)), a)
+            a = jax.tree.map(lambda k: select(valid, k, jnp.ones_like(k)), a)
             b = keep(valid, b)
         start = None if resets is None else cell.initial_state(resets.shape)
         states = _states(a, b, state, resets, start, how.reverse)
@@ -102,7 +102,7 @@ def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how
         # More at once than the cache holds gains nothing on the CPU, and everything elsewhere.
         bytes_per_step = 2 * sum(h.size * h.dtype.itemsize for h in jax.tree.leaves(state))
         chunk = default_chunk(steps, bytes_per_step) if jax.default_backend() == "cpu" else steps
-    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
+    return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
 def _states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:
@@ -110,7 +110,7 @@ def _states(a: State, b: State, state: State, resets: Array | None, start: State
     first = -1 if reverse else 0
     before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
     if resets is not None:
-        before = jax.tree.map(lambda s, h: _where(resets, s.astype(h.dtype), h), start, before)
+        before = jax.tree.map(lambda s, h: select(resets, s.astype(h.dtype), h), start, before)
     return _solve(reverse, resets, a, jax.tree.map(lambda a, b, h: a * h + b, a, b, before))
 
 
@@ -138,8 +138,8 @@ def _solve_jvp(reverse: bool, primals: Any, tangents: Any) -> tuple[State, State
     """The tangents are such a recurrence too, `dh' = a ⊙ dh + (da ⊙ h + db)`, so that the states are all it needs."""
     resets, a, b = primals
     _, da, db = tangents
-    states = jax.tree.map(_saved, _solve(reverse, resets, a, b))
-    before = jax.tree.map(lambda h: _before(jnp.zeros_like(h[0]), h, reverse), states)
+    states = jax.tree.map(saved, _solve(reverse, resets, a, b))
+    before = jax.tree.map(lambda h: states_before(jnp.zeros_like(h[0]), h, reverse), states)
     if resets is not None:
         before = keep(~resets, before)
     inputs = jax.tree.map(lambda da, h, db: da * h + db, da, before, db)

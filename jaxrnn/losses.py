@@ -14,8 +14,8 @@ import numpy as np
 import optax
 
 from jaxrnn.checks import check_choice, check_key, check_lengths, check_sizes
+from jaxrnn.rows import keep, mean, valid_steps
 from jaxrnn.typing import Array, Key, PyTree
-from jaxrnn.unroll import keep, valid_steps
 
 __all__ = [
     "AliasTable",
@@ -71,16 +71,15 @@ def sequence_loss(
         predictions, targets = keep(mask, (predictions, targets))
     values = loss(predictions, targets)
     leading = predictions.shape[: values.ndim]
-    if values.shape != leading or (mask is not None and values.shape != mask.shape):
+    if not values.shape or values.shape != leading or (mask is not None and values.shape != mask.shape):
         raise ValueError(f"loss: got values of the shape {values.shape}, needs [T, *batch], one for each step")
     mask = jnp.ones(values.shape, bool) if mask is None else mask
-    values = keep(mask, values)
     if reduction == "tokens":
-        return _mean(values, mask, axis=None)
+        return mean(values, mask)
     rows = tuple(range(1, values.ndim))
     if reduction == "time":
-        return jnp.sum(_mean(values, mask, axis=rows))
-    return _mean(_mean(values, mask, axis=0), jnp.any(mask, axis=0), axis=None)
+        return jnp.sum(mean(values, mask, axis=rows))
+    return mean(mean(values, mask, axis=0), jnp.any(mask, axis=0))
 
 
 def _check_mask(mask: Any, predictions: Array, targets: Array) -> Array:
@@ -93,11 +92,6 @@ def _check_mask(mask: Any, predictions: Array, targets: Array) -> Array:
                 f"mask: got the shape {shape}, needs [T, *batch] of {predictions.shape} and {targets.shape}"
             )
     return jnp.asarray(mask)
-
-
-def _mean(values: Array, mask: Array, axis: Any) -> Array:
-    """Of what the mask holds, zero where that is nothing; values are zero elsewhere."""
-    return jnp.sum(values, axis=axis) / jnp.maximum(jnp.sum(mask, axis=axis), 1).astype(values.dtype)
 
 
 def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Array:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jaxrnn.cell import Cell, advance, cast, check_cell, computation_dtype
 from jaxrnn.checks import check_choice, check_rate
 from jaxrnn.regularization import dropout
+from jaxrnn.rows import Walk, keep, valid_steps
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, keep, valid_steps, walk
+from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Bidirectional", "BidirectionalParams", "BidirectionalState", "Residual", "Stack"]

@@ -17,8 +17,9 @@ import numpy as np
 from jax.scipy.linalg import expm
 
 from jaxrnn.checks import check_choice
+from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, walk
+from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightNormParams"]

@@ -27,7 +27,7 @@ from jaxrnn.jaxprs import flat_products
 from jaxrnn.linearize import linearize
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["STATES", "recurrence"]
+__all__ = ["STATES", "recurrence", "saved", "states_before"]
 
 STATES = "jaxrnn_states"
 """The name under which the states are saved for the backward pass (`jax.checkpoint_policies`)."""
@@ -45,7 +45,7 @@ def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: 
 def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     outputs = _outputs(step, *primals)
     # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
-    states, extras = jax.tree.map(_saved, _trajectory(step, reverse, *primals))
+    states, extras = jax.tree.map(saved, _trajectory(step, reverse, *primals))
     dfinal, doutputs = _tangents(step, reverse, primals, tangents, states, outputs, outputs.assemble)
     final = jax.tree.map(lambda s: s[0 if reverse else -1], states)
     return (final, outputs.assemble(states, extras)), (dfinal, doutputs)
@@ -82,7 +82,7 @@ def _tangents(
     """Tangents of the final state, and of what `emit` makes of `(state, extras)` at every step."""
     params, state, drives = primals
     dparams, dstate, ddrives = tangents
-    before = jax.tree.map(lambda s0, s: _before(s0, s, reverse), state, states)
+    before = jax.tree.map(lambda s0, s: states_before(s0, s, reverse), state, states)
 
     def real(params: Params, s: list[Array], at: tuple[State, PyTree]) -> PyTree:
         """The step from and to those leaves that have tangents."""
@@ -135,7 +135,7 @@ def _outputs(step: Step, params: Params, state: State, drives: PyTree) -> _Outpu
     return found._replace(extras=found.pick(output))
 
 
-def _saved(leaf: Array) -> Array:
+def saved(leaf: Array) -> Array:
     """`leaf` under the name that the checkpoint policy saves, which a complex array can bear in its parts only."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return lax.complex(checkpoint_name(leaf.real, STATES), checkpoint_name(leaf.imag, STATES))
@@ -165,7 +165,7 @@ def _tangent_tree(like: PyTree, reals: list[Array], leading: tuple[int, ...]) ->
     return jax.tree.map(lambda a: next(new) if _is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
 
 
-def _before(first: Array, after: Array, reverse: bool) -> Array:
+def states_before(first: Array, after: Array, reverse: bool) -> Array:
     """The states before every step, from the one before the first and those after every step."""
     if reverse:
         return jnp.concatenate([after[1:], first[None]])

@@ -24,8 +24,9 @@ from jax.extend.core import jaxprs_in_params
 from jaxrnn.cell import cast
 from jaxrnn.checks import check_choice, check_input, check_key, check_rate, check_sizes
 from jaxrnn.jaxprs import bind, evaluate, is_matrix_product
+from jaxrnn.rows import Walk, keep, mean
 from jaxrnn.typing import Array, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, walk
+from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Draw, Kept, StepWrapper, Wrapper
 
 __all__ = [
@@ -55,6 +56,9 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
         xs: leaves of any shape.
         broadcast: axes that share their masks: `(0,)` over `[T, *batch, H]` is locked dropout, one mask a sequence.
 
+    Raises:
+        ValueError: a rate outside of [0, 1), or an axis that a leaf does not have.
+
     Example:
         >>> ys = dropout(jax.random.key(0), 0.5, jnp.ones((5, 2, 4)), broadcast=(0,))
         >>> bool((ys == ys[:1]).all()), sorted(set(ys.ravel().tolist()))
@@ -64,7 +68,9 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
     keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
 
     def one(x: Array) -> Array:
-        shape = tuple(1 if axis in broadcast else n for axis, n in enumerate(x.shape))
+        if not all(-x.ndim <= axis < x.ndim for axis in broadcast):
+            raise ValueError(f"broadcast: got {broadcast}, needs axes of the shape {x.shape}")
+        shape = tuple(1 if axis in broadcast or axis - x.ndim in broadcast else n for axis, n in enumerate(x.shape))
         return _drop(jnp.broadcast_to(jax.random.bernoulli(next(keys), 1 - rate, shape), x.shape), rate, x)
 
     return jax.tree.map(one, xs)
@@ -534,22 +540,15 @@ def monte_carlo(predict: Callable[[Key], PyTree], key: Key, samples: int) -> Mon
 # Penalties
 
 
-def _mean(values: Array, mask: Array | None) -> Array:
-    """Over all of `values` `[T, *batch, ...]` where `mask` `[T, *batch]` holds; zero where it holds nowhere."""
+def _valid(hs: Array, mask: Array | None) -> tuple[Array, Array]:
+    """`hs` with zeros for padding, selected before any arithmetic so that it has no gradient either; and the mask."""
+    hs = jnp.asarray(hs)
     if mask is None:
-        return jnp.mean(values)
-    mask = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
-    count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
-    return jnp.sum(jnp.where(mask, values, jnp.zeros_like(values))) / count
-
-
-def _zero_padding(hs: Array, mask: Array | None) -> Array:
-    """Selected before any arithmetic, so that what padding holds has no gradient either."""
-    if mask is None:
-        return hs
-    if mask.dtype != jnp.bool_ or mask.shape != hs.shape[:-1]:
-        raise ValueError(f"mask: got {mask.dtype} {mask.shape}, needs booleans [T, *batch] = {hs.shape[:-1]}")
-    return jnp.where(jnp.broadcast_to(mask[..., None], hs.shape), hs, jnp.zeros_like(hs))
+        return hs, jnp.ones(hs.shape[:-1], bool)
+    if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != hs.shape[:-1]:
+        got = f"{jnp.result_type(mask)} {jnp.shape(mask)}"
+        raise ValueError(f"mask: got {got}, needs booleans [T, *batch] = {hs.shape[:-1]}")
+    return keep(jnp.asarray(mask), hs), jnp.asarray(mask)
 
 
 def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mask: Array | None = None) -> Array:
@@ -569,16 +568,14 @@ def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mas
 
     Reference: Krueger & Memisevic 2015, "Regularizing RNNs by stabilizing activations".
     """
-    hs = _zero_padding(hs, mask)
+    hs, mask = _valid(hs, mask)
     if initial is not None:
         hs = jnp.concatenate([initial[None].astype(hs.dtype), hs])
-        mask = None if mask is None else jnp.concatenate([jnp.ones_like(mask[:1]), mask])
+        mask = jnp.concatenate([jnp.ones_like(mask[:1]), mask])
     squares = jnp.sum(hs**2, axis=-1)
     positive = squares > 0
     norms = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, jnp.ones_like(squares))), jnp.zeros_like(squares))
-    if norms.shape[0] < 2:
-        return jnp.zeros((), hs.dtype)
-    return beta * _mean((norms[1:] - norms[:-1]) ** 2, None if mask is None else mask[1:] & mask[:-1])
+    return beta * mean((norms[1:] - norms[:-1]) ** 2, mask[1:] & mask[:-1])
 
 
 def activation_regularization(hs: Array, alpha: float, *, mask: Array | None = None) -> Array:
@@ -586,7 +583,8 @@ def activation_regularization(hs: Array, alpha: float, *, mask: Array | None = N
 
     Reference: Merity, McCann & Socher 2017, "Revisiting activation regularization for language RNNs".
     """
-    return alpha * _mean(_zero_padding(hs, mask) ** 2, mask)
+    hs, mask = _valid(hs, mask)
+    return alpha * mean(hs**2, mask)
 
 
 def temporal_activation_regularization(hs: Array, beta: float, *, mask: Array | None = None) -> Array:
@@ -594,10 +592,8 @@ def temporal_activation_regularization(hs: Array, beta: float, *, mask: Array | 
 
     Reference: Merity, McCann & Socher 2017, "Revisiting activation regularization for language RNNs".
     """
-    hs = _zero_padding(hs, mask)
-    if hs.shape[0] < 2:
-        return jnp.zeros((), hs.dtype)
-    return beta * _mean((hs[1:] - hs[:-1]) ** 2, None if mask is None else mask[1:] & mask[:-1])
+    hs, mask = _valid(hs, mask)
+    return beta * mean((hs[1:] - hs[:-1]) ** 2, mask[1:] & mask[:-1])
 
 
 def batch_entropy(logits: Array, minimum: float | None = None) -> Array:

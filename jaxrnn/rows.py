@@ -1,11 +1,32 @@
-"""Rows of different length along the axis of time: where they begin, turned round, and picked from."""
+"""Rows of different length along the axis of time: how they are walked, which steps count, what is read off them."""
 
+from typing import Literal, NamedTuple
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrnn.typing import Array
-from jaxrnn.unroll import Walk, valid_steps
+from jaxrnn.typing import Array, Key, PyTree
 
-__all__ = ["at", "flip", "starts"]
+__all__ = ["Save", "Walk", "at", "flip", "keep", "mean", "select", "starts", "valid_steps"]
+
+Save = Literal["states", "boundaries"]
+
+
+class Walk(NamedTuple):
+    """How a sequence is walked: the options of `unroll`, checked."""
+
+    lengths: Array | None = None
+    resets: Array | None = None
+    reverse: bool = False
+    key: Key | None = None
+    chunk: int | None = None
+    save: Save = "states"
+
+
+def valid_steps(times: Array, lengths: Array) -> Array:
+    """Which of `times` `[T]` lie within `lengths` `[*batch]`: `[T, *batch]` booleans."""
+    return times.reshape((-1,) + (1,) * lengths.ndim) < lengths[None]
 
 
 def starts(how: Walk, steps: int) -> Array | None:
@@ -17,6 +38,28 @@ def starts(how: Walk, steps: int) -> Array | None:
         resets = resets & valid_steps(jnp.arange(steps), how.lengths)
     # A flag stands between two steps: seen from the later one, it stands before the earlier one.
     return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if how.reverse else resets
+
+
+def select(flags: Array, a: Array, b: Array) -> Array:
+    """`where` with flags `[*leading]` over `[*leading, ...]`."""
+    flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
+    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
+
+
+def keep(valid: Array, xs: PyTree) -> PyTree:
+    """`xs` where `valid` `[*leading]`, else zero, for leaves `[*leading, ...]`; NaN in the rest stays there."""
+    return jax.tree.map(lambda x: select(valid, x, jnp.zeros_like(x)), xs)
+
+
+def mean(values: Array, mask: Array, axis: int | tuple[int, ...] | None = None) -> Array:
+    """The mean of `values` `[T, *batch, ...]` where `mask` `[T, *batch]` holds; zero where it holds nowhere.
+
+    Summed in float32 at least, as by `jnp.mean`.
+    """
+    wide = np.promote_types(values.dtype, np.float32)
+    flags = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
+    count = jnp.maximum(jnp.sum(flags, axis=axis), 1).astype(wide)
+    return (jnp.sum(keep(mask, values), axis=axis, dtype=wide) / count).astype(values.dtype)
 
 
 def flip(xs: Array, lengths: Array | None) -> Array:
@@ -34,6 +77,6 @@ def flip(xs: Array, lengths: Array | None) -> Array:
 
 
 def at(xs: Array, times: Array) -> Array:
-    """Of each row of `xs` `[T, *batch, ...]` the steps `times` `[n, *batch]`: `[n, *batch, ...]`."""
+    """Of each row of `xs` `[T, *batch, ...]` the steps `times` `[n, *batch]`, each in 0..T-1: `[n, *batch, ...]`."""
     times = times.reshape(times.shape + (1,) * (xs.ndim - times.ndim))
-    return jnp.take_along_axis(xs, jnp.broadcast_to(times, (times.shape[0], *xs.shape[1:])), axis=0)
+    return jnp.take_along_axis(xs, times, axis=0, mode="clip")

@@ -22,8 +22,9 @@ import numpy as np
 from jaxrnn.cell import Cell, advance
 from jaxrnn.checks import check_choice, check_input, check_lengths, check_sizes
 from jaxrnn.networks import Bidirectional, BidirectionalState
+from jaxrnn.rows import Walk, at, flip, keep, mean, select, valid_steps
 from jaxrnn.typing import Array, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, _where, keep, unroll, valid_steps, walk
+from jaxrnn.unroll import unroll, walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = [
@@ -148,7 +149,7 @@ class Masked(Wrapper):
         new, output = advance(self.cell, params, state, drive[0])
         mask = drive[1]
         rest = state if self.policy == "hold" else self._start(state, mask.shape)
-        return jax.tree.map(lambda n, r: _where(mask, n, r), new, rest), output
+        return jax.tree.map(lambda n, r: select(mask, n, r), new, rest), output
 
     def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, Array]) -> PyTree:
         """The cell's output where the mask holds, else zero."""
@@ -179,7 +180,7 @@ def _run_masked(
     if net.policy == "reset":
         events = gap if events is None else events | gap
     if events is None:
-        state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
+        state, ys = walk(net.cell, params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
     else:
         # A step begins anew if anything stood since the valid step before it.
         count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
@@ -190,10 +191,11 @@ def _run_masked(
         trailing, leading = gap & (done == done[-1:]), done == mask.astype(done.dtype)
         late, back_late, back_early = (jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading))
         start, forward = net._start(state, tuple(rest)), _forward(state, not how.reverse)
-        state = jax.tree.map(lambda f, a, s: s if f else _where(back_late, a, s), forward, start, state)
-        state, ys = walk(net.cell, params, _rearrange(xs, order), state, inner)
-        state = jax.tree.map(lambda f, a, s: _where(late if f else back_early, a, s), forward, start, state)
-    return state, keep(mask, _rearrange(ys, jnp.maximum(done - 1, 0)))
+        state = jax.tree.map(lambda f, a, s: s if f else select(back_late, a, s), forward, start, state)
+        state, ys = walk(net.cell, params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
+        state = jax.tree.map(lambda f, a, s: select(late if f else back_early, a, s), forward, start, state)
+    place = jnp.maximum(done - 1, 0)
+    return state, keep(mask, jax.tree.map(lambda y: at(y, place), ys))
 
 
 def _forward(state: State, forward: bool) -> PyTree:
@@ -205,15 +207,6 @@ def _forward(state: State, forward: bool) -> PyTree:
         return forward
 
     return jax.tree.map(one, state, is_leaf=lambda part: isinstance(part, BidirectionalState))
-
-
-def _rearrange(xs: PyTree, index: Array) -> PyTree:
-    """`xs[index[t, row], row]` for leaves `[T, *batch, ...]` and `index` `[S, *batch]`."""
-
-    def one(x: Array) -> Array:
-        return jnp.take_along_axis(x, index.reshape(index.shape + (1,) * (x.ndim - index.ndim)), axis=0)
-
-    return jax.tree.map(one, xs)
 
 
 # Read off the outputs
@@ -237,11 +230,11 @@ def last_output(ys: Array, mask: Array | None = None) -> Array:
         [2.0]
     """
     mask = _mask_of(ys, mask)
-    return _at(ys, ys.shape[0] - 1 - jnp.argmax(mask[::-1], axis=0), mask)
+    return _output_at(ys, ys.shape[0] - 1 - jnp.argmax(mask[::-1], axis=0), mask)
 
 
-def _at(ys: Array, index: Array, mask: Array) -> Array:
-    return keep(jnp.any(mask, axis=0), _rearrange(ys, index[None])[0])
+def _output_at(ys: Array, index: Array, mask: Array) -> Array:
+    return keep(jnp.any(mask, axis=0), at(ys, index[None])[0])
 
 
 def mean_output(ys: Array, mask: Array | None = None) -> Array:
@@ -251,10 +244,7 @@ def mean_output(ys: Array, mask: Array | None = None) -> Array:
         >>> mean_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
         [1.5]
     """
-    mask = _mask_of(ys, mask)
-    count = jnp.maximum(jnp.sum(mask, axis=0), 1).astype(ys.dtype)[..., None]
-    total = jnp.sum(keep(mask, ys), axis=0)
-    return total / jnp.broadcast_to(count, total.shape)
+    return mean(ys, _mask_of(ys, mask), axis=0)
 
 
 def max_output(ys: Array, mask: Array | None = None) -> Array:
@@ -266,7 +256,7 @@ def max_output(ys: Array, mask: Array | None = None) -> Array:
     """
     mask = _mask_of(ys, mask)
     lowest = jnp.full_like(ys, -jnp.inf)
-    return keep(jnp.any(mask, axis=0), jnp.max(_where(mask, ys, lowest), axis=0))
+    return keep(jnp.any(mask, axis=0), jnp.max(select(mask, ys, lowest), axis=0))
 
 
 def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size: int | None = None) -> Array:
@@ -283,7 +273,7 @@ def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size
     """
     size = ys.shape[-1] // 2 if forward_size is None else forward_size
     mask = _mask_of(ys, mask)
-    backward = _at(ys[..., size:], jnp.argmax(mask, axis=0), mask)
+    backward = _output_at(ys[..., size:], jnp.argmax(mask, axis=0), mask)
     return jnp.concatenate([last_output(ys[..., :size], mask), backward], axis=-1)
 
 
@@ -294,13 +284,10 @@ def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
         >>> reverse_sequence(jnp.array([[1, 1], [2, 2], [3, 3]]), jnp.array([3, 2])).T.tolist()
         [[3, 2, 1], [2, 1, 3]]
     """
-    if lengths is None:
-        return jax.tree.map(lambda x: x[::-1], xs)
-    steps = jax.tree.leaves(xs)[0].shape[0]
-    lengths = check_lengths(lengths, steps, jnp.shape(lengths))
-    times = jnp.broadcast_to(jnp.arange(steps).reshape(-1, *(1 for _ in lengths.shape)), (steps, *lengths.shape))
-    last = jnp.broadcast_to(lengths[None] - 1, times.shape)
-    return _rearrange(xs, jnp.where(times <= last, last - times, times))
+    if lengths is not None:
+        steps, *rest = jnp.shape(jax.tree.leaves(xs)[0])
+        lengths = check_lengths(lengths, steps, tuple(rest[: jnp.ndim(lengths)]))
+    return jax.tree.map(lambda x: flip(jnp.asarray(x), lengths), xs)
 
 
 # Lists of sequences

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_key
+from jaxrnn.rows import select
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.unroll import _where
 from jaxrnn.wrapper import Draw, StepWrapper
 
 __all__ = ["LearnedState", "LearnedStateParams", "LearnedStateState", "constant_state", "noisy_state", "remember"]
@@ -156,7 +156,7 @@ class LearnedState(StepWrapper):
         """The step of the cell, from the start where a row is fresh."""
 
         def begin(start: Array, s: Array) -> Array:
-            return _where(state.fresh, jnp.broadcast_to(start.astype(s.dtype), s.shape), s)
+            return select(state.fresh, jnp.broadcast_to(start.astype(s.dtype), s.shape), s)
 
         new, output = self.inner_step(params.cell, jax.tree.map(begin, params.start, state.cell), drive, draw)
         return LearnedStateState(new, jnp.zeros_like(state.fresh)), output

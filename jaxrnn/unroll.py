@@ -10,7 +10,7 @@ computes the rest again, for all of its steps at once.
 """
 
 import functools
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,23 +30,16 @@ from jaxrnn.checks import (
 from jaxrnn.hoist import hoist
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.recurrence import STATES, recurrence
+from jaxrnn.rows import Save, Walk, keep, select, starts, valid_steps
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
-__all__ = ["Save", "Walk", "unroll", "walk"]
+__all__ = ["POLICIES", "Save", "Walk", "default_chunk", "in_chunks", "unroll", "walk"]
 
-
-Save = Literal["states", "boundaries"]
-
-
-class Walk(NamedTuple):
-    """How a sequence is walked: the options of `unroll`, checked."""
-
-    lengths: Array | None = None
-    resets: Array | None = None
-    reverse: bool = False
-    key: Key | None = None
-    chunk: int | None = None
-    save: Save = "states"
+POLICIES: dict[Save, Any] = {
+    "states": jax.checkpoint_policies.save_only_these_names(STATES),
+    "boundaries": jax.checkpoint_policies.nothing_saveable,
+}
+"""What `jax.checkpoint` keeps of a chunk."""
 
 
 def unroll(
@@ -120,14 +113,8 @@ def unroll(
     check_key(key)
     if chunk is not None:
         check_sizes(chunk=chunk)
-    check_choice(save=save, among=tuple(_POLICIES))
+    check_choice(save=save, among=tuple(POLICIES))
     return walk(cell, params, xs, state, Walk(lengths, resets, reverse, key, chunk, save))
-
-
-_POLICIES: dict[Save, Any] = {
-    "states": jax.checkpoint_policies.save_only_these_names(STATES),
-    "boundaries": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 @functools.singledispatch
@@ -135,14 +122,9 @@ def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tup
     """How a cell walks a sequence, arguments checked; what is made of several cells registers its own way."""
     steps, *_ = check_input(cell, xs, "xs", time=True)
     dtype = computation_dtype(params, xs)
-    resets = how.resets
-    if resets is not None and how.lengths is not None:
-        resets = resets & valid_steps(jnp.arange(steps), how.lengths)
-    if resets is not None and how.reverse:
-        # A flag stands between two steps: seen from the later one, it stands before the earlier one.
-        resets = jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])])
+    resets = starts(how, steps)
 
-    @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
+    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
     def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
         xs, times, resets = part
         valid = None
@@ -167,17 +149,7 @@ def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tup
     if (chunk := how.chunk) is None:
         drive = jax.eval_shape(cell.project, params, jax.tree.map(lambda x: x[0], xs))
         chunk = default_chunk(steps, sum(d.size * d.dtype.itemsize for d in jax.tree.leaves(drive)))
-    return _in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
-
-
-def valid_steps(times: Array, lengths: Array) -> Array:
-    """Which of `times` `[T]` lie within `lengths` `[*batch]`: `[T, *batch]` booleans."""
-    return times.reshape((-1,) + (1,) * lengths.ndim) < lengths[None]
-
-
-def keep(valid: Array, xs: PyTree) -> PyTree:
-    """`xs` where `valid` `[*leading]`, else zero, for leaves `[*leading, ...]`; NaN in the rest stays there."""
-    return jax.tree.map(lambda x: _where(valid, x, jnp.zeros_like(x)), xs)
+    return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
 def default_chunk(steps: int, bytes_per_step: int) -> int:
@@ -193,7 +165,7 @@ def default_chunk(steps: int, bytes_per_step: int) -> int:
     return near[0] if near else wanted
 
 
-def _in_chunks(
+def in_chunks(
     segment: Any, params: Params, state: State, whole: PyTree, chunk: int, reverse: bool
 ) -> tuple[State, PyTree]:
     """`segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
@@ -230,20 +202,14 @@ def _step(
     old = state
     if reset is not None:
         start = cell.initial_state(reset.shape)
-        state = jax.tree.map(lambda a, s: _where(reset, a.astype(s.dtype), s), start, state)
+        state = jax.tree.map(lambda a, s: select(reset, a.astype(s.dtype), s), start, state)
     new, output = advance(cell, params, state, drive)
     if valid is None:
         return new, output
-    held = jax.tree.map(lambda n, o: _where(valid, n, o), new, old)
+    held = jax.tree.map(lambda n, o: select(valid, n, o), new, old)
     # An output that is a part of the state stays that part: `recurrence` then keeps it once.
     same = {id(n): h for n, h in zip(jax.tree.leaves(new), jax.tree.leaves(held), strict=True)}
     return held, jax.tree.map(lambda o: same.get(id(o), o), output)
-
-
-def _where(flags: Array, a: Array, b: Array) -> Array:
-    """`where` with flags `[*leading]` over `[*leading, ...]`."""
-    flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
-    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
 
 
 def _one_step(xs: PyTree, resets: Array | None) -> PyTree:
@@ -251,3 +217,7 @@ def _one_step(xs: PyTree, resets: Array | None) -> PyTree:
         return jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype)
 
     return jax.tree.map(spec, (xs, jnp.zeros(0, jnp.int32), resets))
+
+
+# The names that `jaxrnn/grid.py` has for them.
+_POLICIES, _in_chunks, _where = POLICIES, in_chunks, select

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jaxrnn.cell import Cell, check_cell
 from jaxrnn.checks import check_input
 from jaxrnn.linear import LinearCell
+from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import Walk, walk
+from jaxrnn.unroll import walk
 
 __all__ = ["Boundary", "Draw", "Kept", "StepWrapper", "Wrapper"]
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom up: a module imports from layers below its own only. What is not named here has no layer and fails.
 LAYERS = [
     {"jaxrnn.typing", "jaxrnn.initializers", "jaxrnn.checks"},
-    {"jaxrnn.cell"},
+    {"jaxrnn.cell", "jaxrnn.rows"},
     {
         "jaxrnn.cells.conv",
         "jaxrnn.cells.xlstm",
@@ -47,7 +47,6 @@ LAYERS = [
     {"jaxrnn.linearize"},
     {"jaxrnn.recurrence"},
     {"jaxrnn.unroll"},
-    {"jaxrnn.rows"},
     {"jaxrnn.linear"},
     {
         "jaxrnn.cells.mingru",

@@ -38,6 +38,13 @@ def test_every_reduction_by_hand():
     assert not grads.any()
 
 
+def test_sums_of_half_precision_do_not_overflow():
+    ones = jnp.ones((300, 300), jnp.float16)
+    value = losses.sequence_loss(lambda p, t: p - t, ones, jnp.zeros_like(ones), ones > 0)
+    assert value.dtype == jnp.float16
+    assert value == 1
+
+
 @pytest.mark.parametrize("reduction", ["tokens", "time", "sequences"])
 def test_padding_reaches_neither_value_nor_gradient(reduction):
     spoiled = np.where(MASK[..., None], LOGITS, np.nan)
@@ -186,6 +193,11 @@ def test_max_norm_bounds_columns_and_leaves_the_rest():
             lambda: losses.sequence_loss(optax.squared_error, LOGITS, LOGITS, MASK),
             ValueError,
             r"loss: got values of the shape \(5, 3, 4\), needs \[T, \*batch\]",
+        ),
+        (
+            lambda: losses.sequence_loss(lambda p, t: jnp.mean(p), LOGITS, LABELS),
+            ValueError,
+            r"loss: got values of the shape \(\), needs \[T, \*batch\]",
         ),
         (lambda: losses.alias_table([0.5, 0.4]), ValueError, "probabilities: got the shape .* and the sum 0.9"),
         (lambda: losses.alias_table([1.5, -0.5]), ValueError, "probabilities: got"),

@@ -297,6 +297,12 @@ def test_locked_dropout_of_the_input():
     assert {round(float(y), 4) for y in ys.ravel()} == {0.0, round(1 / 0.6, 4)}
 
 
+def test_axes_of_one_mask_may_be_counted_from_the_end():
+    ys = reg.dropout(KEY, 0.5, jnp.ones((T, B, 40)), broadcast=(0, -2))
+    assert (ys == ys[:1, :1]).all()
+    assert {float(y) for y in ys.ravel()} == {0.0, 2.0}
+
+
 def test_a_word_dropped_is_dropped_everywhere_in_its_row():
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 30, (200, 4)))
     apart = reg.embedding_dropout(KEY, 0.3, tokens, jnp.ones((200, 4, 2)))
@@ -413,6 +419,11 @@ STACK = jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)))
         (lambda: jaxrnn.WeightDrop(LSTM, 0.1, "w_h"), TypeError, "names: got 'w_h', needs a tuple"),
         (lambda: jaxrnn.WeightNoise(LSTM, -1.0), ValueError, "std: got -1.0, needs a number of at least 0"),
         (lambda: reg.dropout(KEY, 1.5, jnp.ones(3)), ValueError, r"rate: got 1.5, needs a rate in \[0, 1\)"),
+        (
+            lambda: reg.dropout(KEY, 0.5, jnp.ones(3), (1,)),
+            ValueError,
+            r"broadcast: got \(1,\), needs axes of",
+        ),
         (
             lambda: reg.embedding_dropout(KEY, 0.5, jnp.ones((3, 2), int), jnp.ones((2, 3, 4))),
             ValueError,
