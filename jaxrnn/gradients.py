@@ -77,7 +77,7 @@ class ClippedGradient(StepWrapper):
         limit: the greatest absolute value.
 
     Raises:
-        ValueError: `limit` is not positive.
+        ValueError: `limit` is not positive, or the cell's state is complex.
 
     Example:
         >>> import jaxrnn
@@ -94,6 +94,9 @@ class ClippedGradient(StepWrapper):
         super().__post_init__()
         if not (isinstance(self.limit, (int, float)) and self.limit > 0):
             raise ValueError(f"limit: got {self.limit!r}, needs a positive number")
+        dtypes = [s.dtype for s in jax.tree.leaves(jax.eval_shape(self.cell.initial_state))]
+        if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
+            raise ValueError(f"cell: got {self.cell}, whose state has the dtypes {dtypes}, needs none that is complex")
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """The step of the cell."""
@@ -148,7 +151,10 @@ def state_gradient_norms(
     xs: PyTree,
     loss: Callable[[PyTree], Array],
     state: State | None = None,
-    **options: Any,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
 ) -> Array:
     """`‖∂loss/∂s_t‖₂` at every step, `[T, *batch]`: whether gradients vanish or explode on their way back in time.
 
@@ -160,8 +166,10 @@ def state_gradient_norms(
         params: from `cell.init`.
         xs: as for `unroll`.
         loss: `ys -> scalar`.
-        state: as for `unroll`.
-        **options: `lengths`, `resets` and `reverse`, as for `unroll`.
+        state: as for `unroll`, like the rest; there is no `key`: of a cell with randomness, the deterministic network.
+        lengths: `[*batch]` integers.
+        resets: `[T, *batch]` booleans.
+        reverse: walk from the last step to the first.
 
     Example:
         >>> import jaxrnn
@@ -178,7 +186,9 @@ def state_gradient_norms(
     spec = _reals(jax.eval_shape(lambda: cell.initial_state(leading, state_dtype(params, xs))))
 
     def moved(moves: list[Array]) -> Array:
-        return loss(unroll(_Perturbed(cell), params, (xs, moves), state, **options)[1])
+        moving = _Perturbed(cell)
+        _, ys = unroll(moving, params, (xs, moves), state, lengths=lengths, resets=resets, reverse=reverse)
+        return loss(ys)
 
     grads = jax.grad(moved)([jnp.zeros(s.shape, s.dtype) for s in spec])
     squares = [jnp.sum(jnp.abs(g).reshape(*leading, -1) ** 2, axis=-1) for g in grads]

@@ -23,7 +23,7 @@ def gradient_norms(norms: Array, ax: Any = None) -> Any:
 def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> Any:
     """Activations `[T, H]` as a heat map, time to the right, `labels` below the steps."""
     ax = plt.subplots()[1] if ax is None else ax
-    limit = float(np.max(np.abs(values)))
+    limit = float(np.max(np.abs(values))) or 1.0
     image = ax.imshow(np.asarray(values).T, aspect="auto", cmap="coolwarm", vmin=-limit, vmax=limit)
     ax.figure.colorbar(image, ax=ax)
     ax.set_xlabel("step")

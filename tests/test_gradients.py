@@ -125,3 +125,5 @@ def test_bad_options_are_refused():
         gradients.Truncated(GRU, 0)
     with pytest.raises(ValueError, match="limit: got 0, needs a positive number"):
         gradients.ClippedGradient(GRU, 0)
+    with pytest.raises(ValueError, match=r"cell: got LRU.*needs none that is complex"):
+        gradients.ClippedGradient(jaxrnn.LRU(3, 4), 1.0)
