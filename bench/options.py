@@ -33,6 +33,8 @@ class Settings:
     """Sizes B,T,I,H: batch, time, inputs, hidden."""
     long: tuple[int, int] = (2048, 32768)
     """Two lengths to compare, at B = 8 and I = H = 64."""
+    chunk: int | None = None
+    """Steps a chunk; by default `unroll` chooses."""
     repeats: int = 7
     """Turns of each program; the median counts."""
 
@@ -53,16 +55,17 @@ def plain_scan(cell, params, xs):
     return jax.lax.scan(functools.partial(cell, params), cell.initial_state(xs.shape[1:2]), xs)
 
 
-def options(cell, size: Size) -> dict:
+def options(cell, size: Size, chunk: int | None) -> dict:
     lengths = jnp.arange(size.batch) * size.time // size.batch + 1
     resets = jax.random.bernoulli(jax.random.key(2), 0.02, (size.time, size.batch))
     step = functools.partial(training_step, cell, size)
+    unroll = functools.partial(jaxrnn.unroll, chunk=chunk)
     return {
-        "as it is": step(jaxrnn.unroll),
-        "lengths": step(jaxrnn.unroll, lengths=lengths),
-        "resets": step(jaxrnn.unroll, resets=resets),
-        "lengths and resets": step(jaxrnn.unroll, lengths=lengths, resets=resets),
-        'save="boundaries"': step(functools.partial(jaxrnn.unroll, save="boundaries")),
+        "as it is": step(unroll),
+        "lengths": step(unroll, lengths=lengths),
+        "resets": step(unroll, resets=resets),
+        "lengths and resets": step(unroll, lengths=lengths, resets=resets),
+        'save="boundaries"': step(functools.partial(unroll, save="boundaries")),
         "plain scan": step(plain_scan),
     }
 
@@ -87,7 +90,7 @@ def main(settings: Settings) -> None:
     for text in settings.sizes:
         size = Size(*map(int, text.split(",")))
         cell = CELLS[settings.cell](size.inputs, size.hidden)
-        show(console, f"{settings.cell}  B, T, I, H = {text}", options(cell, size), settings.repeats)
+        show(console, f"{settings.cell}  B, T, I, H = {text}", options(cell, size, settings.chunk), settings.repeats)
     cell = CELLS[settings.cell](64, 64)
     made = {f"T = {time}": training_step(cell, Size(8, time, 64, 64), jaxrnn.unroll) for time in settings.long}
     seconds = list(show(console, f"{settings.cell}  B, I, H = 8, 64, 64", made, settings.repeats).values())

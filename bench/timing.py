@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -18,8 +19,9 @@ def interleaved(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """`(compile seconds, median seconds)` of each program; the first call compiles.
 
-    The programs take turns, so that a slow spell of the machine meets all of them. A turn repeats its program until
-    `at_least` seconds have passed and counts the mean.
+    The programs take turns, so that a slow spell of the machine meets all of them, and in a new order each round: what
+    ran before leaves its mark, such as threads that spin for a while. A turn repeats its program until `at_least`
+    seconds have passed and counts the mean.
     """
     compiling, counts = {}, {}
     for name, program in programs.items():
@@ -31,8 +33,10 @@ def interleaved(
         jax.block_until_ready(program())
         counts[name] = max(1, int(at_least / (time.perf_counter() - start)))
     samples: dict[str, list[float]] = {name: [] for name in programs}
+    order, shuffle = list(programs.items()), random.Random(0).shuffle
     for _ in range(repeats):
-        for name, program in programs.items():
+        shuffle(order)
+        for name, program in order:
             start = time.perf_counter()
             for _ in range(counts[name]):
                 jax.block_until_ready(program())

@@ -24,6 +24,7 @@ from jax import lax
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, advance, affine, check_cell, computation_dtype, dot, state_dtype
 from jaxrnn.checks import check_choice, check_key, check_sizes
+from jaxrnn.networks import Residual, Stack
 from jaxrnn.rows import Walk, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 from jaxrnn.unroll import walk
@@ -78,8 +79,9 @@ class Attention(Cell):
     whole input product is in the loop.
 
     Args:
-        cell: any cell with a single step, a `Stack` too; O is its `output_size`, and its `input_size` I plus what is
-            fed back: M, or O with the query "after".
+        cell: a cell that is no more than its single steps, or a `Stack` of them without dropout: the attention steps
+            it itself. O is its `output_size`, and its `input_size` I plus what is fed back: M, or O with the query
+            "after".
         memory_size: M.
         memory_steps: S, places of the memory.
         score: "additive", "general", "dot" or "location", as above.
@@ -114,6 +116,7 @@ class Attention(Cell):
 
     def __post_init__(self) -> None:
         check_cell(self.cell)
+        _check_steps(self.cell)
         check_sizes(memory_size=self.memory_size, memory_steps=self.memory_steps)
         check_choice(score=self.score, among=("additive", "general", "dot", "location"))
         check_choice(query=self.query, among=("before", "after"))
@@ -253,6 +256,17 @@ class Attention(Cell):
         total = jnp.sum(weights, axis=-1, keepdims=True)
         alignment = weights / jnp.where(total > 0, total, jnp.ones_like(total))
         return jnp.einsum("...s,...sm->...m", alignment, memory.values), alignment
+
+
+def _check_steps(cell: Cell) -> None:
+    """Raise if `cell` does more over a sequence than its single steps do, such as drawing masks."""
+    if isinstance(cell, Residual):
+        _check_steps(cell.cell)
+    elif isinstance(cell, Stack) and not cell.dropout:
+        for layer in cell.cells:
+            _check_steps(layer)
+    elif walk.dispatch(type(cell)) is not walk.dispatch(Cell):
+        raise ValueError(f"cell: got {cell}, which walks a sequence in its own way, needs a cell of single steps alone")
 
 
 @walk.register

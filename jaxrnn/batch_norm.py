@@ -18,8 +18,9 @@ from jax import lax
 from jaxrnn.cell import state_dtype
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Spread, Statistics
 from jaxrnn.checks import check_input, check_lengths, check_params, check_sizes, check_state
+from jaxrnn.rows import Walk, keep, valid_steps
 from jaxrnn.typing import Array
-from jaxrnn.unroll import Walk, keep, valid_steps, walk
+from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["batch_unroll"]

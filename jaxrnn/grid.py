@@ -23,9 +23,9 @@ from jaxrnn.checks import check_sizes
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.networks import BidirectionalParams, BidirectionalState
 from jaxrnn.recurrence import recurrence
-from jaxrnn.rows import at, flip, starts
+from jaxrnn.rows import Walk, at, flip, keep, select, starts, valid_steps
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.unroll import _POLICIES, Walk, _in_chunks, _where, default_chunk, keep, valid_steps, walk
+from jaxrnn.unroll import POLICIES, default_chunk, in_chunks, walk
 
 __all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState", "Mirrored"]
 
@@ -278,7 +278,7 @@ def _advance(cell: MDRNN | MDLSTM, params: Params, front: State, new: _Front) ->
     above = jax.tree.map(lambda a, s: jnp.concatenate([a, s[..., :-1, :]], axis=-2), new.above, front)
     if new.fresh is not None:
         flags, start = new.fresh
-        above = jax.tree.map(lambda a, s: _where(flags, a, s), start, above)
+        above = jax.tree.map(lambda a, s: select(flags, a, s), start, above)
     # Left of the first place there is nothing; right of the last one nobody looks.
     front = keep(new.inside, _place(cell, params, above, front, new.drive))
     return front, front
@@ -316,14 +316,14 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
     )
     front = jax.tree.map(lambda s: jnp.zeros((*batch_shape, rows, s.shape[-1]), s.dtype), state)
 
-    @functools.partial(jax.checkpoint, policy=_POLICIES[how.save], prevent_cse=False)
+    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
     def segment(params: Params, front: State, news: _Front) -> tuple[State, State]:
         return recurrence(functools.partial(_advance, cell), False, params, front, news)
 
     chunk = how.chunk
     if chunk is None:
         chunk = default_chunk(diagonals, sum(d[0].size * d.dtype.itemsize for d in jax.tree.leaves(news.drive)))
-    _, fronts = _in_chunks(segment, params, front, news, chunk, False)
+    _, fronts = in_chunks(segment, params, front, news, chunk, False)
 
     planes = jax.tree.map(functools.partial(_straight, columns), fronts)
     every = jax.tree.map(lambda s, p: jnp.concatenate([s[None], p]), state, planes)

@@ -261,7 +261,8 @@ class CandidateDropout(StepWrapper):
         share: axes with one mask for all, of "time" and "batch"; by default every step draws anew.
 
     Raises:
-        ValueError: a rate outside of [0, 1), another axis, or no such field.
+        ValueError: a rate outside of [0, 1), another axis, or no such field; when run, a field that the cell's
+            step does not call.
 
     Example:
         >>> import jaxrnn
@@ -287,13 +288,18 @@ class CandidateDropout(StepWrapper):
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """The step of the cell with another activation."""
-        squash = getattr(self.cell, self.activation)
+        squash, used = getattr(self.cell, self.activation), False
 
         def dropped(z: Array) -> Array:
+            nonlocal used
+            used = True
             kept = draw(Kept(self.rate, self.share, z.shape))
             return squash(z) if kept is None else _drop(kept, self.rate, squash(z))
 
-        return dataclasses.replace(self.cell, **{self.activation: dropped}).step(params, state, drive)  # type: ignore[type-var]
+        result = dataclasses.replace(self.cell, **{self.activation: dropped}).step(params, state, drive)  # type: ignore[type-var]
+        if not used:
+            raise ValueError(f"activation: got {self.activation!r}, which the step of {self.cell} does not call")
+        return result
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,3 @@ def _one_step(xs: PyTree, resets: Array | None) -> PyTree:
         return jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype)
 
     return jax.tree.map(spec, (xs, jnp.zeros(0, jnp.int32), resets))
-
-
-# The names that `jaxrnn/grid.py` has for them.
-_POLICIES, _in_chunks, _where = POLICIES, in_chunks, select

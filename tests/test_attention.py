@@ -173,6 +173,14 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
         (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="cosine"), "score: got 'cosine', needs one of"),
         (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, query="during"), "query: got 'during', needs one of"),
         (lambda: attention.Attention(jaxrnn.GRU(5, 4), 5, 6), "cell: got an input size of 5, of which 5 are fed back"),
+        (
+            lambda: attention.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.GRU(4, 4)), dropout=0.5), 5, 6),
+            "cell: got Stack.*dropout=0.5.*, which walks a sequence in its own way, needs a cell of single steps alone",
+        ),
+        (
+            lambda: attention.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.Zoneout(jaxrnn.GRU(4, 4), 0.1))), 5, 6),
+            "cell: got Zoneout.*needs a cell of single steps alone",
+        ),
         (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="dot"), "memory_size: got 5, the score 'dot' needs"),
         (
             lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="general", attention_size=3),

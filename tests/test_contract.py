@@ -30,6 +30,7 @@ def test_values_are_those_of_the_equations(entry: Entry, dtype, tolerance):
         params, xs, state = example(entry.cell, dtype=dtype)
         final, ys = unrolled(entry.cell, params, xs, state)
         assert ys.dtype == dtype
+        chex.assert_trees_all_equal_shapes_and_dtypes(final, state)
         expected_final, expected_ys = entry.reference(params, xs, state)
         np.testing.assert_allclose(ys, expected_ys, rtol=tolerance, atol=tolerance)
         chex.assert_trees_all_close(final, expected_final, rtol=tolerance, atol=tolerance)
@@ -68,9 +69,9 @@ def test_second_derivatives_are_those_of_finite_differences():
 
 
 @every_cell
-@pytest.mark.parametrize("dtypes", ["f32 f32", "bf16 bf16", "bf16 f32", "f64 f64", "f32 f64"])
+@pytest.mark.parametrize("dtypes", ["bf16 bf16", "bf16 f32", "f32 f64"])
 def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtypes):
-    """Dtypes of the parameters and input, and of the state."""
+    """Dtypes of the parameters and input, and of the state; where all are one, the test of the values sees it."""
     named = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f64": jnp.float64}
     compute, kept = (named[d] for d in dtypes.split())
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):

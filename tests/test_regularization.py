@@ -256,12 +256,24 @@ def test_averages_over_keys_tend_to_the_expectation(cell):
 
 
 def test_wrappers_work_as_layers():
-    """In a stack and in both directions, each with draws of its own."""
+    """In a stack and in both directions."""
     layer = jaxrnn.Zoneout(jaxrnn.GRU(4, 4), 0.5)
     net = jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.Zoneout(jaxrnn.GRU(3, 2), 0.5)), layer, jaxrnn.Residual(layer)))
     params, xs, state = example(net)
     quiet, noisy = (unrolled(net, params, xs, state, key=key)[1] for key in (None, KEY))
     assert not np.allclose(quiet, noisy)
+
+
+def test_layers_and_directions_have_draws_of_their_own():
+    """Layers that hand on what they get: two masks in a row keep a quarter, one mask twice would keep half."""
+    layer = jaxrnn.Dropout(jaxrnn.Elman(40, 40, activation=lambda z: z, use_bias=False), 0.5)
+    params = jaxrnn.ElmanParams(jnp.eye(40), jnp.zeros((40, 40)), None)
+    xs = jnp.ones((5, 8, 40))
+    stacked = unrolled(jaxrnn.Stack((layer, layer)), (params, params), xs, key=KEY)[1]
+    assert abs((stacked != 0).mean() - 0.25) < 0.05  # 1600 coins
+    net = jaxrnn.Bidirectional(layer, merge="sum")
+    both = unrolled(net, jaxrnn.BidirectionalParams(params, params), xs, key=KEY)[1]
+    assert abs((both != 0).mean() - 0.75) < 0.05
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.6])
@@ -399,6 +411,10 @@ def test_batch_entropy_is_that_of_the_mean():
 STACK = jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)))
 
 
+def unused(cell):
+    return jaxrnn.unroll(cell, cell.init(KEY), jnp.ones((5, 2, 3)), key=KEY)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -415,6 +431,11 @@ STACK = jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)))
         (lambda: jaxrnn.RecurrentDropout(LSTM, 0.1, share=("row",)), ValueError, "share: got 'row', needs one of"),
         (lambda: jaxrnn.RecurrentDropout(LSTM, 0.1, share="time"), TypeError, "share: got 'time', needs a tuple"),
         (lambda: jaxrnn.CandidateDropout(GRU, 0.1), ValueError, "activation: got 'candidate_activation', needs one of"),
+        (
+            lambda: unused(jaxrnn.CandidateDropout(jaxrnn.MinGRU(3, 4, activation=jnp.tanh), 0.1, "activation")),
+            ValueError,
+            "activation: got 'activation', which the step of MinGRU.* does not call",
+        ),
         (lambda: jaxrnn.WeightDrop(LSTM, 0.1, ("w_y",)), ValueError, r"names: got \['w_y'\], the parameters are"),
         (lambda: jaxrnn.WeightDrop(LSTM, 0.1, "w_h"), TypeError, "names: got 'w_h', needs a tuple"),
         (lambda: jaxrnn.WeightNoise(LSTM, -1.0), ValueError, "std: got -1.0, needs a number of at least 0"),

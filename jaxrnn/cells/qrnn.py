@@ -16,9 +16,9 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell, affine, cast, computation_dtype, gates
 from jaxrnn.checks import check_choice, check_sizes
 from jaxrnn.linear import LinearCell
-from jaxrnn.rows import at, flip, starts
+from jaxrnn.rows import Walk, at, flip, keep, starts, valid_steps
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
-from jaxrnn.unroll import Walk, keep, valid_steps, walk
+from jaxrnn.unroll import walk
 
 __all__ = ["QRNN", "QRNNParams", "QRNNState", "Window", "WindowState"]
 
