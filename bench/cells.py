@@ -95,6 +95,7 @@ def cells(inputs: int, hidden: int) -> dict[str, jaxrnn.Cell]:
         "DeltaNet(heads=n)": jaxrnn.DeltaNet(i, h, heads=4),
         "MDRNN": jaxrnn.MDRNN(row, features),
         "MDLSTM": jaxrnn.MDLSTM(row, features),
+        "MDLSTM(peephole=True, stable=True)": jaxrnn.MDLSTM(row, features, peephole=True, stable=True),
     }
 
 

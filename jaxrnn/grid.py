@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, check_cell, computation_dtype, gates, recurrent
+from jaxrnn.cell import Cell, add, affine, cast, check_cell, computation_dtype, gates, recurrent, weigh
 from jaxrnn.checks import check_sizes
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.networks import BidirectionalParams, BidirectionalState
@@ -136,6 +136,7 @@ class MDLSTMParams(NamedTuple):
     w_x: Array  # [I, 5H], blocks i, f_above, f_left, g, o
     w_h: Array  # [2H, 5H], rows for the state above, then for the state to the left
     b: Array  # [5H]
+    w_c: Array | None = None  # [4H], diagonal peepholes, blocks i, f_above, f_left, o
 
 
 class MDLSTMState(NamedTuple):
@@ -150,14 +151,21 @@ class MDLSTM(Cell):
     """Two-dimensional long short-term memory; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
 
         i, f_a, f_l, g, o = x W_x + h_above W_a + h_left W_l + b
-        c = σ(i) ⊙ tanh(g) + σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left
+        i += (c_above + c_left) ⊙ w_i           with peephole, and
+        f_a, f_l += c_above ⊙ w_a, c_left ⊙ w_l
+        c = σ(i) ⊙ tanh(g) + σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left, or if stable
+        c = σ(i) ⊙ tanh(g) + (1 - σ(i)) ⊙ (σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left) / (σ(f_a) + σ(f_l))
+        o += c ⊙ w_o                            with peephole
         h = σ(o) ⊙ tanh(c)                      zero outside of the plane; y = h
 
-    On a single row or column it is `LSTM`. All four directions: `Bidirectional(Mirrored(cell))`.
+    On a single row or column it is `LSTM`. All four directions: `Bidirectional(Mirrored(cell))`. A memory may grow with
+    the number of ways through the plane, which is exponential; a stable one is a mean of what it saw.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
         hidden_size: H, memory cells.
+        peephole: whether the gates see the memories through diagonal weights.
+        stable: whether the memory is a convex combination of the candidate and the memories before.
 
     Raises:
         ValueError: a size is not a positive integer, or `input_size` not two of them.
@@ -171,12 +179,14 @@ class MDLSTM(Cell):
         >>> ys.shape
         (5, 2, 6, 16)
 
-    Reference: Graves, Fernández & Schmidhuber 2007, "Multi-dimensional recurrent neural networks", section 3, without
-    peepholes.
+    Reference: Graves, Fernández & Schmidhuber 2007, "Multi-dimensional recurrent neural networks", section 3; stable:
+    Leifert, Strauß, Grüning, Wustlich & Labahn 2016, "Cells in multidimensional recurrent neural networks".
     """
 
     input_size: tuple[int, int]
     hidden_size: int
+    peephole: bool = False
+    stable: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -200,6 +210,7 @@ class MDLSTM(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
+        peephole_init: Initializer = initializers.zeros,
     ) -> MDLSTMParams:
         """Fresh parameters, gate block by gate block.
 
@@ -210,13 +221,15 @@ class MDLSTM(Cell):
             recurrent_init: of each direction's `[H, H]` block of `w_h`.
             bias_init: sees `[5, H]`, a row a gate.
             forget_bias: added to both forget gates' biases.
+            peephole_init: sees `[4, H]`.
         """
         (_, i), h = self.input_size, self.hidden_size
-        kx, kb, *kh = jax.random.split(key, 4)
+        kx, kb, kc, *kh = jax.random.split(key, 5)
         return MDLSTMParams(
             w_x=initializers.blocks(input_init, kx, (i, h), 5, dtype),
             w_h=jnp.concatenate([initializers.blocks(recurrent_init, k, (h, h), 5, dtype) for k in kh]),
             b=bias_init(kb, (5, h), dtype).at[1:3].add(forget_bias).reshape(5 * h),
+            w_c=peephole_init(kc, (4, h), dtype).reshape(4 * h) if self.peephole else None,
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MDLSTMState:
@@ -233,7 +246,18 @@ class MDLSTM(Cell):
     ) -> MDLSTMState:
         """The state of one place, or of several, from those above and to the left."""
         i, f_a, f_l, g, o = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 5))
-        c = jax.nn.sigmoid(i) * jnp.tanh(g) + jax.nn.sigmoid(f_a) * above.c + jax.nn.sigmoid(f_l) * left.c
+        if params.w_c is not None:
+            w_i, w_a, w_l, w_o = gates(params.w_c, 4)
+            i, f_a, f_l = i + weigh(above.c + left.c, w_i), f_a + weigh(above.c, w_a), f_l + weigh(left.c, w_l)
+        c = jax.nn.sigmoid(i) * jnp.tanh(g)
+        if self.stable:
+            # σ(f_a) / (σ(f_a) + σ(f_l)), also where both vanish.
+            share = jax.nn.sigmoid(jax.nn.log_sigmoid(f_a) - jax.nn.log_sigmoid(f_l))
+            c = c + (1 - jax.nn.sigmoid(i)) * (share * above.c + (1 - share) * left.c)
+        else:
+            c = c + jax.nn.sigmoid(f_a) * above.c + jax.nn.sigmoid(f_l) * left.c
+        if params.w_c is not None:
+            o = o + weigh(c, w_o)
         return MDLSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
 
     def step(self, params: MDLSTMParams, state: MDLSTMState, drive: tuple[Array, ...]) -> tuple[MDLSTMState, Array]:

@@ -191,6 +191,7 @@ CELLS = [
     _steps(NestedLSTM(3, 4), nested.nested_lstm),
     _steps(HyperLSTM(3, 4, hyper_size=2, embedding_size=3), hyper.hyper_lstm),
     _steps(MDLSTM((4, 3), 2), grid.mdlstm),
+    _steps(MDLSTM((4, 3), 2, peephole=True, stable=True), grid.mdlstm),
     _steps(Mirrored(MDRNN((3, 2), 4)), grid.mirrored(grid.mdrnn)),
     _steps(Masked(LSTM(3, 4), "hold"), wrappers.masked(reference.lstm)),
     _steps(Masked(GRU(3, 4), "reset"), wrappers.masked(reference.gru_after)),

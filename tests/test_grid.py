@@ -15,6 +15,7 @@ from tests.reference import grid
 from tests.registry import B, example, quick_jit
 
 CELL = jaxrnn.MDLSTM((4, 3), 2)
+STABLE = jaxrnn.MDLSTM((9, 1), 2, stable=True)
 ROWS = 5
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
@@ -133,3 +134,14 @@ def test_wrong_sizes():
         jaxrnn.Mirrored(jaxrnn.LSTM(3, 4))
     with pytest.raises(TypeError, match=r"cell: got str, needs a jaxrnn\.Cell"):
         jaxrnn.Mirrored("MDLSTM")
+
+
+def test_a_stable_memory_stays_within_what_it_saw():
+    """Where a plain one grows with the number of ways through the plane; also where every forget gate is shut."""
+    for cell, bias in ((STABLE, 3.0), (STABLE, -200.0), (jaxrnn.MDLSTM((9, 1), 2), 3.0)):
+        params = cell.init(jax.random.key(0), forget_bias=bias)
+        params = params._replace(w_h=jnp.zeros_like(params.w_h))
+        state, _ = jaxrnn.unroll(cell, params, jnp.ones((9, 1, 9, 1)))
+        slopes = jax.grad(lambda p, cell=cell: jnp.sum(jaxrnn.unroll(cell, p, jnp.ones((9, 1, 9, 1)))[1]))(params)
+        chex.assert_tree_all_finite(slopes)
+        assert (jnp.max(jnp.abs(state.c)) <= 1.0) == cell.stable
