@@ -59,9 +59,9 @@ def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> 
     """A loss whose gradient is REINFORCE's: `-mean (reward - baseline) log p`, rewards and baseline as constants.
 
     Args:
-        log_prob: `[..., *batch]`: leading axes are the steps or units that share a row's reward; summed, as the log
+        log_prob: `[..., B]`: leading axes are the steps or units that share a row's reward; summed, as the log
             probability of them all.
-        reward: `[*batch]`, or `[..., *batch]` to reward each step by itself.
+        reward: `[B]`, or `[..., B]` to reward each step by itself.
         baseline: of the shape of `reward`, such as a learned function of the state; it makes the estimate less noisy
             and leaves its expectation as it is.
 

@@ -47,7 +47,8 @@ class LRU(LinearCell):
         h' = λ ⊙ h + exp(γ) ⊙ (x W_x)
         y = Re(h' W_y) + d ⊙ x
 
-    The paper's layer goes on with a nonlinear unit such as a GLU after `y`.
+    The paper's layer goes on with a nonlinear unit such as a GLU after `y`. In bfloat16 the rounding of `nu` moves
+    1 - |λ|, and with it how long the state remembers.
 
     Args:
         input_size: I, length of the last axis of the input and of the output.
