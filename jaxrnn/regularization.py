@@ -1,4 +1,4 @@
-"""Regularisers: cells around cells, all that is random in them drawn once before the loop; and penalties.
+"""Regularisers: cells around cells, all that is random in them drawn once before the loop.
 
     Dropout             the input, by masks that may be one for all steps (locked, variational)
     RecurrentDropout    the left operand of every recurrent product (Gal & Ghahramani)
@@ -24,7 +24,7 @@ from jax.extend.core import jaxprs_in_params
 from jaxrnn.cell import cast
 from jaxrnn.checks import check_choice, check_input, check_key, check_rate, check_sizes
 from jaxrnn.jaxprs import bind, evaluate, is_matrix_product
-from jaxrnn.rows import Walk, keep, mean
+from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Draw, Kept, StepWrapper, Wrapper
@@ -37,13 +37,9 @@ __all__ = [
     "WeightDrop",
     "WeightNoise",
     "Zoneout",
-    "activation_regularization",
-    "batch_entropy",
     "dropout",
     "embedding_dropout",
     "monte_carlo",
-    "norm_stabilizer",
-    "temporal_activation_regularization",
 ]
 
 
@@ -541,80 +537,3 @@ def monte_carlo(predict: Callable[[Key], PyTree], key: Key, samples: int) -> Mon
     check_key(key)
     drawn = jax.vmap(predict)(jax.random.split(key, samples))
     return MonteCarlo(*(jax.tree.map(lambda y, f=f: f(y, axis=0), drawn) for f in (jnp.mean, jnp.std)))
-
-
-# Penalties
-
-
-def _valid(hs: Array, mask: Array | None) -> tuple[Array, Array]:
-    """`hs` with zeros for padding, selected before any arithmetic so that it has no gradient either; and the mask."""
-    hs = jnp.asarray(hs)
-    if mask is None:
-        return hs, jnp.ones(hs.shape[:-1], bool)
-    if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != hs.shape[:-1]:
-        got = f"{jnp.result_type(mask)} {jnp.shape(mask)}"
-        raise ValueError(f"mask: got {got}, needs booleans [T, *batch] = {hs.shape[:-1]}")
-    return keep(jnp.asarray(mask), hs), jnp.asarray(mask)
-
-
-def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mask: Array | None = None) -> Array:
-    """A penalty on changes of the state's norm: `β mean (‖h_t‖ - ‖h_{t-1}‖)²`, finite at `h = 0`.
-
-    Args:
-        hs: `[T, *batch, H]`, the hidden states or outputs.
-        beta: β; 50 in the paper.
-        initial: `[*batch, H]`, the state before the first step: the mean is then over T pairs, as in the paper; None:
-            over the T - 1 pairs within `hs`.
-        mask: `[T, *batch]` booleans, the valid steps; a pair counts where both are.
-
-    Example:
-        >>> hs = jnp.array([[3.0, 4.0], [0.0, 7.0]])          # norms 5, 7
-        >>> float(norm_stabilizer(hs, 1.0))
-        4.0
-
-    Reference: Krueger & Memisevic 2015, "Regularizing RNNs by stabilizing activations".
-    """
-    hs, mask = _valid(hs, mask)
-    if initial is not None:
-        hs = jnp.concatenate([initial[None].astype(hs.dtype), hs])
-        mask = jnp.concatenate([jnp.ones_like(mask[:1]), mask])
-    squares = jnp.sum(hs**2, axis=-1)
-    positive = squares > 0
-    norms = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, jnp.ones_like(squares))), jnp.zeros_like(squares))
-    return beta * mean((norms[1:] - norms[:-1]) ** 2, mask[1:] & mask[:-1])
-
-
-def activation_regularization(hs: Array, alpha: float, *, mask: Array | None = None) -> Array:
-    """AR: `α mean h²` over `[T, *batch, H]`, of the last layer's outputs after dropout; `mask` `[T, *batch]`.
-
-    Reference: Merity, McCann & Socher 2017, "Revisiting activation regularization for language RNNs".
-    """
-    hs, mask = _valid(hs, mask)
-    return alpha * mean(hs**2, mask)
-
-
-def temporal_activation_regularization(hs: Array, beta: float, *, mask: Array | None = None) -> Array:
-    """TAR: `β mean (h_t - h_{t-1})²` over `[T, *batch, H]`, of outputs before dropout; `mask` `[T, *batch]`.
-
-    Reference: Merity, McCann & Socher 2017, "Revisiting activation regularization for language RNNs".
-    """
-    hs, mask = _valid(hs, mask)
-    return beta * mean((hs[1:] - hs[:-1]) ** 2, mask[1:] & mask[:-1])
-
-
-def batch_entropy(logits: Array, minimum: float | None = None) -> Array:
-    """A penalty where the classes predicted over a batch are too few: `max(minimum - H(mean_batch softmax), 0)`, nats.
-
-    Args:
-        logits: `[*batch, V]`.
-        minimum: the entropy wanted; None: log V, that of all classes alike.
-
-    Example:
-        >>> float(batch_entropy(100 * jnp.eye(4)))            # every row another class
-        0.0
-
-    Reference: Element-Research/dpnn, `CategoricalEntropy`.
-    """
-    mean = jnp.mean(jax.nn.softmax(logits).reshape(-1, logits.shape[-1]), axis=0)
-    entropy = jnp.sum(jax.scipy.special.entr(mean))
-    return jnp.maximum((float(np.log(logits.shape[-1])) if minimum is None else minimum) - entropy, 0.0)

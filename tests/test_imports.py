@@ -61,6 +61,7 @@ LAYERS = [
     {"jaxrnn.wrapper"},
     {
         "jaxrnn.regularization",
+        "jaxrnn.penalties",
         "jaxrnn.states",
         "jaxrnn.inspection",
         "jaxrnn.metrics",

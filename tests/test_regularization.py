@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 import jaxrnn
 from bench.loops import equations, innermost_loops, products
-from jaxrnn import LSTMState
+from jaxrnn import LSTMState, penalties
 from jaxrnn import regularization as reg
 from tests import functions, reference
 from tests.cells import Diagonal, Token
@@ -358,29 +358,33 @@ def test_norm_stabilizer_by_hand():
     first = [(norms[b][0] - start[b]) ** 2 for b in range(B)]
     valid = [(norms[b][t] - norms[b][t - 1]) ** 2 for b in range(B) for t in range(1, lengths[b])]
     mask = jnp.asarray(np.arange(T)[:, None] < np.asarray(lengths))
-    np.testing.assert_allclose(reg.norm_stabilizer(hs, 50.0), 50 * np.mean(pairs))
-    np.testing.assert_allclose(reg.norm_stabilizer(hs, 50.0, initial=initial), 50 * np.mean(pairs + first))
-    np.testing.assert_allclose(reg.norm_stabilizer(jnp.asarray(hs), 2.0, mask=mask), 2 * np.mean(valid))
-    check_grads(lambda hs: reg.norm_stabilizer(hs, 2.0, mask=mask), (jnp.asarray(hs),), order=1, modes=("rev",))
+    np.testing.assert_allclose(penalties.norm_stabilizer(hs, 50.0), 50 * np.mean(pairs))
+    np.testing.assert_allclose(penalties.norm_stabilizer(hs, 50.0, initial=initial), 50 * np.mean(pairs + first))
+    np.testing.assert_allclose(penalties.norm_stabilizer(jnp.asarray(hs), 2.0, mask=mask), 2 * np.mean(valid))
+    check_grads(lambda hs: penalties.norm_stabilizer(hs, 2.0, mask=mask), (jnp.asarray(hs),), order=1, modes=("rev",))
 
 
 def test_activation_penalties_by_hand():
     hs = np.random.default_rng(0).normal(size=(T, B, 4)).astype(np.float32)
     mask = np.arange(T)[:, None] < np.array([5, 3])
-    np.testing.assert_allclose(reg.activation_regularization(hs, 2.0), 2 * np.mean(hs**2), rtol=1e-6)
+    np.testing.assert_allclose(penalties.activation_regularization(hs, 2.0), 2 * np.mean(hs**2), rtol=1e-6)
     np.testing.assert_allclose(
-        reg.activation_regularization(jnp.asarray(hs), 2.0, mask=mask), 2 * np.mean(hs[mask] ** 2), rtol=1e-6
+        penalties.activation_regularization(jnp.asarray(hs), 2.0, mask=mask), 2 * np.mean(hs[mask] ** 2), rtol=1e-6
     )
     np.testing.assert_allclose(
-        reg.temporal_activation_regularization(hs, 3.0), 3 * np.mean((hs[1:] - hs[:-1]) ** 2), rtol=1e-6
+        penalties.temporal_activation_regularization(hs, 3.0), 3 * np.mean((hs[1:] - hs[:-1]) ** 2), rtol=1e-6
     )
     pairs = (hs[1:] - hs[:-1])[mask[1:]]
     np.testing.assert_allclose(
-        reg.temporal_activation_regularization(jnp.asarray(hs), 3.0, mask=mask), 3 * np.mean(pairs**2), rtol=1e-6
+        penalties.temporal_activation_regularization(jnp.asarray(hs), 3.0, mask=mask), 3 * np.mean(pairs**2), rtol=1e-6
     )
 
 
-PENALTIES = [reg.norm_stabilizer, reg.activation_regularization, reg.temporal_activation_regularization]
+PENALTIES = [
+    penalties.norm_stabilizer,
+    penalties.activation_regularization,
+    penalties.temporal_activation_regularization,
+]
 
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=lambda f: f.__name__)
@@ -398,10 +402,10 @@ def test_batch_entropy_is_that_of_the_mean():
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     mean = p.reshape(-1, 3).mean(0)
     entropy = -(mean * np.log(mean)).sum()
-    np.testing.assert_allclose(reg.batch_entropy(logits), np.log(3) - entropy, rtol=1e-4)
-    assert float(reg.batch_entropy(logits, minimum=0.5)) == 0.0
+    np.testing.assert_allclose(penalties.batch_entropy(logits), np.log(3) - entropy, rtol=1e-4)
+    assert float(penalties.batch_entropy(logits, minimum=0.5)) == 0.0
     # All rows one class: the penalty pushes that class down.
-    grads = jax.grad(reg.batch_entropy)(jnp.tile(jnp.array([2.0, 0.0, 0.0]), (4, 1)))
+    grads = jax.grad(penalties.batch_entropy)(jnp.tile(jnp.array([2.0, 0.0, 0.0]), (4, 1)))
     assert (grads[:, 0] > 0).all()
 
 
@@ -451,7 +455,7 @@ def unused(cell):
             r"embedded: got the shape \(2, 3, 4\), needs",
         ),
         (
-            lambda: reg.norm_stabilizer(jnp.ones((3, 2, 4)), 1.0, mask=jnp.ones((2, 3), bool)),
+            lambda: penalties.norm_stabilizer(jnp.ones((3, 2, 4)), 1.0, mask=jnp.ones((2, 3), bool)),
             ValueError,
             r"mask: got bool \(2, 3\), needs booleans \[T, \*batch\] = \(3, 2\)",
         ),
