@@ -155,8 +155,8 @@ def walk(cell: Cell, params: Params, xs: PyTree, state: State, how: Walk) -> tup
 def default_chunk(steps: int, bytes_per_step: int) -> int:
     """Steps whose drives fill the cache (CPU) or the cores (elsewhere): a divisor of `steps` where one is near.
 
-    On the CPU a chunk of 1 MiB also keeps most programs' temporary memory below the 32 MB from which glibc gives
-    memory back after every call, and page faults cost a quarter of the time.
+    On the CPU a chunk of 1 MiB also keeps many programs' temporary memory below the 32 MB from which glibc gives
+    memory back after every call, to be paid for in page faults at the next.
     """
     budget = 2**20 if jax.default_backend() == "cpu" else 2**25
     wanted = min(steps, max(8, min(256, budget // max(bytes_per_step, 1))))
