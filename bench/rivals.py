@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
+from jaxrnn.unroll import default_chunk
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
@@ -25,9 +26,9 @@ class Size(NamedTuple):
     inputs: int
     hidden: int
 
-    def flops(self, gates: int) -> float:
+    def flops(self, kind: str) -> float:
         """Floating-point operations of the products of one forward pass; a training step has three times as many."""
-        return 2 * self.batch * self.time * (self.inputs + self.hidden) * gates * self.hidden
+        return 2 * self.batch * self.time * (self.inputs + self.hidden) * GATES[kind] * self.hidden
 
 
 class Programs(NamedTuple):
@@ -47,6 +48,7 @@ def _xs(size: Size, batch_major: bool = False) -> jax.Array:
 
 
 CELLS = {"lstm": jaxrnn.LSTM, "gru": jaxrnn.GRU, "elman": jaxrnn.Elman}
+GATES = {"lstm": 4, "gru": 3, "elman": 1}
 
 
 def ours(kind: str, size: Size) -> Programs:
@@ -62,6 +64,45 @@ def plain_scan(kind: str, size: Size) -> Programs:
         return jax.lax.scan(lambda s, x: cell(params, s, x), state, xs)[1]
 
     return _jax_programs(apply, cell.init(jax.random.key(0)), _xs(size))
+
+
+def products(kind: str, size: Size) -> Programs:
+    """The products of such a layer and nothing else, two forward and four more in training: a bound on all of them.
+
+    In chunks as `unroll` has them, and with a weight transposed where its product is faster that way.
+    """
+    batch, time, inputs, hidden = size
+    k_x, k_h = jax.random.split(jax.random.key(0))
+    width = GATES[kind] * hidden
+    w_x = jax.random.normal(k_x, (inputs, width)) / inputs**0.5
+    w_h = jax.random.normal(k_h, (hidden, width)) / hidden**0.5
+    chunk = default_chunk(time, 4 * batch * width)
+    xs = _xs(size)[: time - time % chunk].reshape(-1, chunk * batch, inputs)
+
+    @jax.jit
+    def forward(w_x, w_h, xs):
+        def body(carry, x):
+            z = jax.lax.fori_loop(0, chunk, lambda t, z: z[:, :hidden] @ w_h, carry[0])
+            return (z, x @ w_x), None
+
+        start = jnp.zeros((batch, width)), jnp.zeros((chunk * batch, width))
+        return jax.lax.scan(body, start, xs)[0]
+
+    @jax.jit
+    def train(w_x, w_h, xs):
+        _, drive = forward(w_x, w_h, xs)
+        hs, w_xt, w_ht = drive[:, :hidden], w_x.T, w_h.T
+
+        def body(carry, x):
+            dz, _, dw_x, dw_h = carry
+            last = jax.lax.fori_loop(0, chunk, lambda t, d: jnp.tile(d @ w_ht, GATES[kind]), dz[:batch])
+            dz = dz.at[:batch].set(last)
+            return (dz, dz @ w_xt, dw_x + x.T @ dz, dw_h + hs.T @ dz), None
+
+        start = drive, jnp.zeros((chunk * batch, inputs)), jnp.zeros_like(w_x), jnp.zeros_like(w_h)
+        return jax.lax.scan(body, start, xs)[0]
+
+    return Programs(lambda: forward(w_x, w_h, xs), lambda: train(w_x, w_h, xs))
 
 
 def flax_linen(kind: str, size: Size) -> Programs:
@@ -158,6 +199,7 @@ def torch(kind: str, size: Size) -> Programs:
 RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
     "jaxrnn": ("jaxrnn", ours),
     "plain scan": ("jaxrnn", plain_scan),
+    "products": ("jaxrnn", products),
     "flax linen": ("flax", flax_linen),
     "flax nnx": ("flax", flax_nnx),
     "haiku": ("haiku", haiku),
