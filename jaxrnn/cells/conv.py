@@ -9,6 +9,7 @@ ConvGRU:   r, z = σ(x * W_x + h * W_h + b)
            h' = (1 - z) ⊙ n + z ⊙ h
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -264,14 +265,34 @@ def convolve(x: Array, w: Array, stride: int | tuple[int, ...] = 1) -> Array:
 
     As everywhere in this field it is a correlation, the kernel not turned; places outside of `x` are zero.
     """
-    axes = w.ndim - 2
+    x, strides = x.astype(w.dtype), _each(stride, w.ndim - 2)
+    # Of XLA's CPU compiler the derivatives of a convolution take twenty to thirty times as long as those of a product.
+    return _by_windows(x, w, strides) if jax.default_backend() == "cpu" else _by_convolution(x, w, strides)
+
+
+def _by_convolution(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
+    axes = len(strides)
     leading = x.shape[: x.ndim - axes - 1]
-    images = x.reshape(math.prod(leading), *x.shape[len(leading) :]).astype(w.dtype)
+    images = x.reshape(math.prod(leading), *x.shape[len(leading) :])
     # Where batch and channels, output and input channels stand, and then the spatial axes.
     last = (0, axes + 1, *range(1, axes + 1))
     layout = lax.ConvDimensionNumbers(last, (axes + 1, axes, *range(axes)), last)
-    y = lax.conv_general_dilated(images, w, _each(stride, axes), "SAME", dimension_numbers=layout)
+    y = lax.conv_general_dilated(images, w, strides, "SAME", dimension_numbers=layout)
     return y.reshape(*leading, *y.shape[1:])
+
+
+def _by_windows(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
+    """One product: the kernel as a matrix, with what it sees from every place side by side."""
+    *kernel, _, features = w.shape
+    space = x.shape[x.ndim - len(strides) - 1 : -1]
+    pads = [(0, 0)] * (x.ndim - len(strides) - 1) + lax.padtype_to_pads(space, kernel, strides, "SAME") + [(0, 0)]
+    x = jnp.pad(x, pads)
+    spans = [(-(-n // s) - 1) * s + 1 for n, s in zip(space, strides, strict=True)]
+    windows = [
+        x[(..., *(slice(o, o + n, s) for o, n, s in zip(offset, spans, strides, strict=True)), slice(None))]
+        for offset in itertools.product(*map(range, kernel))
+    ]
+    return jnp.concatenate(windows, axis=-1) @ w.reshape(-1, features)
 
 
 def _each(size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
