@@ -4,9 +4,10 @@
 
 To `unroll` the rows are time, and a cell's step is a row. But a whole sequence of R rows of C places is not walked row
 by row: the places of an anti-diagonal, r + c = d, wait for those of the one before alone, so that one loop over
-R + C - 1 anti-diagonals does it, all rows at once in each of its steps:
+R + C - 1 anti-diagonals does it, in each of its steps all rows at once, or all columns, whichever are fewer:
 
     front[d][r] = f(x[r, d - r], front[d - 1][r - 1], front[d - 1][r])
+    front[d][c] = f(x[d - c, c], front[d - 1][c], front[d - 1][c - 1])
 """
 
 import functools
@@ -290,21 +291,25 @@ def _row(cell: MDRNN | MDLSTM, params: Params, state: State, drive: PyTree) -> t
 
 
 class _Front(NamedTuple):
-    """What an anti-diagonal brings, row by row."""
+    """What an anti-diagonal brings to the N rows or columns of the front."""
 
-    drive: PyTree  # [*batch, R, ...]
-    inside: Array  # [*batch, R], whether the row has a place on it
-    above: State  # [*batch, 1, H], what is above the first row
-    fresh: tuple[Array, State] | None  # [*batch, R], whether a row is the first of a new plane, and what is above then
+    drive: PyTree  # [*batch, N, ...]
+    inside: Array  # [*batch, N], whether the row or column has a place on it
+    edge: State  # [*batch, 1, H], what is above the first row, or to the left of the first column
+    fresh: tuple[Array, State] | None  # [*batch, N], whether a place begins a new plane, and what is above it then
 
 
-def _advance(cell: MDRNN | MDLSTM, params: Params, front: State, new: _Front) -> tuple[State, State]:
-    above = jax.tree.map(lambda a, s: jnp.concatenate([a, s[..., :-1, :]], axis=-2), new.above, front)
+def _advance(
+    cell: MDRNN | MDLSTM, by_rows: bool, given: tuple[Params, State], front: State, new: _Front
+) -> tuple[State, State]:
+    params, outside = given
+    shifted = jax.tree.map(lambda e, s: jnp.concatenate([e, s[..., :-1, :]], axis=-2), new.edge, front)
+    above, left = (shifted, front) if by_rows else (front, shifted)
     if new.fresh is not None:
         flags, start = new.fresh
         above = jax.tree.map(lambda a, s: select(flags, a, s), start, above)
-    # Left of the first place there is nothing; right of the last one nobody looks.
-    front = keep(new.inside, _place(cell, params, above, front, new.drive))
+    places = _place(cell, params, above, left, new.drive)
+    front = jax.tree.map(lambda p, o: select(new.inside, p, o), places, outside)
     return front, front
 
 
@@ -322,34 +327,40 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
     if how.reverse:
         xs, resets = jax.tree.map(lambda a: flip(a, how.lengths), (xs, resets))
 
-    diagonals = rows + columns - 1
-    column = jnp.arange(diagonals)[:, None] - jnp.arange(rows)[None]
-    inside = (column >= 0) & (column < columns)
-    fresh = None
+    by_rows, width, length = rows <= columns, min(rows, columns), max(rows, columns)
+    diagonals = width + length - 1
+    skew = _skew if by_rows else lambda plane: _skew(_turned(plane))
+    place = jnp.arange(diagonals)[:, None] - jnp.arange(width)[None]
+    inside = ((place >= 0) & (place < length)).reshape(diagonals, *[1] * len(batch_shape), width)
+    first, fresh = state, None
     if resets is not None:
         start = jax.tree.map(lambda a, s: a.astype(s.dtype), cell.initial_state(tuple(batch_shape)), state)
-        flags = jnp.broadcast_to(jnp.moveaxis(resets, 0, -1)[None], (diagonals, *batch_shape, rows))
-        fresh = flags, jax.tree.map(lambda s: _skew(jnp.broadcast_to(s[None], (rows, *s.shape))), start)
+        flags = jnp.broadcast_to(resets[..., None, None], (*resets.shape, columns, 1))
+        fresh = skew(flags)[..., 0], jax.tree.map(lambda s: skew(jnp.broadcast_to(s[None], (rows, *s.shape))), start)
+        first = jax.tree.map(lambda a, s: select(resets[0], a, s), start, state)
+    # What is above the first row stands at the edge of a front of rows. A column has it until its first place.
+    top = _padded(first, rows - 1)
+    nothing = jax.tree.map(lambda s: jnp.zeros((*batch_shape, width, s.shape[-1]), s.dtype), state)
+    edge, outside = (top, nothing) if by_rows else (jax.tree.map(jnp.zeros_like, top), first)
     news = _Front(
-        drive=jax.tree.map(_skew, flat_products(cell.project)(params, xs)),
-        inside=jnp.broadcast_to(
-            inside.reshape(diagonals, *[1] * len(batch_shape), rows), (diagonals, *batch_shape, rows)
-        ),
-        above=jax.tree.map(lambda s: _skew(s[None]), _padded(state, rows - 1)),
+        drive=jax.tree.map(skew, flat_products(cell.project)(params, xs)),
+        inside=jnp.broadcast_to(inside, (diagonals, *batch_shape, width)),
+        edge=jax.tree.map(lambda s: jnp.moveaxis(s, -2, 0)[..., None, :], edge),
         fresh=fresh,
     )
-    front = jax.tree.map(lambda s: jnp.zeros((*batch_shape, rows, s.shape[-1]), s.dtype), state)
 
     @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
-    def segment(params: Params, front: State, news: _Front) -> tuple[State, State]:
-        return recurrence(functools.partial(_advance, cell), False, params, front, news)
+    def segment(given: tuple[Params, State], front: State, news: _Front) -> tuple[State, State]:
+        return recurrence(functools.partial(_advance, cell, by_rows), False, given, front, news)
 
     chunk = how.chunk
     if chunk is None:
         chunk = default_chunk(diagonals, sum(d[0].size * d.dtype.itemsize for d in jax.tree.leaves(news.drive)))
-    _, fronts = in_chunks(segment, params, front, news, chunk, False)
+    _, fronts = in_chunks(segment, (params, outside), outside, news, chunk, False)
 
-    planes = jax.tree.map(functools.partial(_straight, columns), fronts)
+    planes = jax.tree.map(functools.partial(_straight, length), fronts)
+    if not by_rows:
+        planes = jax.tree.map(_turned, planes)
     every = jax.tree.map(lambda s, p: jnp.concatenate([s[None], p]), state, planes)
     ends = jnp.full((1, *batch_shape), rows) if how.lengths is None else jnp.clip(how.lengths, 0, rows)[None]
     final = jax.tree.map(lambda e: at(e, ends)[0], every)
@@ -359,6 +370,11 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
     if valid is not None:
         ys = keep(valid, ys)
     return final, cast(ys, dtype)
+
+
+def _turned(plane: Array) -> Array:
+    """Rows for columns: `[R, *batch, C, H] -> [C, *batch, R, H]`."""
+    return jnp.swapaxes(plane, 0, -2)
 
 
 def _padded(tree: PyTree, n: int) -> PyTree:

@@ -193,6 +193,7 @@ CELLS = [
     _steps(MDLSTM((4, 3), 2), grid.mdlstm),
     _steps(MDLSTM((4, 3), 2, peephole=True, stable=True), grid.mdlstm),
     _steps(Mirrored(MDRNN((3, 2), 4)), grid.mirrored(grid.mdrnn)),
+    _steps(MDRNN((6, 2), 3), grid.mdrnn),
     _steps(Masked(LSTM(3, 4), "hold"), wrappers.masked(reference.lstm)),
     _steps(Masked(GRU(3, 4), "reset"), wrappers.masked(reference.gru_after)),
     _steps(LearnedState(GRU(3, 4)), wrappers.learned_state(reference.gru_after)),

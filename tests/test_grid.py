@@ -79,9 +79,11 @@ def test_planes_of_different_height_and_several_in_one(reverse):
     close(unrolled(CELL, params, xs, state, **options, chunk=3, save="boundaries"), want)
 
 
-def test_what_is_beyond_the_rows_is_not_seen():
+@pytest.mark.parametrize("columns", [4, 7])  # fewer than rows, and more
+def test_what_is_beyond_the_rows_is_not_seen(columns):
     """NaN there, and in the state above a flagged row, stays out of values and gradients."""
-    params, xs, state = example(CELL)
+    cell = jaxrnn.MDLSTM((columns, 3), 2)
+    params, xs, state = example(cell)
     xs = xs.at[3:, 0].set(jnp.nan)
     state = jax.tree.map(lambda s: s.at[1].set(jnp.nan), state)
     resets = np.zeros((ROWS, B), bool)
@@ -90,7 +92,7 @@ def test_what_is_beyond_the_rows_is_not_seen():
     @quick_jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(params, xs):
-        final, ys = jaxrnn.unroll(CELL, params, xs, state, lengths=np.array([3, 5]), resets=resets)
+        final, ys = jaxrnn.unroll(cell, params, xs, state, lengths=np.array([3, 5]), resets=resets)
         return jnp.sum(ys) + jnp.sum(final.c)
 
     chex.assert_tree_all_finite(loss(params, xs))
