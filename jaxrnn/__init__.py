@@ -26,7 +26,7 @@ from jaxrnn import (
 )
 from jaxrnn.attention import Attended, Attention, AttentionParams, AttentionState, Memory
 from jaxrnn.batch_norm import batch_unroll
-from jaxrnn.cell import Cell, add, add_bias, affine, cast, dot, gates, recurrent, weigh
+from jaxrnn.cell import Cell, add, add_bias, affine, blockwise, cast, dot, gates, recurrent, weigh
 from jaxrnn.cells import (
     GREFF,
     GRU,
@@ -350,6 +350,7 @@ __all__ = [
     "affine",
     "attention",
     "batch_unroll",
+    "blockwise",
     "cast",
     "dot",
     "gates",

@@ -73,28 +73,6 @@ def test_three_dimensions_and_an_even_kernel(kind, step):
     chex.assert_trees_all_close(unrolled(cell, *args), want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [jaxrnn.ConvLSTM, jaxrnn.ConvGRU])
-@pytest.mark.usefixtures("x64")
-def test_what_is_a_product_here_is_a_convolution_elsewhere(kind, monkeypatch):
-    """Values and gradients; the rest of the suite sees this device's form alone."""
-    cell = kind((5, 3, 2), 3, (3, 2), stride=(2, 1))
-    args = example(cell, dtype=jnp.float64)
-
-    def run():
-        def loss(params, xs, state):
-            return jnp.sum(jaxrnn.unroll(cell, params, xs, state)[1] ** 2)
-
-        jaxpr = str(jax.make_jaxpr(loss)(*args))
-        return "conv_general_dilated" in jaxpr, jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*args)
-
-    convolved, here = run()
-    assert convolved == (jax.default_backend() != "cpu")
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    convolved, elsewhere = run()
-    assert convolved
-    chex.assert_trees_all_close(here, elsewhere, rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.usefixtures("x64")
 def test_one_place_is_the_dense_cell():
     """There the middle of the kernels is all that counts."""

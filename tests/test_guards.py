@@ -57,7 +57,7 @@ def carried(fn, *args):
         (jaxrnn.NestedLSTM(3, 4), 3, 4),
         (jaxrnn.UGRNN(3, 4), 1, 2),
         (jaxrnn.MuFuRu(3, 4), 2, 3),
-        (jaxrnn.LSTM(3, 4, heads=2), 1, 2),
+        (jaxrnn.LSTM(3, 4, heads=2), 2, 3),
         (jaxrnn.LSTM(3, 4, peephole="full"), 3, 4),
         (jaxrnn.LSTM(3, 4, 2, readout_size=3), 2, 4),
     ],

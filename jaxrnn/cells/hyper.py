@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, add_bias, dot, gates
+from jaxrnn.cell import Cell, add, add_bias, blockwise, dot, gates
 from jaxrnn.checks import check_sizes
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -167,9 +167,8 @@ class HyperLSTM(Cell):
         h_s, c_s = _lstm(add(add(x_small, h_small), own), state.c_s)
         z_xh, z_b = jnp.split(dot(h_s, params.w_z), [8 * self.embedding_size], axis=-1)
         z = jnp.concatenate([add_bias(z_xh, params.b_z), z_b], axis=-1)
-        z = z.reshape(*z.shape[:-1], 12, self.embedding_size)
-        scaled = jnp.einsum("...ke,keh->...kh", z, params.d)
-        d_x, d_h, d_b = ([scaled[..., 4 * j + k, :] for k in range(4)] for j in range(3))
+        scaled = blockwise(gates(z, 12), params.d)
+        d_x, d_h, d_b = scaled[:4], scaled[4:8], scaled[8:]
         b = gates(params.b, 4)
         mixed = (d_x[k] * x_large[k] + d_h[k] * h_large[k] + add_bias(d_b[k], b[k]) for k in range(4))
         h, c = _lstm(tuple(mixed), state.c)
