@@ -23,7 +23,7 @@ from jax import lax
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, advance, affine, check_cell, computation_dtype, dot, state_dtype
-from jaxrnn.checks import check_choice, check_key, check_sizes
+from jaxrnn.checks import check_choice, check_flags, check_key, check_sizes
 from jaxrnn.networks import Residual, Stack
 from jaxrnn.rows import Walk, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
@@ -205,17 +205,14 @@ class Attention(Cell):
         if len(shape) < 2 or (shape[0], shape[-1]) != (self.memory_steps, self.memory_size):
             needed = f"[{self.memory_steps}, *batch, {self.memory_size}]"
             raise ValueError(f"memory: got the shape {shape}, needs [S, *batch, M] = {needed}")
-        if mask is None:
-            mask = jnp.ones(shape[:-1], bool)
-        if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != shape[:-1]:
-            raise ValueError(f"mask: got {jnp.result_type(mask)} {jnp.shape(mask)}, needs booleans {shape[:-1]}")
+        mask = jnp.ones(shape[:-1], bool) if mask is None else check_flags(mask, shape[:-1], "mask", "[S, *batch]")
         dtype = state_dtype(params, memory)
         zero = self.initial_state(shape[1:-1], dtype)
-        values = jnp.moveaxis(keep(jnp.asarray(mask), memory), 0, -2)
+        values = jnp.moveaxis(keep(mask, memory), 0, -2)
         keys = zero.memory.keys if self.score == "location" else values
         if params.w_k is not None:
             keys = affine(values, params.w_k, None)
-        found = Memory(values.astype(dtype), keys.astype(dtype), jnp.moveaxis(jnp.asarray(mask), 0, -1))
+        found = Memory(values.astype(dtype), keys.astype(dtype), jnp.moveaxis(mask, 0, -1))
         return zero._replace(memory=found, cell=zero.cell if state is None else state)
 
     def project(self, params: AttentionParams, x: Array) -> Array:

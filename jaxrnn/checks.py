@@ -32,10 +32,12 @@ def check_choice(*, among: tuple[Any, ...], **options: Any) -> None:
             raise ValueError(f"{name}: got {option!r}, needs one of {', '.join(map(repr, among))}")
 
 
-def check_key(key: Any) -> None:
-    """Raise unless `key` is a typed key or None."""
-    if key is not None and not jnp.issubdtype(getattr(key, "dtype", np.int32), jax.dtypes.prng_key):
-        raise TypeError(f"key: got {key!r}, needs a typed key, jax.random.key(seed), or None")
+def check_key(key: Any, *, optional: bool = False) -> None:
+    """Raise unless `key` is a typed key, or None where it is optional."""
+    if optional and key is None:
+        return
+    if not jnp.issubdtype(getattr(key, "dtype", np.int32), jax.dtypes.prng_key):
+        raise TypeError(f"key: got {key!r}, needs a typed key, jax.random.key(seed){', or None' * optional}")
 
 
 def check_rate(**rates: Any) -> None:
@@ -118,12 +120,11 @@ def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: 
     return jnp.asarray(lengths)
 
 
-def check_resets(resets: Any, steps: int, batch_shape: tuple[int, ...]) -> Array:
-    """`resets` as an array; raise unless booleans `[T, *batch]`."""
-    resets = resets if isinstance(resets, jax.Array) else np.asarray(resets)
-    dtype = resets.dtype
-    if dtype != jnp.bool_:
-        raise TypeError(f"resets: got the dtype {dtype}, needs booleans")
-    if jnp.shape(resets) != (steps, *batch_shape):
-        raise ValueError(f"resets: got the shape {jnp.shape(resets)}, needs [T, *batch] = {(steps, *batch_shape)}")
-    return jnp.asarray(resets)
+def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, *batch]") -> Array:
+    """`flags` as an array; raise unless booleans of the shape, of which `axes` are the letters."""
+    flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
+    if flags.dtype != jnp.bool_:
+        raise TypeError(f"{name}: got the dtype {flags.dtype}, needs booleans")
+    if flags.shape != shape:
+        raise ValueError(f"{name}: got the shape {flags.shape}, needs {axes} = {shape}")
+    return jnp.asarray(flags)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrnn.checks import check_choice, check_key, check_lengths, check_sizes
+from jaxrnn.checks import check_choice, check_flags, check_key, check_lengths, check_sizes
 from jaxrnn.rows import keep, mean, valid_steps
 from jaxrnn.typing import Array, Key, PyTree
 
@@ -67,7 +67,8 @@ def sequence_loss(
     if repeat_targets:
         targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
     if mask is not None:
-        mask = _check_mask(mask, predictions, targets)
+        for array in (predictions, targets):
+            mask = check_flags(mask, array.shape[: jnp.ndim(mask)], "mask")
         predictions, targets = keep(mask, (predictions, targets))
     values = loss(predictions, targets)
     leading = predictions.shape[: values.ndim]
@@ -80,18 +81,6 @@ def sequence_loss(
     if reduction == "time":
         return jnp.sum(mean(values, mask, axis=rows))
     return mean(mean(values, mask, axis=0), jnp.any(mask, axis=0))
-
-
-def _check_mask(mask: Any, predictions: Array, targets: Array) -> Array:
-    if jnp.result_type(mask) != jnp.bool_:
-        raise TypeError(f"mask: got the dtype {jnp.result_type(mask)}, needs booleans")
-    shape = jnp.shape(mask)
-    for array in (predictions, targets):
-        if array.shape[: len(shape)] != shape:
-            raise ValueError(
-                f"mask: got the shape {shape}, needs [T, *batch] of {predictions.shape} and {targets.shape}"
-            )
-    return jnp.asarray(mask)
 
 
 def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Array:

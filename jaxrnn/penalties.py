@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.checks import check_flags
 from jaxrnn.rows import keep, mean
 from jaxrnn.typing import Array
 
@@ -15,10 +16,8 @@ def _valid(hs: Array, mask: Array | None) -> tuple[Array, Array]:
     hs = jnp.asarray(hs)
     if mask is None:
         return hs, jnp.ones(hs.shape[:-1], bool)
-    if jnp.result_type(mask) != jnp.bool_ or jnp.shape(mask) != hs.shape[:-1]:
-        got = f"{jnp.result_type(mask)} {jnp.shape(mask)}"
-        raise ValueError(f"mask: got {got}, needs booleans [T, *batch] = {hs.shape[:-1]}")
-    return keep(jnp.asarray(mask), hs), jnp.asarray(mask)
+    mask = check_flags(mask, hs.shape[:-1], "mask")
+    return keep(mask, hs), mask
 
 
 def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mask: Array | None = None) -> Array:

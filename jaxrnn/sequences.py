@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cell import Cell, advance
-from jaxrnn.checks import check_choice, check_input, check_lengths, check_sizes
+from jaxrnn.checks import check_choice, check_flags, check_input, check_lengths, check_sizes
 from jaxrnn.networks import Bidirectional, BidirectionalState
 from jaxrnn.rows import Walk, at, flip, keep, mean, select, valid_steps
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -87,19 +87,10 @@ def lengths_from_mask(mask: Array) -> Array:
         >>> lengths_from_mask(jnp.array([[True, True], [True, False]])).tolist()
         [2, 1]
     """
-    mask = _check_mask(mask, jnp.shape(mask))
+    mask = check_flags(mask, jnp.shape(mask), "mask")
     if not isinstance(mask, jax.core.Tracer) and bool(jnp.any(mask[1:] & ~mask[:-1])):
         raise ValueError("mask: got a valid step after one that is not, needs rows valid from the start; see Masked")
     return jnp.sum(mask, axis=0, dtype=jnp.int32)
-
-
-def _check_mask(mask: Any, leading: tuple[int, ...]) -> Array:
-    dtype, shape = jnp.result_type(mask), jnp.shape(mask)
-    if dtype != jnp.bool_:
-        raise TypeError(f"mask: got the dtype {dtype}, needs booleans")
-    if not shape or shape != leading:
-        raise ValueError(f"mask: got the shape {shape}, needs [T, *batch] = {leading}")
-    return jnp.asarray(mask)
 
 
 @dataclass(frozen=True)
@@ -215,7 +206,7 @@ def _forward(state: State, forward: bool) -> PyTree:
 def _mask_of(ys: Array, mask: Array | None) -> Array:
     if mask is None:
         return jnp.ones(ys.shape[:-1], bool)
-    return _check_mask(mask, ys.shape[:-1])
+    return check_flags(mask, ys.shape[:-1], "mask")
 
 
 def last_output(ys: Array, mask: Array | None = None) -> Array:

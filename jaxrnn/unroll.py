@@ -19,11 +19,11 @@ from jax import lax
 from jaxrnn.cell import Cell, advance, cast, check_cell, computation_dtype, state_dtype
 from jaxrnn.checks import (
     check_choice,
+    check_flags,
     check_input,
     check_key,
     check_lengths,
     check_params,
-    check_resets,
     check_sizes,
     check_state,
 )
@@ -107,10 +107,10 @@ def unroll(
         check_state(cell, state, batch_shape)
         state = jax.tree.map(jnp.asarray, state)
     lengths = None if lengths is None else check_lengths(lengths, steps, batch_shape)
-    resets = None if resets is None else check_resets(resets, steps, batch_shape)
+    resets = None if resets is None else check_flags(resets, (steps, *batch_shape), "resets")
     if not isinstance(reverse, bool):
         raise TypeError(f"reverse: got {type(reverse).__name__}, needs a bool")
-    check_key(key)
+    check_key(key, optional=True)
     if chunk is not None:
         check_sizes(chunk=chunk)
     check_choice(save=save, among=tuple(POLICIES))

@@ -192,7 +192,7 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
         ),
         (
             lambda: decoder("additive", "before").start(None, jnp.ones((6, 2, 5)), jnp.ones((2, 6), bool)),
-            r"mask: got bool \(2, 6\), needs booleans \(6, 2\)",
+            r"mask: got the shape \(2, 6\), needs \[S, \*batch\] = \(6, 2\)",
         ),
     ],
 )

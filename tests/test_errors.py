@@ -111,6 +111,16 @@ BAD_CALLS = {
         "resets: got the dtype int32, needs booleans",
     ),
     "an integer for a key": (lambda: run(key=0), TypeError, "key: got 0, needs a typed key"),
+    "no key for noise": (
+        lambda: jaxrnn.states.noisy_state(None, LSTM.initial_state(), 0.1),
+        TypeError,
+        r"key: got None, needs a typed key, jax.random.key\(seed\)$",
+    ),
+    "no key for samples": (
+        lambda: jaxrnn.regularization.monte_carlo(lambda key: key, None, 3),
+        TypeError,
+        "key: got None, needs a typed key",
+    ),
     "an array for a direction": (
         lambda: run(reverse=jnp.array(True)),
         TypeError,

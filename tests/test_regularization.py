@@ -457,7 +457,7 @@ def unused(cell):
         (
             lambda: penalties.norm_stabilizer(jnp.ones((3, 2, 4)), 1.0, mask=jnp.ones((2, 3), bool)),
             ValueError,
-            r"mask: got bool \(2, 3\), needs booleans \[T, \*batch\] = \(3, 2\)",
+            r"mask: got the shape \(2, 3\), needs \[T, \*batch\] = \(3, 2\)",
         ),
         (lambda: reg.monte_carlo(lambda k: k, KEY, 0), ValueError, "samples: got 0, needs a positive integer"),
     ],
