@@ -3,7 +3,7 @@
 zero        `state=None`, or `cell.initial_state(batch_shape)`
 constant    `unroll(..., state=constant_state(...))`
 learned     `LearnedState(cell)`, or an argument `state` that is differentiated
-noisy       `noisy_state(key, state, std)`
+noisy       `noisy_state(key, std, state)`
 carried     the state that a call gives is an argument of the next; `remember` says in which phase
 """
 
@@ -37,13 +37,13 @@ def constant_state(
     return jax.tree.map(lambda s: jnp.full_like(s, value) if jnp.issubdtype(s.dtype, jnp.inexact) else s, zero)
 
 
-def noisy_state(key: Key, state: State, std: float) -> State:
+def noisy_state(key: Key, std: float, state: State) -> State:
     """`state + std ε` in its real and complex leaves; with 0.1 before batch-normalised steps, in Cooijmans et al. 2016.
 
     Example:
         >>> import jaxrnn
         >>> zero = jaxrnn.GRU(3, 4).initial_state((2,))
-        >>> bool((noisy_state(jax.random.key(0), zero, 0.1).h != zero.h).all())
+        >>> bool((noisy_state(jax.random.key(0), 0.1, zero).h != zero.h).all())
         True
     """
     check_key(key)

@@ -112,7 +112,7 @@ BAD_CALLS = {
     ),
     "an integer for a key": (lambda: run(key=0), TypeError, "key: got 0, needs a typed key"),
     "no key for noise": (
-        lambda: jaxrnn.states.noisy_state(None, LSTM.initial_state(), 0.1),
+        lambda: jaxrnn.states.noisy_state(None, 0.1, LSTM.initial_state()),
         TypeError,
         r"key: got None, needs a typed key, jax.random.key\(seed\)$",
     ),

@@ -22,11 +22,11 @@ def test_constant_and_noisy_states():
     state = states.constant_state(Counter(3, 40), 0.5, (100,))
     assert (state.h == 0.5).all()
     assert (state.count == 0).all()
-    noisy = states.noisy_state(jax.random.key(0), state, 0.1)
+    noisy = states.noisy_state(jax.random.key(0), 0.1, state)
     assert abs(np.std(noisy.h) - 0.1) < 0.01  # 4000 draws
     assert abs(np.mean(noisy.h) - 0.5) < 0.01
     assert (noisy.count == 0).all()
-    both = states.noisy_state(jax.random.key(0), LSTM.initial_state((2,)), 1.0)
+    both = states.noisy_state(jax.random.key(0), 1.0, LSTM.initial_state((2,)))
     assert not np.allclose(both.h, both.c)
 
 
