@@ -58,9 +58,10 @@ def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives:
 
     def body(s: State, d: PyTree) -> tuple[State, PyTree]:
         s, output = step(params, s, d)
-        return s, (s, outputs.pick(output))
+        return s, (_pack(s), outputs.pick(output))
 
-    return lax.scan(body, state, drives, reverse=reverse)[1]
+    packed, extras = lax.scan(body, state, drives, reverse=reverse)[1]
+    return _unpack(packed, state, axis=1), extras
 
 
 @_trajectory.defjvp
@@ -90,18 +91,42 @@ def _tangents(
         return _reals(s), _reals(outputs.pick(output))
 
     every = flat_products(jax.vmap(real, (None, 0, 0)))
-    _, u = jax.jvp(lambda p, d: every(p, _reals(before), (before, d)), (params, drives), (dparams, ddrives))
+    _, (u, extra) = jax.jvp(lambda p, d: every(p, _reals(before), (before, d)), (params, drives), (dparams, ddrives))
     coefficients, apply = linearize(real, params, _reals(before), (before, drives))
 
     def body(ds: list[Array], at: PyTree) -> tuple[list[Array], list[Array]]:
-        coefficients, u = at
-        ds, dextras = jax.tree.map(jnp.add, apply(coefficients, ds), u)
+        coefficients, u, extra = at
+        ds, dextras = jax.tree.map(jnp.add, apply(coefficients, ds), (_unpack(u, ds), extra))
         return ds, _reals(emit(_merge(state, ds), _merge(outputs.extras, dextras)))
 
-    ds, emitted = lax.scan(body, _reals(dstate), (coefficients, u), reverse=reverse)
+    ds, emitted = lax.scan(body, _reals(dstate), (coefficients, _pack(u, axis=1), extra), reverse=reverse)
     steps = jax.tree.leaves(states)[0].shape[0]
     shapes = jax.eval_shape(emit, state, outputs.extras)
     return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
+
+
+# What the loops read and write of a state, they read and write in one array for all leaves of one shape and dtype: on
+# a GPU each array is a kernel a step.
+
+
+def _alike(leaves: list[Any]) -> list[list[int]]:
+    groups: dict[Any, list[int]] = {}
+    for i, leaf in enumerate(leaves):
+        groups.setdefault((leaf.shape, leaf.dtype), []).append(i)
+    return list(groups.values())
+
+
+def _pack(tree: PyTree, axis: int = 0) -> list[Array]:
+    leaves = jax.tree.leaves(tree)
+    return [jnp.stack([leaves[i] for i in group], axis) for group in _alike(leaves)]
+
+
+def _unpack(packed: list[Array], like: PyTree, axis: int = 0) -> PyTree:
+    leaves, tree = jax.tree.flatten(like)
+    for array, group in zip(packed, _alike(leaves), strict=True):
+        for i, leaf in zip(group, jnp.unstack(array, axis=axis), strict=True):
+            leaves[i] = leaf
+    return jax.tree.unflatten(tree, leaves)
 
 
 class _Outputs(NamedTuple):

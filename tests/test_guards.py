@@ -91,6 +91,19 @@ def test_no_loop_carries_parameters(cell):
     assert set.union(*carried(gradient(scanned, cell), *args)) >= shapes
 
 
+def test_a_step_writes_its_state_at_once():
+    """h and c in one array forward, and their cotangents in one backward; a scan writes each, and what it keeps."""
+    args = example(LSTM)
+
+    def written(unroll):
+        return [
+            len(loop.outvars) - loop.params["num_carry"] for loop, _ in innermost_loops(gradient(unroll, LSTM), *args)
+        ]
+
+    assert written(jaxrnn.unroll) == [1, 1]
+    assert max(written(scanned)) > 2
+
+
 def test_layers_of_a_stack_are_hoisted_one_by_one():
     """One product a loop, two layers: stepped as one cell it takes three in one loop."""
     net = jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)))
