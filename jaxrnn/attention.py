@@ -28,7 +28,7 @@ from jaxrnn.networks import Residual, Stack
 from jaxrnn.rows import Walk, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 from jaxrnn.unroll import walk
-from jaxrnn.wrapper import Wrapper
+from jaxrnn.wrapper import Wrapper, is_stepped
 
 __all__ = ["Attended", "Attention", "AttentionParams", "AttentionState", "Memory", "recurrent_attention"]
 
@@ -262,7 +262,7 @@ def _check_steps(cell: Cell) -> None:
     elif isinstance(cell, Stack) and not cell.dropout:
         for layer in cell.cells:
             _check_steps(layer)
-    elif walk.dispatch(type(cell)) is not walk.dispatch(Cell):
+    elif not is_stepped(cell):
         raise ValueError(f"cell: got {cell}, which walks a sequence in its own way, needs a cell of single steps alone")
 
 

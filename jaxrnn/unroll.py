@@ -33,7 +33,7 @@ from jaxrnn.recurrence import STATES, recurrence
 from jaxrnn.rows import Save, Walk, keep, select, starts, valid_steps
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
-__all__ = ["POLICIES", "Save", "Walk", "default_chunk", "in_chunks", "unroll", "walk"]
+__all__ = ["POLICIES", "Save", "Walk", "default_chunk", "even_chunk", "in_chunks", "unroll", "walk"]
 
 POLICIES: dict[Save, Any] = {
     "states": jax.checkpoint_policies.save_only_these_names(STATES),
@@ -159,7 +159,12 @@ def default_chunk(steps: int, bytes_per_step: int) -> int:
     memory back after every call, to be paid for in page faults at the next.
     """
     budget = 2**20 if jax.default_backend() == "cpu" else 2**25
-    wanted = min(steps, max(8, min(256, budget // max(bytes_per_step, 1))))
+    return even_chunk(steps, max(8, min(256, budget // max(bytes_per_step, 1))))
+
+
+def even_chunk(steps: int, wanted: int) -> int:
+    """About `wanted` steps: a divisor of `steps` where one is near, so that no shorter chunk is left over."""
+    wanted = min(steps, wanted)
     near = [c for c in range(wanted, wanted // 2, -1) if steps % c == 0]
     near += [c for c in range(wanted, 2 * wanted) if steps % c == 0]
     return near[0] if near else wanted

@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cell import Cell, check_cell
+from jaxrnn.cells.xlstm import MLSTM
 from jaxrnn.checks import check_input
 from jaxrnn.linear import LinearCell
 from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 from jaxrnn.unroll import walk
 
-__all__ = ["Boundary", "Draw", "Kept", "StepWrapper", "Wrapper"]
+__all__ = ["Boundary", "Draw", "Kept", "StepWrapper", "Wrapper", "is_stepped"]
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,19 @@ class Wrapper(Cell):
         return self.cell.readout(params, output, drive)
 
 
+def is_stepped(cell: Cell) -> bool:
+    """Whether single steps are all that a walk of `cell` consists of, or, of an `MLSTM`, all that it is equal to."""
+    if isinstance(cell, LinearCell):
+        return cell.scan == "sequential"
+    return isinstance(cell, MLSTM) or walk.dispatch(type(cell)) is walk.dispatch(Cell)
+
+
 @dataclass(frozen=True)
 class StepWrapper(Wrapper):
     """A wrapper that changes single steps, in `step_with`. Abstract.
 
     The cell in it must be walked step by step: a step wrapper stands inside of a `Stack`, around its layers, and inside
-    of what transforms parameters.
+    of what transforms parameters. An `MLSTM` in it is, too, and not by chunks.
     """
 
     outermost: ClassVar[bool] = False
@@ -146,9 +154,7 @@ class StepWrapper(Wrapper):
         super().__post_init__()
         if getattr(type(self.cell), "outermost", False) and not self.outermost:
             raise ValueError(f"cell: got {self.cell}, needs {type(self).__name__} inside of it, not around it")
-        steps_alone = isinstance(self.cell, LinearCell) and self.cell.scan == "sequential"
-        steps_alone |= walk.dispatch(type(self.cell)) is walk.dispatch(Cell)
-        if not (steps_alone or isinstance(self.cell, StepWrapper)):
+        if not (is_stepped(self.cell) or isinstance(self.cell, StepWrapper)):
             raise ValueError(
                 f"cell: got {self.cell}, which walks a sequence in its own way; {type(self).__name__} changes single "
                 "steps and needs to be inside of it, around its cells"

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import equations
+from jaxrnn.rows import Walk
+from jaxrnn.unroll import walk
 from tests.registry import example
 
 KEY = jax.random.key(0)
@@ -49,9 +52,193 @@ def test_an_mlstm_whose_input_gates_are_shut_has_derivatives(shift):
     def loss(params, xs, state):
         return jnp.sum(jaxrnn.unroll(cell, params, xs, state, lengths=np.array([5, 0]))[1])
 
-    value, grads = jax.value_and_grad(loss, argnums=(0, 1, 2))(params, xs, cell.initial_state((2,)))
+    value, grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(params, xs, cell.initial_state((2,)))
     chex.assert_tree_all_finite((value, grads))
     assert (abs(value) < 1e-30) == (shift < 0)
+
+
+# The mLSTM by chunks, against its single steps
+
+
+def by_steps(cell, params, xs, state, **options):
+    """As any cell is walked."""
+    return walk.dispatch(jaxrnn.Cell)(cell, params, xs, state, Walk(**options))
+
+
+def summed(run, cell, options):
+    """A loss that sees all outputs and the final state."""
+
+    def loss(args):
+        final, ys = run(cell, *args, **options)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, ys))), (final, ys)
+
+    return loss
+
+
+def derived(run, cell, args, **options):
+    """Gradients, the final state and the outputs."""
+    return jax.jit(jax.grad(summed(run, cell, options), has_aux=True))(args)
+
+
+def walked(run, cell, args, options):
+    """The final state and the outputs."""
+    return jax.jit(functools.partial(run, cell, **options))(*args)
+
+
+RESETS = np.arange(21).reshape(7, 3) % 5 == 3
+OPTIONS = {
+    "none": {},
+    "lengths": {"lengths": np.array([5, 0, 7])},
+    "resets": {"resets": RESETS},
+    "reverse": {"lengths": np.array([7, 6, 0]), "reverse": True},
+    "all": {"lengths": np.array([7, 6, 3]), "resets": RESETS, "reverse": True},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.usefixtures("x64")
+def test_chunks_of_an_mlstm_are_its_steps(options):
+    """Values and gradients, in chunks that divide T and that do not; from a state, or with lengths from a fresh one."""
+    cell = jaxrnn.MLSTM(3, 4, heads=2)
+    params, xs, state = example(cell, steps=7, batch=(3,), dtype=jnp.float64)
+    args = params, xs, cell.initial_state((3,), jnp.float64) if "lengths" in OPTIONS[options] else state
+    expected = derived(by_steps, cell, args, **OPTIONS[options])
+    close(derived(jaxrnn.unroll, cell, args, **OPTIONS[options], chunk=3), expected)
+    close(derived(jaxrnn.unroll, cell, args, **OPTIONS[options], save="boundaries"), expected)
+
+
+@pytest.mark.parametrize("batch", [(), (2, 1)], ids=str)
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.usefixtures("x64")
+def test_an_mlstm_of_few_steps_and_of_other_batches(steps, batch):
+    cell = jaxrnn.MLSTM(3, 4, forget_gate="exponential")
+    args = example(cell, steps=steps, batch=batch, dtype=jnp.float64)
+    close(derived(jaxrnn.unroll, cell, args), derived(by_steps, cell, args))
+
+
+@pytest.mark.usefixtures("x64")
+def test_second_derivatives_of_an_mlstm():
+    """Forward over reverse."""
+    cell = jaxrnn.MLSTM(3, 4, heads=2)
+    args = example(cell, dtype=jnp.float64)
+
+    def product(run, **options):
+        gradient = jax.grad(lambda args: summed(run, cell, {"resets": RESETS[:5, :2], **options})(args)[0])
+        return jax.jit(lambda args: jax.jvp(gradient, (args,), (args,)))(args)
+
+    close(product(jaxrnn.unroll, chunk=2), product(by_steps))
+
+
+@pytest.mark.parametrize("forget", [-50.0, 50.0])
+@pytest.mark.parametrize("write", [-50.0, 50.0])
+@pytest.mark.usefixtures("x64")
+def test_extreme_gates_of_an_mlstm(write, forget):
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, _ = example(cell, steps=12, dtype=jnp.float64)
+    state = cell.initial_state((2,), jnp.float64)
+    args = params._replace(b_g=params.b_g + jnp.array([write, forget])), xs, state
+    # Where q · n' is near zero an open gate has derivatives of 1e5.
+    chex.assert_trees_all_close(derived(jaxrnn.unroll, cell, args), derived(by_steps, cell, args), rtol=1e-8, atol=1e-8)
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), args)
+    chex.assert_tree_all_finite(derived(jaxrnn.unroll, cell, single))
+
+
+@pytest.mark.parametrize("options", ["lengths", "all"])
+def test_one_gate_that_forgets_all_leaves_the_others_their_digits(options):
+    """A log f of -1e9 amid others: the differences of sums over a chunk would be multiples of 64 from then on."""
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, state = example(cell, steps=7, batch=(3,))
+    params = params._replace(w_g=params.w_g.at[2, 1].set(1e9))
+    xs = xs.at[..., 2].set(0.0).at[2, :, 2].set(-1.0)
+    ours, theirs = (walked(run, cell, (params, xs, state), OPTIONS[options]) for run in (jaxrnn.unroll, by_steps))
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_long_walk_of_an_mlstm_in_float32():
+    cell = jaxrnn.MLSTM(8, 16, heads=2)
+    params, xs, state = example(cell, steps=300)
+    ours = derived(jaxrnn.unroll, cell, (params, xs, state), chunk=64)
+    chex.assert_trees_all_close(ours, derived(by_steps, cell, (params, xs, state)), rtol=1e-4, atol=1e-4)
+
+
+def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
+    """Compared with the same parameters and inputs in float32."""
+    cell = jaxrnn.MLSTM(8, 16, heads=2)
+    half = example(cell, steps=64, dtype=jnp.bfloat16)
+    full = jax.tree.map(lambda a: a.astype(jnp.float32), half)
+    ys, expected = (walked(jaxrnn.unroll, cell, args, {"chunk": 64})[1].astype(jnp.float32) for args in (half, full))
+    assert jnp.linalg.norm(ys - expected) < 0.02 * jnp.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("chunk", [2, 7])
+def test_nan_of_an_mlstm_is_where_its_steps_have_it(chunk, reverse):
+    """That of an input and that of a state: not in steps before, and not beyond a reset."""
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, state = example(cell, steps=7, batch=(3,))
+    xs = xs.at[3, 0].set(jnp.nan)
+    state = jax.tree.map(lambda s: s.at[1].set(jnp.nan), state)
+    resets = np.zeros((7, 3), bool)
+    resets[5 if not reverse else 2, :] = True
+    options = {"resets": resets, "reverse": reverse}
+    ours = walked(jaxrnn.unroll, cell, (params, xs, state), {**options, "chunk": chunk})
+    theirs = walked(by_steps, cell, (params, xs, state), options)
+    chex.assert_trees_all_equal(*(jax.tree.map(jnp.isnan, tree) for tree in (ours, theirs)))
+    assert jnp.isnan(ours[1]).any(axis=(0, 2)).tolist() == [True, True, False]
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def after(xs, state):
+        ys = jaxrnn.unroll(cell, params, xs, state, **options, chunk=chunk)[1]
+        return jnp.sum(ys[:2] if reverse else ys[5:])
+
+    chex.assert_tree_all_finite(after(xs, state))
+
+
+def loops(fn, *args):
+    """Rounds of every loop."""
+    return [e.params["length"] for e in equations(jax.make_jaxpr(fn)(*args).jaxpr) if e.primitive.name == "scan"]
+
+
+def test_an_mlstm_has_no_loop_over_single_steps():
+    """Neither forward nor backward."""
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, state = example(cell, steps=12)
+
+    def run(walked, **options):
+        return lambda args: summed(walked, cell, options)(args)[0]
+
+    for of in (lambda run: run, jax.grad):
+        assert set(loops(of(run(jaxrnn.unroll, chunk=3)), (params, xs, state))) == {4}
+        assert not loops(of(run(jaxrnn.unroll, chunk=12)), (params, xs, state))
+        assert set(loops(of(run(by_steps)), (params, xs, state))) == {12}
+
+
+def test_training_an_mlstm_does_not_keep_a_memory_a_step():
+    """Neither its own walk nor what is kept between forward and backward pass; a walk by steps keeps them all."""
+    cell, steps, batch = jaxrnn.MLSTM(8, 128, heads=2), 128, 4
+    shapes = jax.eval_shape(
+        lambda: (cell.init(KEY), jnp.zeros((steps, batch, 8)), cell.initial_state((batch,), jnp.float32))
+    )
+    memories = 4 * steps * batch * shapes[2].c.size // batch
+
+    def temporary_bytes(run):
+        gradient = jax.jit(jax.grad(summed(run, cell, {}), has_aux=True))
+        return gradient.lower(shapes).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(jaxrnn.unroll) < 0.5 * memories
+    assert temporary_bytes(by_steps) > memories
+
+
+@pytest.mark.usefixtures("x64")
+def test_an_mlstm_may_be_stepped_as_part_of_another_cell():
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, state = example(cell, dtype=jnp.float64)
+    close(*(walked(jaxrnn.unroll, net, (params, xs, state), {}) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
+    assert jaxrnn.attention.Attention(jaxrnn.MLSTM(8, 4), 5, 6).input_size == 3
+
+
+# Limits and memories
 
 
 @pytest.mark.usefixtures("x64")

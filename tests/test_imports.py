@@ -17,7 +17,6 @@ LAYERS = [
     {"jaxrnn.cell", "jaxrnn.rows"},
     {
         "jaxrnn.cells.conv",
-        "jaxrnn.cells.xlstm",
         "jaxrnn.cells.elman",
         "jaxrnn.cells.lstm",
         "jaxrnn.cells.gru",
@@ -56,6 +55,7 @@ LAYERS = [
         "jaxrnn.cells.rg_lru",
         "jaxrnn.cells.sru",
         "jaxrnn.cells.delta",
+        "jaxrnn.cells.xlstm",
     },
     {"jaxrnn.cells"},
     {"jaxrnn.wrapper"},

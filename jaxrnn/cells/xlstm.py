@@ -14,18 +14,27 @@
 
 `m` cancels in `h'`: c exp(m) and n exp(m) are the paper's c and n. A fresh `m` is a number far below any gate, so that
 nothing is remembered from before the first step.
+
+The sLSTM's gates see h and it is walked step by step. The mLSTM's see the input only: `unroll` takes a chunk of steps
+at once, from products of its queries, keys and values, and only the memory after the chunk is passed on (`_in_chunk`).
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, gates, recurrent
+from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent
 from jaxrnn.checks import check_choice, check_heads, check_sizes
+from jaxrnn.jaxprs import flat_products
+from jaxrnn.rows import Walk, flip, keep, select, starts, valid_steps
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+from jaxrnn.unroll import POLICIES, even_chunk, in_chunks, walk
 
 __all__ = ["MLSTM", "SLSTM", "MLSTMParams", "MLSTMState", "SLSTMParams", "SLSTMState"]
 
@@ -165,6 +174,9 @@ class MLSTM(Cell):
         n' = exp(log f + m - m') n + exp(i - m') k / √d
         h' = σ(o) ⊙ (q C') / max(|q · n'|, exp(-m'))            y = h'
 
+    `unroll` computes the outputs of a chunk of steps by products over all of its pairs of steps: work grows with
+    T (chunk + d), and reverse mode keeps the memory before every chunk alone, whatever `save` says.
+
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units of all heads together.
@@ -256,8 +268,126 @@ class MLSTM(Cell):
         return drive[3] * h.reshape(*h.shape[:-2], -1)
 
 
+@walk.register
+def _walk_mlstm(cell: MLSTM, params: MLSTMParams, xs: Array, state: MLSTMState, how: Walk) -> tuple[MLSTMState, Array]:
+    steps = xs.shape[0]
+    if steps == 0:
+        return walk.dispatch(Cell)(cell, params, xs, state, how)
+    dtype = computation_dtype(params, xs)
+    # Sums of log f over a chunk need float32 at least.
+    precision = functools.reduce(np.promote_types, [dtype, *(s.dtype for s in state)], np.dtype(np.float32))
+    resets = starts(how, steps)
+
+    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
+    def segment(
+        params: MLSTMParams, state: MLSTMState, part: tuple[Array, Array, Array | None]
+    ) -> tuple[MLSTMState, Array]:
+        if how.reverse:
+            part = jax.tree.map(lambda a: flip(a, None), part)
+        xs, times, resets = part
+        valid = None
+        if how.lengths is not None:
+            valid = valid_steps(times, how.lengths)
+            xs = keep(valid, xs)
+        xs, before, nan = _without_nan(xs, cast(state, precision), resets)
+        drives = cast(flat_products(cell.project)(params, xs), precision)
+        after, outputs = _in_chunk(cell, before, drives, valid, resets)
+        after = jax.tree.map(lambda a, s: (a + _over(nan[-1], a)).astype(s.dtype), after, state)
+        ys = flat_products(cell.readout)(params, outputs, drives)
+        ys = cast(ys + _over(nan, ys), dtype)
+        if valid is not None:
+            ys = keep(valid, ys)
+        return after, flip(ys, None) if how.reverse else ys
+
+    # Of 16, 32, 64 and 128 steps 16 and 32 train fastest on one core of a CPU with heads of 16, 32 and 64, within 15 %
+    # of each other: what is made for pairs of steps then stays in its cache, with 64 it takes half as long again.
+    chunk = even_chunk(steps, 32) if how.chunk is None else how.chunk
+    return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
+
+
+def _in_chunk(
+    cell: MLSTM, state: MLSTMState, drive: tuple[Array, ...], valid: Array | None, resets: Array | None
+) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
+    """All steps of a chunk at once: the memory after it, and what `step` puts out, of every step.
+
+        D_ts = log f_{s+1} + … + log f_t + i_s          of s ≤ t; s = 0 stands for the memory before, i_0 = m_0
+        m_t  = max_s D_ts                               over s = 0 … t
+        A_ts = exp(D_ts - m_t)
+        q_t C_t   = A_t0 q_t C_0   + Σ_s A_ts (q_t · k_s) v_s
+        q_t · n_t = A_t0 q_t · n_0 + Σ_s A_ts (q_t · k_s)
+        C_t = A_t0 C_0 + Σ_s A_ts k_s v_s^T,    n_t = A_t0 n_0 + Σ_s A_ts k_s       needed of the last t alone
+
+    A step beyond a row's length has log f = 0, and an i so low that nothing is written. A reset before a step is a gate
+    that forgets all: log f is as low as a fresh m.
+
+    Reference: Beck et al. 2024, appendix A.3; by chunks: Beck, Pöppel, Lippe & Hochreiter 2025, "Tiled flash linear
+    attention: more efficient linear RNN and xLSTM kernels", section 2.
+    """
+    q, k, v, _, i, f = drive
+    c, n, m = state
+    log_f = _log_forget(cell.forget_gate, f)
+    if valid is not None:
+        log_f, i = keep(valid, log_f), select(valid, i, jnp.full_like(i, 2 * _NOTHING))
+    if resets is not None:
+        log_f = select(resets, jnp.full_like(log_f, _NOTHING), log_f)
+    q, k, v = (jnp.moveaxis(a, 0, -2) for a in (q, k, v))
+    i, log_f = (jnp.moveaxis(a, 0, -1) for a in (i, log_f))
+
+    steps = i.shape[-1]
+    since = jnp.broadcast_to(np.tri(steps, steps + 1, 0, bool), (*i.shape, steps + 1))
+    seen = jnp.broadcast_to(np.tri(steps, steps + 1, 1, bool), since.shape)
+    # Added up for each s: the differences of sums from the start on would lose all digits to one large log f.
+    decay = jnp.where(since, log_f[..., None], jnp.zeros_like(log_f[..., None]))
+    decay = lax.associative_scan(jnp.add, decay, axis=decay.ndim - 2)
+    d = decay + jnp.concatenate([m[..., None], i], axis=-1)[..., None, :]
+    # Below a fresh m, so that nothing is written also where there is no more than that.
+    d = jnp.where(seen, d, jnp.full_like(d, 2 * _NOTHING))
+    m = jnp.max(d, axis=-1)
+    old, new = jnp.split(jnp.exp(d - m[..., None]), [1], axis=-1)
+
+    pairs = new * jnp.matmul(q, _transposed(k))
+    read = old * jnp.matmul(q, c) + jnp.matmul(pairs, v)
+    weight = old[..., 0] * jnp.sum(q * n[..., None, :], axis=-1) + jnp.sum(pairs, axis=-1)
+    kept, written = old[..., -1, :], new[..., -1, :, None] * k
+    c = kept[..., None] * c + jnp.matmul(_transposed(written), v)
+    n = kept * n + jnp.sum(written, axis=-2)
+    outputs = jnp.moveaxis(read, -2, 0), jnp.moveaxis(weight, -1, 0), jnp.moveaxis(m, -1, 0)
+    return MLSTMState(c, n, m[..., -1]), outputs
+
+
+def _transposed(a: Array) -> Array:
+    return jnp.swapaxes(a, -1, -2)
+
+
+def _without_nan(xs: Array, state: MLSTMState, resets: Array | None) -> tuple[Array, MLSTMState, Array]:
+    """`xs` and `state` with zeros for rows that are not finite, and `[T, *batch]` NaN where the recurrence brings it.
+
+    A product has it everywhere, in earlier steps and beyond resets too: the weight of zero does not keep NaN out.
+    """
+    batch = xs.ndim - 2
+    # Lower than a fresh m is as good as fresh; in float16 it is minus infinity.
+    state = state._replace(m=jnp.where(state.m < _NOTHING, jnp.full_like(state.m, _NOTHING), state.m))
+    sound = [jnp.all(jnp.isfinite(s), axis=tuple(range(batch, s.ndim))) for s in state]
+    finite = jnp.concatenate([functools.reduce(jnp.logical_and, sound)[None], jnp.all(jnp.isfinite(xs), axis=-1)])
+    times = jnp.broadcast_to(jnp.arange(len(finite)).reshape(-1, *[1] * batch), finite.shape)
+    found = lax.cummax(jnp.where(finite, -1, times))[1:]
+    start = jnp.zeros_like(found) if resets is None else lax.cummax(jnp.where(resets, times[1:], 0))
+    nan = jnp.where(found >= start, jnp.array(jnp.nan, state.m.dtype), jnp.zeros((), state.m.dtype))
+    return keep(finite[1:], xs), keep(finite[0], state), nan
+
+
+def _over(a: Array, like: Array) -> Array:
+    """`a` `[*leading]` over `[*leading, ...]`."""
+    return jnp.broadcast_to(a.reshape(a.shape + (1,) * (like.ndim - a.ndim)), like.shape)
+
+
+def _log_forget(forget_gate: str, f: Array) -> Array:
+    """`log f`."""
+    return jax.nn.log_sigmoid(f) if forget_gate == "sigmoid" else f
+
+
 def _stable_gates(forget_gate: str, i: Array, f: Array, m: Array) -> tuple[Array, Array, Array]:
     """The factors of the old memory and of the new value, neither above one, and `m'`."""
-    log_f = jax.nn.log_sigmoid(f) if forget_gate == "sigmoid" else f
+    log_f = _log_forget(forget_gate, f)
     new = jnp.maximum(log_f + m, i)
     return jnp.exp(log_f + m - new), jnp.exp(i - new), new
