@@ -1,5 +1,6 @@
 """Strictness that users don't have: a silent broadcast, promotion or old-style key in the library fails here."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -11,8 +12,11 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
         "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
     ]
 )
+# Nor on where in the source an operation stands, which is written into every program, ten frames deep.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 import jax
 import pytest
@@ -29,6 +33,8 @@ RELAXED = (
 )
 
 jax.config.update("jax_legacy_prng_key", "error")
+# Traces are many small objects that the caches keep: looking through them for garbage took 8 % of the time.
+gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

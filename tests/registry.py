@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxrnn
 from jaxrnn import (
     GREFF,
     GRU,
@@ -214,15 +215,8 @@ NETWORKS = [
 """Cells that only `unroll` can run."""
 
 
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_cpu_use_fusion_emitters": False,
-    },
-)
-"""`jax.jit` that spends little on compiling, for what runs once and is compared, not measured."""
+unrolled = jax.jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save"))
+"""`unroll` as one program: run as it is, every operation in it that is new is compiled alone."""
 
 
 def name(entry: Entry) -> str:
@@ -233,15 +227,20 @@ def draw(seed: int, tree: Any, dtype: Any, scale: float = 0.5) -> Any:
     """Random values of the shapes of `tree`: reals, and parts of complex numbers, in ±`scale`, integers in 0..2."""
     rng, wide = np.random.default_rng(seed), np.promote_types(dtype, np.float32)
 
+    def real(shape, dtype):
+        return rng.uniform(-scale, scale, shape).astype(dtype)
+
     def one(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.integer):
-            return jnp.asarray(rng.integers(0, 3, leaf.shape), leaf.dtype)
-        if leaf.dtype == jnp.bool_:
-            return jnp.asarray(rng.random(leaf.shape) < 0.7)
-        if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
-            parts = (jnp.asarray(rng.uniform(-scale, scale, leaf.shape), wide) for _ in range(2))
-            return jax.lax.complex(*parts)
-        return jnp.asarray(rng.uniform(-scale, scale, leaf.shape), dtype)
+            values = rng.integers(0, 3, leaf.shape).astype(leaf.dtype)
+        elif leaf.dtype == jnp.bool_:
+            values = rng.random(leaf.shape) < 0.7
+        elif jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            values = real(leaf.shape, wide) + np.complex64(1j) * real(leaf.shape, wide)
+        else:
+            values = real(leaf.shape, dtype)
+        # NumPy's dtype is already the wanted one: JAX would compile a conversion for every shape.
+        return jnp.asarray(values)
 
     return jax.tree.map(one, tree)
 

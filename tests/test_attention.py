@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import attention
-from tests.registry import draw, quick_jit
+from tests.registry import draw
 from tests.test_guards import carried, gradient
 
 S, B, M, H, T = 6, 2, 5, 4, 3
@@ -70,7 +70,7 @@ def test_every_score_and_query_is_that_of_its_equations(score, query):
     params, xs, memory = case(net)
     spoiled = jnp.where(jnp.broadcast_to(MASK[..., None], memory.shape), memory, jnp.nan)
 
-    @quick_jit
+    @jax.jit
     def run(params, memory):
         return jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))
 
@@ -96,7 +96,7 @@ def test_gradients_reach_the_memory_where_it_is_valid(score):
         return jnp.sum(jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))[1].y ** 2)
 
     spoiled = jnp.where(jnp.broadcast_to(MASK[..., None], memory.shape), memory, jnp.nan)
-    grads = np.asarray(quick_jit(jax.grad(loss))(spoiled))
+    grads = np.asarray(jax.jit(jax.grad(loss))(spoiled))
     assert grads[MASK].any(-1).all()
     assert not grads[~MASK].any()
     step = 1e-2 * np.where(MASK[..., None], np.random.default_rng(0).normal(size=memory.shape), 0).astype(np.float32)
@@ -135,7 +135,7 @@ def test_one_valid_place_is_looked_at_alone():
         net = decoder(score, query)
         params, xs, memory = case(net)
         state = net.start(params, memory, np.arange(S)[:, None] == [2, 4])
-        _, (ys, alignments) = quick_jit(functools.partial(jaxrnn.unroll, net))(params, xs, state)
+        _, (ys, alignments) = jax.jit(functools.partial(jaxrnn.unroll, net))(params, xs, state)
         np.testing.assert_array_equal(alignments[0], np.eye(S)[[2, 4]])
         np.testing.assert_allclose(ys[0, :, H:], memory[[2, 4], [0, 1]], rtol=1e-6)
 
@@ -153,7 +153,7 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
         return attention.recurrent_attention(cell, params, lambda a: image * a, act, 5, key, state)
 
     final, ys, actions = run(w, 2.0)
-    call, s, y = quick_jit(cell), state, np.zeros((3, 4), np.float32)
+    call, s, y = jax.jit(cell), state, np.zeros((3, 4), np.float32)
     for t, key in enumerate(jax.random.split(jax.random.key(1), 5)):
         a = np.tanh(y @ w) + b + 0.1 * jax.random.normal(key, (3, 2))
         np.testing.assert_allclose(actions[t], a, rtol=1e-5, atol=1e-6)

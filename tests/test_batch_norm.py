@@ -13,14 +13,13 @@ from bench.loops import products
 from tests.oracles import oracle
 from tests.reference import to_numpy
 from tests.reference.batch_norm import in_batch
-from tests.registry import T, example, quick_jit
+from tests.registry import T, example, unrolled
 
 CELL = jaxrnn.BatchNormLSTM(3, 4, steps=3, momentum=0.3)
 POOLED = jaxrnn.BatchNormLSTM(3, 4, steps=1, momentum=0.3)
 ROWS = 5
 
-trained = quick_jit(jaxrnn.batch_unroll, static_argnums=0, static_argnames="chunk")
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
+trained = jax.jit(jaxrnn.batch_unroll, static_argnums=0, static_argnames="chunk")
 close = functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11)
 
 
@@ -68,7 +67,7 @@ def test_norms_are_those_of_torch():
         total = total + (h**2).sum()
     total.backward()
 
-    @quick_jit
+    @jax.jit
     @jax.value_and_grad
     def loss(weights):
         whole = weights._replace(statistics=params.statistics)
@@ -87,7 +86,7 @@ def test_padding_is_in_no_statistic(poison):
     padding = np.arange(T)[:, None] >= lengths
     poisoned = jnp.where(np.broadcast_to(padding[..., None], xs.shape), jnp.full_like(xs, poison), xs)
 
-    @quick_jit
+    @jax.jit
     def run(xs):
         def loss(params):
             found = jaxrnn.batch_unroll(CELL, params, xs, state, lengths=lengths)
@@ -148,7 +147,7 @@ def test_one_product_in_the_loop_and_no_gradient_from_statistics():
     # The second loop moves the averages.
     assert products(run, params, xs, state) == [1, 0]
 
-    @quick_jit
+    @jax.jit
     @jax.jacrev
     def slopes(params):
         _, ys, statistics = run(params, xs, state)

@@ -8,9 +8,7 @@ import pytest
 import jaxrnn
 from tests import reference
 from tests.reference import conv, mingru, qrnn, sru, state_space, xlstm
-from tests.registry import example, quick_jit
-
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
+from tests.registry import example, unrolled
 
 
 @pytest.mark.parametrize(

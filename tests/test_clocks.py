@@ -15,10 +15,9 @@ from tests import reference
 from tests.oracles import oracle
 from tests.reference.highway import highway
 from tests.reference.legendre import discretised
-from tests.registry import B, T, example, quick_jit
+from tests.registry import B, T, example, unrolled
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 
 @pytest.mark.usefixtures("x64")

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 import jaxrnn
 from tests.cells import Token
-from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, name, quick_jit
+from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, name, unrolled
 
 every_cell = pytest.mark.parametrize("entry", CELLS, ids=name)
 every_network = pytest.mark.parametrize("entry", CELLS + NETWORKS, ids=name)
@@ -20,20 +20,22 @@ every_network = pytest.mark.parametrize("entry", CELLS + NETWORKS, ids=name)
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 
 
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
-
-
 @every_network
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.float64, 1e-12)], ids=["f32", "f64"])
-def test_values_are_those_of_the_equations(entry: Entry, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dtype", "batch", "tolerance"), [(jnp.float32, (B,), 1e-6), (jnp.float64, (2, 4), 1e-12)], ids=["f32", "f64"]
+)
+def test_values_are_those_of_the_equations(entry: Entry, dtype, batch, tolerance):
+    """Over one and over two batch axes."""
     with jax.enable_x64(dtype == jnp.float64):
-        params, xs, state = example(entry.cell, dtype=dtype)
+        params, xs, state = example(entry.cell, batch=batch, dtype=dtype)
         final, ys = unrolled(entry.cell, params, xs, state)
         assert ys.dtype == dtype
         chex.assert_trees_all_equal_shapes_and_dtypes(final, state)
-        expected_final, expected_ys = entry.reference(params, xs, state)
-        np.testing.assert_allclose(ys, expected_ys, rtol=tolerance, atol=tolerance)
-        chex.assert_trees_all_close(final, expected_final, rtol=tolerance, atol=tolerance)
+        rows = jax.tree.map(lambda a: np.asarray(a).reshape(T, -1, *a.shape[1 + len(batch) :]), (xs, ys))
+        states = jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[len(batch) :]), (state, final))
+        expected_final, expected_ys = entry.reference(params, rows[0], states[0])
+        np.testing.assert_allclose(rows[1], expected_ys, rtol=tolerance, atol=tolerance)
+        chex.assert_trees_all_close(states[1], expected_final, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("entry", NETWORKS, ids=name)
@@ -75,14 +77,14 @@ def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtype
     named = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f64": jnp.float64}
     compute, kept = (named[d] for d in dtypes.split())
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
-        params, xs, _ = example(entry.cell, dtype=compute)
-        state = entry.cell.initial_state((B,), kept)
-        x = jax.tree.map(lambda a: a[0], xs)
+        params, xs, _ = jax.eval_shape(lambda: example(entry.cell, dtype=compute))
+        state = jax.eval_shape(lambda: entry.cell.initial_state((B,), kept))
+        x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs)
         size = entry.cell.output_size
         shape = size if isinstance(size, tuple) else (size,)
         new, y = jax.eval_shape(entry.cell, params, state, x)
         chex.assert_trees_all_equal_structs(new, state)
-        chex.assert_trees_all_equal_shapes_and_dtypes(new, jax.eval_shape(lambda: state))
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
         assert (y.dtype, y.shape) == (compute, (B, *shape))
         final, ys = jax.eval_shape(functools.partial(jaxrnn.unroll, entry.cell), params, xs, state)
         chex.assert_trees_all_equal_shapes_and_dtypes(final, new)
@@ -95,33 +97,27 @@ def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
     """As `vmap` over the leading axes does, which cannot mix them."""
     cell = entry.cell
     params, xs, state = example(cell, dtype=jnp.float64)
-    each = functools.partial(jax.vmap, in_axes=(None, 0, 0))
-    states = jax.tree.map(lambda s: jnp.broadcast_to(s, (T, *s.shape)), state)
+    states = jax.tree.map(lambda s: np.broadcast_to(s, (T, *s.shape)), state)
 
-    @quick_jit
-    def whole(params, xs, states):
+    @jax.jit
+    def both(params, xs, states):
         drives = cell.project(params, xs)
-        outputs = each(cell.step)(params, states, drives)[1]
-        return drives, outputs, cell.readout(params, outputs, drives)
-
-    @quick_jit
-    def apart(params, xs, drives, outputs):
+        outputs = jax.vmap(cell.step, in_axes=(None, 0, 0))(params, states, drives)[1]
         project = jax.vmap(jax.vmap(functools.partial(cell.project, params)))
         readout = jax.vmap(jax.vmap(functools.partial(cell.readout, params)))
-        return project(xs), readout(outputs, drives)
+        return (drives, cell.readout(params, outputs, drives)), (project(xs), readout(outputs, drives))
 
-    drives, outputs, ys = whole(params, xs, states)
-    close((drives, ys), apart(params, xs, drives, outputs))
+    close(*both(params, xs, states))
 
 
 @every_cell
 @pytest.mark.usefixtures("x64")
 def test_unroll_is_the_loop_of_single_calls(entry: Entry):
-    params, xs, state = example(entry.cell, dtype=jnp.float64)
+    params, xs, state = example(entry.cell, batch=(2, 4), dtype=jnp.float64)
     final, ys = unrolled(entry.cell, params, xs, state)
-    call = quick_jit(entry.cell)
+    call = jax.jit(entry.cell)
     for t in range(T):
-        state, y = call(params, state, jax.tree.map(lambda x, t=t: x[t], xs))
+        state, y = call(params, state, jax.tree.map(lambda x, t=t: np.asarray(x)[t], xs))
         close(y, ys[t])
     close(state, final)
 
@@ -129,21 +125,17 @@ def test_unroll_is_the_loop_of_single_calls(entry: Entry):
 @every_network
 @pytest.mark.usefixtures("x64")
 def test_batch_axes_are_vmap(entry: Entry):
-    """None, one and two leading batch axes."""
-    cell = entry.cell
-    params, xs, state = example(cell, steps=3, batch=(2, 4), dtype=jnp.float64)
+    """None and two leading batch axes; the test of the values has one, and two."""
+    params, xs, state = example(entry.cell, batch=(2, 4), dtype=jnp.float64)
 
     def mapped(batched):
         return jax.vmap(batched, (1, 0), (0, 1))
 
-    @quick_jit
-    def three_ways(params, xs, state):
-        run = functools.partial(jaxrnn.unroll, cell, params)
-        return run(xs, state), mapped(run)(xs, state), mapped(mapped(run))(xs, state)
+    @jax.jit
+    def rowwise(params, xs, state):
+        return mapped(mapped(functools.partial(jaxrnn.unroll, entry.cell, params)))(xs, state)
 
-    two, one, none = three_ways(params, xs, state)
-    close(one, two)
-    close(none, two)
+    close(rowwise(params, xs, state), unrolled(entry.cell, params, xs, state))
 
 
 def rebuilt(value):
@@ -183,10 +175,10 @@ def test_every_cell_is_another_value():
 def test_a_call_is_pure_and_finite(entry: Entry):
     """No effects in the trace, and values as well as gradients stay finite for inputs that saturate every gate."""
     params, xs, state = example(entry.cell)
-    assert not jax.make_jaxpr(functools.partial(jaxrnn.unroll, entry.cell))(params, xs, state).effects
+    assert not unrolled.trace(entry.cell, params, xs, state).jaxpr.effects
     params = draw(3, params, jnp.float32, 30.0)
 
-    @quick_jit
+    @jax.jit
     @jax.value_and_grad
     def loss(params):
         return jnp.sum(entry.cell(params, state, jax.tree.map(lambda x: x[0], xs))[1])

@@ -12,14 +12,12 @@ import jaxrnn
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import conv
-from tests.registry import T, example, quick_jit
+from tests.registry import T, example, unrolled
 
 pytestmark = [
     # These are the other libraries' own.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 
 def blocks(a, *order):

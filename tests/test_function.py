@@ -10,13 +10,13 @@ import pytest
 import jaxrnn
 from tests import functions
 from tests.functions import FEEDBACK, feedback, feedback_params, feedback_state
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 NET = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.LSTM(4, 2)))
 
 
-@functools.partial(quick_jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def derived(cell, *args):
     def loss(args):
         final, ys = jaxrnn.unroll(cell, *args, lengths=jnp.array([5, 3]))
@@ -41,7 +41,7 @@ def test_functions_nest():
     nested = jaxrnn.Function(functions.stacked, functions.stacked_params, functions.stacked_state, 3)
     net = jaxrnn.Stack((nested, jaxrnn.GRU(4, 3)))
     params, xs, state = example(net, dtype=jnp.float64)
-    final, ys = quick_jit(jaxrnn.unroll, static_argnums=0)(net, params, xs, state)
+    final, ys = unrolled(net, params, xs, state)
     for x, y in zip(xs, ys, strict=True):
         (below, h), above = state
         below, fed = FEEDBACK(params[0][0], below, x)

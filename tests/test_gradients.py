@@ -11,7 +11,7 @@ import pytest
 import jaxrnn
 from bench.loops import products
 from jaxrnn import gradients
-from tests.registry import T, example, quick_jit
+from tests.registry import T, example
 from tests.test_guards import gradient
 
 LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
@@ -24,7 +24,7 @@ def loss(run, params, xs, state):
 
 
 def grads(run, *args):
-    return quick_jit(jax.value_and_grad(functools.partial(loss, run), (0, 1, 2)))(*args)
+    return jax.jit(jax.value_and_grad(functools.partial(loss, run), (0, 1, 2)))(*args)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -70,10 +70,10 @@ def test_clipping_is_that_of_a_loop_with_a_custom_derivative():
     assert np.abs(free[1][2].h).max() > limit
     # Under vmap too, and not in forward mode.
     run = functools.partial(jaxrnn.unroll, cell)
-    each = quick_jit(jax.vmap(jax.grad(functools.partial(loss, run), 2), (None, 1, 0)))(*args)
+    each = jax.jit(jax.vmap(jax.grad(functools.partial(loss, run), 2), (None, 1, 0)))(*args)
     close(each, clipped[1][2])
     tangents = jax.tree.map(jnp.ones_like, args)
-    push = quick_jit(lambda cell: jax.jvp(functools.partial(jaxrnn.unroll, cell), args, tangents), static_argnums=0)
+    push = jax.jit(lambda cell: jax.jvp(functools.partial(jaxrnn.unroll, cell), args, tangents), static_argnums=0)
     close(push(cell), push(LSTM))
 
 
@@ -90,7 +90,7 @@ def test_norms_are_those_of_finite_differences():
     def loss_of(ys):
         return jnp.sum(ys**2)
 
-    norms = quick_jit(lambda *args: gradients.state_gradient_norms(LSTM, params, xs, loss_of, *args))(state)
+    norms = jax.jit(lambda *args: gradients.state_gradient_norms(LSTM, params, xs, loss_of, *args))(state)
     s = state
     for t in range(3):
         s, _ = LSTM(params, s, xs[t])
@@ -98,7 +98,7 @@ def test_norms_are_those_of_finite_differences():
         def rest(s, t=t):
             return loss_of(s.h) + loss_of(jaxrnn.unroll(LSTM, params, xs[t + 1 :], s)[1])
 
-        g = quick_jit(jax.grad(rest))(s)
+        g = jax.jit(jax.grad(rest))(s)
         np.testing.assert_allclose(norms[t], np.sqrt((g.h**2).sum(-1) + (g.c**2).sum(-1)), rtol=1e-9)
 
 

@@ -12,14 +12,13 @@ import jaxrnn
 from bench.loops import innermost_loops
 from tests import reference
 from tests.reference import grid
-from tests.registry import B, example, quick_jit
+from tests.registry import B, example, unrolled
 
 CELL = jaxrnn.MDLSTM((4, 3), 2)
 STABLE = jaxrnn.MDLSTM((9, 1), 2, stable=True)
 ROWS = 5
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save"))
 
 
 def lstm(params, direction):
@@ -89,7 +88,7 @@ def test_what_is_beyond_the_rows_is_not_seen(columns):
     resets = np.zeros((ROWS, B), bool)
     resets[0, 1] = True
 
-    @quick_jit
+    @jax.jit
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def loss(params, xs):
         final, ys = jaxrnn.unroll(cell, params, xs, state, lengths=np.array([3, 5]), resets=resets)

@@ -13,7 +13,7 @@ from jax import lax
 import jaxrnn
 from bench.loops import products
 from jaxrnn.hoist import hoist
-from tests.registry import B, example, quick_jit
+from tests.registry import B, example
 from tests.test_guards import gradient
 
 
@@ -62,7 +62,7 @@ def test_values_and_derivatives_stay(cell):
     args = example(cell, dtype=jnp.float64)
     options = {"lengths": np.array([5, 2]), "resets": jnp.arange(10).reshape(5, B) == 3, "chunk": 2}
 
-    @functools.partial(quick_jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0)
     def derived(cell, args):
         def loss(args):
             final, ys = jaxrnn.unroll(cell, *args, **options)

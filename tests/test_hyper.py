@@ -9,11 +9,10 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 from tests.test_guards import gradient
 
 CELL = jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.1])

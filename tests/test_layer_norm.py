@@ -12,11 +12,9 @@ from jaxrnn.cells.layer_norm import layer_norm as ours
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import layer_norm
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 
 LSTM, GRU = jaxrnn.LayerNormLSTM, jaxrnn.LayerNormGRU
-
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 
 @pytest.mark.parametrize(

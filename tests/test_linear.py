@@ -11,7 +11,7 @@ import pytest
 
 import jaxrnn
 from tests.reference import mingru
-from tests.registry import B, T, example, quick_jit
+from tests.registry import B, T, example
 
 # Those whose associative walk is not in the registry, where every law runs over it.
 CELLS = [
@@ -31,7 +31,7 @@ def associative(cell):
     return dataclasses.replace(cell, scan="associative")
 
 
-@functools.partial(quick_jit, static_argnums=0, static_argnames=("reverse", "chunk", "save"))
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("reverse", "chunk", "save"))
 def derived(cell, params, xs, state, **options):
     """Gradients of a loss that sees all outputs and the final state, and these."""
 
@@ -108,7 +108,7 @@ def test_a_reset_keeps_nan_out(cell, reverse):
     after = slice(0, 3) if reverse else slice(3, None)
     xs = xs.at[before, 1].set(jnp.nan)
 
-    @quick_jit
+    @jax.jit
     @jax.value_and_grad
     def loss(xs, state):
         return jnp.sum(jaxrnn.unroll(associative(cell), params, xs, state, resets=resets, reverse=reverse)[1][after])
@@ -129,7 +129,7 @@ def test_second_derivatives(cell):
         def gradient(args):
             return jax.grad(lambda args: jnp.sum(jaxrnn.unroll(cell, *args, state)[1] ** 2))(args)
 
-        return quick_jit(lambda args: jax.jvp(gradient, (args,), (args,)))((params, xs))
+        return jax.jit(lambda args: jax.jvp(gradient, (args,), (args,)))((params, xs))
 
     close(product(associative(cell)), product(cell))
 
@@ -169,7 +169,7 @@ def test_mingru_is_its_authors_log_space_algorithm():
     cell = jaxrnn.MinGRU(3, 4, scan="associative")
     params, xs, _ = example(cell, steps=50, dtype=jnp.float64)
     state = jaxrnn.MinGRUState(jnp.full((B, 4), 0.5))
-    _, ys = quick_jit(functools.partial(jaxrnn.unroll, cell))(params, xs, state)
+    _, ys = jax.jit(functools.partial(jaxrnn.unroll, cell))(params, xs, state)
     for row in range(B):
         want = mingru.log_space_mingru(jax.tree.map(np.asarray, params), np.asarray(xs[:, row]), np.full(4, 0.5))
         np.testing.assert_allclose(ys[:, row], want, rtol=1e-12)

@@ -17,7 +17,7 @@ import jaxrnn.linen
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Residual, Stack
 from jaxrnn.linen import from_dict, from_flax, to_dict
 from tests.cells import Counter, Token
-from tests.registry import draw, example, quick_jit
+from tests.registry import draw, example
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741
 CELLS = [
@@ -46,7 +46,7 @@ def unroll(cell, params, xs, state=None, **options):
 
 def quick(f, *args):
     """`f(*args)`, quickly compiled as a whole."""
-    return quick_jit(f)(*args)
+    return jax.jit(f)(*args)
 
 
 def inputs(shape=(B, T, I), seed=1):
@@ -174,7 +174,7 @@ def test_randomness_only_with_a_stream():
     rnn, xs = jaxrnn.linen.RNN(cell), inputs()
     variables = quick(rnn.init, KEY, xs)
 
-    @quick_jit
+    @jax.jit
     def call(key):
         return rnn.apply(variables, xs, rngs=None if key is None else {"dropout": key})[1]
 
@@ -202,7 +202,7 @@ def test_training():
     decayed = flax.traverse_util.path_aware_map(lambda path, _: path[-1] != "b", params)
     assert decayed["rnn"]["cell"] == {"w_x": True, "w_h": True, "b": False, "b_n": True}
 
-    @quick_jit
+    @jax.jit
     def step(train, xs):
         nonlocal traces
         traces += 1
@@ -297,7 +297,7 @@ def test_sharding_metadata():
         )
 
     mesh = jax.make_mesh((1,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharded = quick_jit(rnn.init, out_shardings=nn.get_sharding(variables, mesh))(KEY, xs)
+    sharded = jax.jit(rnn.init, out_shardings=nn.get_sharding(variables, mesh))(KEY, xs)
     assert nn.unbox(sharded)["params"]["cell"]["0"]["w_h"].sharding.spec == spec(None, "model")
     chex.assert_trees_all_equal(*quick(lambda *vs: [rnn.apply(v, xs) for v in vs], sharded, nn.unbox(sharded)))
 

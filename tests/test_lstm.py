@@ -10,10 +10,9 @@ import pytest
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, Elman
-from tests.registry import B, T, example, quick_jit
+from tests.registry import B, T, example, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 
 def count(cell):

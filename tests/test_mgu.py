@@ -9,7 +9,7 @@ import pytest
 import jaxrnn
 from jaxrnn import MGU, UGRNN
 from tests.oracles import oracle
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 
 
 def count(cell):
@@ -36,10 +36,10 @@ def test_flax(cell, reset):
     linen = oracle("flax.linen")
     params, xs, state = example(cell, dtype=jnp.float64)
     theirs = linen.MGUCell(4, reset_gate=reset, dtype=jnp.float64, param_dtype=jnp.float64)
-    final, ys = quick_jit(jaxrnn.unroll, static_argnums=0)(cell, params, xs, state)
+    final, ys = unrolled(cell, params, xs, state)
     h = state.h
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        run = quick_jit(theirs.apply)
+        run = jax.jit(theirs.apply)
         for x, y in zip(xs, ys, strict=True):
             h, out = run(flax_weights(params, reset), h, x)
             chex.assert_trees_all_close(y, out, rtol=1e-12)

@@ -12,10 +12,9 @@ import jaxrnn
 from jaxrnn import GRU, MuFuRu
 from jaxrnn.cells.mufuru import OPERATIONS
 from tests.reference import mufuru as table
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 
 def mean(h, v):

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import jaxrnn
 from jaxrnn import NestedLSTM
 from tests.reference import nested, unroll
-from tests.registry import example
+from tests.registry import example, unrolled
 
 
 @pytest.mark.parametrize("depth", [2, 3])
@@ -21,7 +20,7 @@ def test_parameters(depth):
 def test_depth_three():
     cell = NestedLSTM(3, 4, depth=3)
     params, xs, state = example(cell, dtype=jnp.float64)
-    got = jax.jit(jaxrnn.unroll, static_argnums=0)(cell, params, xs, state)
+    got = unrolled(cell, params, xs, state)
     chex.assert_trees_all_close(got, unroll(nested.nested_lstm, cell, params, xs, state), rtol=1e-12)
 
 

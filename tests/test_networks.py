@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from tests.registry import B, T, example, quick_jit
+from tests.registry import B, T, example, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk"))
 LENGTHS = np.array([5, 2])
 
 LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 6, projection_size=4), jaxrnn.GRU(4, 4), jaxrnn.Elman(4, 2)
@@ -44,7 +43,7 @@ def test_generation_steps_what_was_trained_by_unroll():
     net = jaxrnn.Stack((jaxrnn.LSTM(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4)), jaxrnn.Elman(4, 3)))
     params, xs, state = example(net)
     state, ys = unrolled(net, params, xs, state)
-    step, fed = quick_jit(net), [ys[-1]]
+    step, fed = jax.jit(net), [ys[-1]]
     one = state
     for _ in range(3):
         one, y = step(params, one, fed[-1])

@@ -15,7 +15,7 @@ import jaxrnn
 import jaxrnn.nnx
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Residual, Stack
 from tests.cells import Counter, Token
-from tests.registry import draw, example, quick_jit
+from tests.registry import draw, example
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741
 CELLS = [
@@ -43,7 +43,7 @@ def unroll(cell, params, xs, state=None, **options):
 def quick(f, *modules):
     """`f(*modules)`, quickly compiled as a whole."""
     graphdefs, states = zip(*map(nnx.split, modules), strict=True) if modules else ((), ())
-    return quick_jit(lambda states: f(*map(nnx.merge, graphdefs, states)))(states)
+    return jax.jit(lambda states: f(*map(nnx.merge, graphdefs, states)))(states)
 
 
 def inputs(shape=(B, T, I), seed=1):
@@ -172,7 +172,7 @@ def test_learned_initial_carry():
     cell, params = model.rnn.cell.cell, _values(model.rnn.cell.params)
     ours = jax.grad(lambda params, start: squares(unroll(cell, params, xs, start)), (0, 1))
     grads = quick(nnx.grad(lambda model: squares(model(xs))), model)
-    want = quick_jit(ours)(params, cell.initial_state((B,)))
+    want = jax.jit(ours)(params, cell.initial_state((B,)))
     close(nnx.to_pure_dict(grads.rnn.cell.params), {k: v for k, v in want[0]._asdict().items() if v is not None})
     close(nnx.to_pure_dict(grads.start), want[1]._asdict())
     assert float(jnp.abs(want[1].h).min()) > 0

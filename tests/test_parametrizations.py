@@ -13,10 +13,8 @@ from bench.loops import equations, innermost_loops
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import parametrizations
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 from tests.test_guards import carried, gradient
-
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 NORMED = jaxrnn.WeightNorm(jaxrnn.LSTM(3, 4))
 EXP_RNN = jaxrnn.Orthogonal(jaxrnn.ModReLU(3, 4))
@@ -44,7 +42,7 @@ def test_weight_norm_is_that_of_torch():
     theirs, _ = module(torch.tensor(np.asarray(xs)))
     (theirs**2).sum().backward()
 
-    @quick_jit
+    @jax.jit
     @functools.partial(jax.grad, has_aux=True)
     def run(params):
         _, ys = jaxrnn.unroll(NORMED, params, xs)

@@ -14,7 +14,7 @@ import pytest
 
 import jaxrnn
 from tests.oracles import oracle
-from tests.registry import T, example, quick_jit
+from tests.registry import T, example, unrolled
 
 pytestmark = [
     pytest.mark.usefixtures("x64"),
@@ -23,7 +23,6 @@ pytestmark = [
 ]
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0)
 
 ELMAN, LSTM, GRU = jaxrnn.Elman(3, 4), jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
 BEFORE = jaxrnn.GRU(3, 4, reset="before")
@@ -81,7 +80,7 @@ def test_pytorch(name, lengths):
     cell, options = TORCH[name]
     params, xs, state = example(cell, batch=(3,), dtype=jnp.float64)
 
-    @quick_jit
+    @jax.jit
     def ours(params, xs, state):
         def loss(params, xs, state):
             final, ys = jaxrnn.unroll(cell, params, xs, state, lengths=None if lengths is None else np.array(lengths))
@@ -176,7 +175,7 @@ def test_flax(cell, theirs, convert, lengths):
     rnn = linen.RNN(getattr(linen, theirs)(4, dtype=jnp.float64, param_dtype=jnp.float64), time_major=True)
     carry = (state.c, state.h) if cell is LSTM else state.h
 
-    @quick_jit
+    @jax.jit
     def run(weights, xs, carry):
         return rnn.apply({"params": {"cell": weights}}, xs, initial_carry=carry, seq_lengths=lengths, return_carry=True)
 

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 
 import jaxrnn
 from tests import reference
-from tests.registry import example, quick_jit
+from tests.registry import example, unrolled
 
 CELL = jaxrnn.GRU(3, 4)
 ROWS = 3
-
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk"))
 
 
 @st.composite

@@ -11,7 +11,7 @@ import pytest
 import jaxrnn
 from tests import reference
 from tests.reference import qrnn
-from tests.registry import example, quick_jit
+from tests.registry import example
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 
@@ -29,7 +29,7 @@ def test_windows(lengths, flagged, steps, reverse):
         "lengths": None if lengths is None else np.minimum(lengths, steps),
         "resets": np.random.default_rng(0).uniform(size=(steps, 4)) < 0.4 if flagged else None,
     }
-    run = quick_jit(functools.partial(jaxrnn.unroll, cell, reverse=reverse, **options))
+    run = jax.jit(functools.partial(jaxrnn.unroll, cell, reverse=reverse, **options))
     close(run(params, xs, state), reference.unroll(qrnn.window, cell, params, xs, state, reverse=reverse, **options))
 
 

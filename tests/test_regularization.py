@@ -16,13 +16,12 @@ from jaxrnn import LSTMState, penalties
 from jaxrnn import regularization as reg
 from tests import functions, reference
 from tests.cells import Diagonal, Token
-from tests.registry import B, T, example, quick_jit
+from tests.registry import B, T, example, unrolled
 from tests.test_guards import gradient
 
 LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
 BEFORE = jaxrnn.GRU(3, 4, reset="before")
 KEY = jax.random.key(7)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk"))
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
 
 WRAPPERS = [
@@ -235,7 +234,7 @@ def test_padding_with_nan_reaches_nothing(cell):
     params, xs, state = example(cell)
     lengths = jnp.array([T, 2])
 
-    @quick_jit
+    @jax.jit
     @jax.value_and_grad
     def loss(params, xs):
         return jnp.sum(jaxrnn.unroll(cell, params, xs, state, lengths=lengths, key=KEY)[1] ** 2)

@@ -35,17 +35,22 @@ def test_score_functions_are_those_of_element_research():
     """Section 6.1's table: derivatives of log p with respect to what each module takes."""
     p, x = np.array([0.3, 0.8]), np.array([1.0, 0.0])
     logit = np.log(p / (1 - p))
-    by_p = jax.grad(lambda p: jnp.sum(reinforce.bernoulli_log_prob(jnp.log(p / (1 - p)), x)))(p)
+
+    def slopes(log_prob, *args):
+        return jax.jit(jax.grad(lambda *args: jnp.sum(log_prob(*args)), tuple(range(len(args)))))(*args)
+
+    (by_p,) = slopes(lambda p: reinforce.bernoulli_log_prob(jnp.log(p / (1 - p)), x), p)
     np.testing.assert_allclose(by_p, (x - p) / (p * (1 - p)))
-    np.testing.assert_allclose(jax.grad(lambda z: jnp.sum(reinforce.bernoulli_log_prob(z, x)))(logit), x - p)
-    u, s, x = np.array([0.5, -1.0]), np.array([0.3, 2.0]), np.array([0.7, 1.0])
-    by_mean, by_std = jax.grad(lambda u, s: jnp.sum(reinforce.normal_log_prob(u, s, x)), (0, 1))(u, s)
-    np.testing.assert_allclose(by_mean, (x - u) / s**2)
-    np.testing.assert_allclose(by_std, ((x - u) ** 2 - s**2) / s**3)
+    (by_logit,) = slopes(lambda z: reinforce.bernoulli_log_prob(z, x), logit)
+    np.testing.assert_allclose(by_logit, x - p)
+    u, s, seen = np.array([0.5, -1.0]), np.array([0.3, 2.0]), np.array([0.7, 1.0])
+    by_mean, by_std = slopes(lambda u, s: reinforce.normal_log_prob(u, s, seen), u, s)
+    np.testing.assert_allclose(by_mean, (seen - u) / s**2)
+    np.testing.assert_allclose(by_std, ((seen - u) ** 2 - s**2) / s**3)
     k, theta = np.array([0.5, 2.0]), np.array([0.3, 2.0])
-    by_shape, by_scale = jax.grad(lambda k, t: jnp.sum(reinforce.gamma_log_prob(k, t, x)), (0, 1))(k, theta)
-    np.testing.assert_allclose(by_shape, np.log(x) - digamma(k) - np.log(theta))
-    np.testing.assert_allclose(by_scale, x / theta**2 - k / theta)
+    by_shape, by_scale = slopes(lambda k, t: reinforce.gamma_log_prob(k, t, seen), k, theta)
+    np.testing.assert_allclose(by_shape, np.log(seen) - digamma(k) - np.log(theta))
+    np.testing.assert_allclose(by_scale, seen / theta**2 - k / theta)
 
 
 SAMPLERS = {
@@ -72,45 +77,51 @@ def test_estimates_are_unbiased_and_a_baseline_makes_them_less_noisy(kind):
     n = 40000
     z = jnp.asarray(0.4)
 
+    @jax.jit
     def estimate(baseline):
         def loss(z):
             zs = jnp.broadcast_to(z, (n,))
             x = jax.lax.stop_gradient(sample(KEY, zs))
-            return reinforce.surrogate(log_prob(zs, x), 2 + x, jnp.full(n, baseline)) * n, x
+            return reinforce.surrogate(log_prob(zs, x), 2 + x, jnp.broadcast_to(baseline, (n,))) * n, x
 
         grads, x = jax.grad(loss, has_aux=True)(z)
-        each = jax.vmap(jax.grad(log_prob), (None, 0))(z, x) * -(2 + x - baseline)
-        np.testing.assert_allclose(grads, each.sum(), rtol=1e-2)
-        return each
+        return grads, jax.vmap(jax.grad(log_prob), (None, 0))(z, x) * -(2 + x - baseline)
 
-    exact = -jax.grad(MEANS[kind])(z)
-    noisy, calm = estimate(0.0), estimate(2 + float(MEANS[kind](z)))
-    for each in (noisy, calm):
-        assert abs(each.mean() - exact) < 4 * each.std() / n**0.5
+    mean, exact = jax.jit(jax.value_and_grad(MEANS[kind]))(z)
+    estimates = [jax.tree.map(np.asarray, estimate(baseline)) for baseline in (np.float32(0), np.float32(2 + mean))]
+    for grads, each in estimates:
+        np.testing.assert_allclose(grads, each.sum(), rtol=1e-2)
+        assert abs(each.mean() + exact) < 4 * each.std() / n**0.5
+    (_, noisy), (_, calm) = estimates
     assert calm.std() < noisy.std()
 
 
 def test_surrogate_takes_rewards_and_baselines_as_constants():
-    log_prob, reward, baseline = (jnp.asarray(RNG.normal(size=s), jnp.float32) for s in ((5, 3), (3,), (3,)))
-    value = reinforce.surrogate(log_prob, reward, baseline)
+    log_prob, reward, baseline = (np.float32(RNG.normal(size=s)) for s in ((5, 3), (3,), (3,)))
+    value, grads = jax.jit(jax.value_and_grad(reinforce.surrogate, (0, 1, 2)))(log_prob, reward, baseline)
     expected = -sum(log_prob[t, b] * (reward[b] - baseline[b]) for t in range(5) for b in range(3)) / 3
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    grads = jax.grad(reinforce.surrogate, (0, 1, 2))(log_prob, reward, baseline)
     np.testing.assert_allclose(grads[0], np.tile(-(reward - baseline) / 3, (5, 1)), rtol=1e-5)
     assert not grads[1].any()
     assert not grads[2].any()
-    by_baseline, by_reward = jax.grad(reinforce.baseline_loss, (0, 1))(baseline, reward)
+    by_baseline, by_reward = jax.jit(jax.grad(reinforce.baseline_loss, (0, 1)))(baseline, reward)
     np.testing.assert_allclose(by_baseline, 2 * (baseline - reward) / 3, rtol=1e-5)
     assert not by_reward.any()
-    each = jnp.asarray(RNG.normal(size=(5, 3)), jnp.float32)
-    np.testing.assert_allclose(reinforce.surrogate(log_prob, each), -(log_prob * each).sum() / 3, rtol=1e-5)
+    each = np.float32(RNG.normal(size=(5, 3)))
+    np.testing.assert_allclose(jax.jit(reinforce.surrogate)(log_prob, each), -(log_prob * each).sum() / 3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [3, 8])
 def test_glimpses_are_crops_averaged_down(size):
     images = RNG.normal(size=(2, 9, 11, 2)).astype(np.float32)
     locations = np.array([[0.1, -0.7], [1.0, -1.0]], np.float32)
-    found = reinforce.glimpse(images, locations, size=size, depth=2, scale=2)
+
+    @jax.jit
+    def glimpsed(images, locations):
+        slopes = jax.grad(lambda image, at: jnp.sum(reinforce.glimpse(image, at, size, 2) ** 2), (0, 1))
+        return reinforce.glimpse(images, locations, size=size, depth=2, scale=2), slopes(images, locations)
+
+    found, (by_image, by_location) = jax.tree.map(np.asarray, glimpsed(images, locations))
     for row in range(2):
         for d in range(2):
             wide = size * 2**d
@@ -127,9 +138,6 @@ def test_glimpses_are_crops_averaged_down(size):
                 ]
             )
             np.testing.assert_allclose(found[row, :, :, 2 * d : 2 * d + 2], expected, rtol=1e-4, atol=1e-6)
-    by_image, by_location = jax.grad(lambda image, at: jnp.sum(reinforce.glimpse(image, at, size, 2) ** 2), (0, 1))(
-        images, locations
-    )
     assert by_image.any()
     assert not by_location.any()
 

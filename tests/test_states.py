@@ -11,10 +11,9 @@ import pytest
 import jaxrnn
 from jaxrnn import states
 from tests.cells import Counter
-from tests.registry import T, example, quick_jit
+from tests.registry import T, example, unrolled
 
 GRU, LSTM = jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4)
-unrolled = quick_jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse",))
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
 
 

@@ -126,7 +126,7 @@ def unroll(step: Step, cell, params, xs, state, lengths=None, resets=None, rever
     params, xs, state = (jax.tree.map(to_numpy, tree) for tree in (params, xs, state))
     steps, rows = jax.tree.leaves(xs)[0].shape[:2]
     zero = jax.tree.map(to_numpy, cell.initial_state())
-    _, like = step(cell, params, zero, jax.tree.map(lambda x: np.zeros_like(x[0, 0]), xs))
+    _, like = step(cell, params, zero, jax.tree.map(lambda x: np.zeros(x.shape[2:], x.dtype), xs))
     ys = np.zeros((steps, rows, *like.shape))
     finals = []
     for row in range(rows):
@@ -142,10 +142,12 @@ def unroll(step: Step, cell, params, xs, state, lengths=None, resets=None, rever
     return jax.tree.map(lambda *leaves: np.stack(leaves), *finals), ys
 
 
-def bidirectional(forward: Step, backward: Step, cell, params, xs, state, lengths=None, resets=None):
+def bidirectional(forward: Step, backward: Step, cell, params, xs, state, lengths=None, resets=None, reverse=False):
     """Schuster & Paliwal 1997: two walks in opposite directions, side by side."""
-    first, ys = unroll(forward, cell.forward, params.forward, xs, state.forward, lengths, resets)
-    second, zs = unroll(backward, cell.backward, params.backward, xs, state.backward, lengths, resets, reverse=True)
+    first, ys = unroll(forward, cell.forward, params.forward, xs, state.forward, lengths, resets, reverse)
+    second, zs = unroll(
+        backward, cell.backward or cell.forward, params.backward, xs, state.backward, lengths, resets, not reverse
+    )
     merged = ys + zs if cell.merge == "sum" else np.concatenate([ys, zs], axis=-1)
     return type(state)(first, second), merged
 
