@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import attention
-from tests.registry import draw
+from tests.registry import draw, example, unrolled
 from tests.test_guards import carried, gradient
 
 S, B, M, H, T = 6, 2, 5, 4, 3
@@ -33,10 +33,11 @@ def case(net, dtype=jnp.float32):
 def by_hand(net, params, xs, memory):
     """Row by row, from the papers' equations; the cell's own step is taken from the library."""
     ys, alignments = np.zeros((T, B, net.output_size)), np.zeros((T, B, S))
-    p = jax.tree.map(np.asarray, params)
+    p, xs, memory, zero = jax.tree.map(np.asarray, (params, xs, memory, net.cell.initial_state()))
+    call = jax.jit(net.cell)
     for b in range(B):
-        places = [np.asarray(memory[s, b]) for s in range(LENGTHS[b])]
-        state, fed = net.cell.initial_state(), np.zeros(H, np.float32)
+        places = [memory[s, b] for s in range(LENGTHS[b])]
+        state, fed = zero, np.zeros(H, np.float32)
 
         def attend(q, places=places):
             scores = {
@@ -52,11 +53,11 @@ def by_hand(net, params, xs, memory):
         for t in range(T):
             if net.query == "before":
                 context, a = attend(fed)
-                state, h = net.cell(params.cell, state, np.concatenate([xs[t, b], context]))
+                state, h = call(params.cell, state, np.concatenate([xs[t, b], context]))
                 fed = np.asarray(h)
                 ys[t, b] = np.concatenate([h, context])
             else:
-                state, h = net.cell(params.cell, state, np.concatenate([xs[t, b], fed]))
+                state, h = call(params.cell, state, np.concatenate([xs[t, b], fed]))
                 context, a = attend(np.asarray(h))
                 fed = np.tanh(np.concatenate([context, h]) @ p.w_c)
                 ys[t, b] = fed
@@ -68,7 +69,7 @@ def by_hand(net, params, xs, memory):
 def test_every_score_and_query_is_that_of_its_equations(score, query):
     net = decoder(score, query)
     params, xs, memory = case(net)
-    spoiled = jnp.where(jnp.broadcast_to(MASK[..., None], memory.shape), memory, jnp.nan)
+    spoiled = np.where(MASK[..., None], memory, np.float32(np.nan))
 
     @jax.jit
     def run(params, memory):
@@ -80,10 +81,10 @@ def test_every_score_and_query_is_that_of_its_equations(score, query):
     np.testing.assert_allclose(alignments, expected_alignments, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(alignments.sum(-1), 1, rtol=1e-5)
     # Stepped one by one it is the same, the memory in the state.
-    state = net.start(params, memory, MASK)
+    state, call = jax.jit(net.start)(params, memory, MASK), jax.jit(net)
     for t in range(T):
-        state, (y, _) = net(params, state, xs[t])
-        np.testing.assert_allclose(y, ys[t], rtol=1e-5, atol=1e-6)
+        state, (y, _) = call(params, state, np.asarray(xs)[t])
+        np.testing.assert_allclose(y, np.asarray(ys)[t], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(state.fed, final.fed, rtol=1e-5, atol=1e-6)
 
 
@@ -92,15 +93,17 @@ def test_gradients_reach_the_memory_where_it_is_valid(score):
     net = decoder(score, "after")
     params, xs, memory = case(net)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(memory):
         return jnp.sum(jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))[1].y ** 2)
 
-    spoiled = jnp.where(jnp.broadcast_to(MASK[..., None], memory.shape), memory, jnp.nan)
-    grads = np.asarray(jax.jit(jax.grad(loss))(spoiled))
+    memory = np.asarray(memory)
+    grads = np.asarray(loss(np.where(MASK[..., None], memory, np.float32(np.nan)))[1])
     assert grads[MASK].any(-1).all()
     assert not grads[~MASK].any()
     step = 1e-2 * np.where(MASK[..., None], np.random.default_rng(0).normal(size=memory.shape), 0).astype(np.float32)
-    slope = (loss(memory + step) - loss(memory - step)) / 2
+    slope = (loss(memory + step)[0] - loss(memory - step)[0]) / 2
     np.testing.assert_allclose((grads * step).sum(), slope, rtol=2e-2)
 
 
@@ -123,7 +126,7 @@ def test_rows_without_a_valid_place_have_no_context():
     net = decoder("additive", "before")
     params, xs, memory = case(net)
     mask = MASK & (np.arange(B) == 0)
-    _, (ys, alignments) = jaxrnn.unroll(net, params, xs, net.start(params, memory, mask))
+    ys, alignments = jax.tree.map(np.asarray, unrolled(net, params, xs, net.start(params, memory, mask))[1])
     assert not alignments[:, 1].any()
     assert not ys[:, 1, H:].any()
     assert np.isfinite(ys).all()
@@ -135,15 +138,16 @@ def test_one_valid_place_is_looked_at_alone():
         net = decoder(score, query)
         params, xs, memory = case(net)
         state = net.start(params, memory, np.arange(S)[:, None] == [2, 4])
-        _, (ys, alignments) = jax.jit(functools.partial(jaxrnn.unroll, net))(params, xs, state)
+        ys, alignments = jax.tree.map(np.asarray, unrolled(net, params, xs, state)[1])
         np.testing.assert_array_equal(alignments[0], np.eye(S)[[2, 4]])
-        np.testing.assert_allclose(ys[0, :, H:], memory[[2, 4], [0, 1]], rtol=1e-6)
+        np.testing.assert_allclose(ys[0, :, H:], np.asarray(memory)[[2, 4], [0, 1]], rtol=1e-6)
 
 
 def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_places():
     cell = jaxrnn.GRU(2, 4)
-    params, state = cell.init(jax.random.key(0)), cell.initial_state((3,))
-    w, b = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)), jnp.float32), 0.5
+    params, _, _ = example(cell)
+    state = cell.initial_state((3,))
+    w, b = np.float32(np.random.default_rng(0).normal(size=(4, 2))), np.float32(0.5)
 
     def run(w, image):
         def act(key, y):
@@ -152,18 +156,23 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
         key = jax.random.key(1)
         return attention.recurrent_attention(cell, params, lambda a: image * a, act, 5, key, state)
 
-    final, ys, actions = run(w, 2.0)
+    @jax.jit
+    def whole(w, image):
+        found = run(w, image)
+        # Of the image: through every step's input, the actions held.
+        held = jax.grad(lambda image: jnp.sum(jaxrnn.unroll(cell, params, image * found.actions)[1]))(image)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (3, 2)))(jax.random.split(jax.random.key(1), 5))
+        return found, jax.grad(lambda *args: jnp.sum(run(*args).ys), (0, 1))(w, image), held, noise
+
+    (final, ys, actions), (by_w, by_image), held, noise = jax.tree.map(np.asarray, whole(w, 2.0))
     call, s, y = jax.jit(cell), state, np.zeros((3, 4), np.float32)
-    for t, key in enumerate(jax.random.split(jax.random.key(1), 5)):
-        a = np.tanh(y @ w) + b + 0.1 * jax.random.normal(key, (3, 2))
+    for t in range(5):
+        a = np.tanh(np.asarray(y) @ w) + b + np.float32(0.1) * noise[t]
         np.testing.assert_allclose(actions[t], a, rtol=1e-5, atol=1e-6)
-        s, y = call(params, s, 2.0 * a)
+        s, y = call(params, s, np.float32(2) * a)
         np.testing.assert_allclose(ys[t], y, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(final.h, s.h, rtol=1e-5, atol=1e-6)
-    by_w, by_image = jax.grad(lambda *args: jnp.sum(run(*args).ys), (0, 1))(w, 2.0)
     assert not by_w.any()
-    # Of the image: through every step's input, the actions held.
-    held = jax.grad(lambda image: jnp.sum(jaxrnn.unroll(cell, params, image * actions)[1]))(2.0)
     np.testing.assert_allclose(by_image, held, rtol=1e-5)
 
 

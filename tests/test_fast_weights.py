@@ -12,7 +12,7 @@ import jaxrnn
 from bench.loops import equations
 from jaxrnn.rows import Walk
 from jaxrnn.unroll import walk
-from tests.registry import example
+from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
@@ -37,9 +37,9 @@ def test_slstm_does_not_see_the_scale_of_its_input_gates(shift):
     cell = jaxrnn.SLSTM(3, 4)
     params, xs, _ = example(cell, dtype=jnp.float64)
     shifted = params._replace(b=params.b.at[:4].add(shift))
-    close(jaxrnn.unroll(cell, shifted, xs)[1], jaxrnn.unroll(cell, params, xs)[1])
-    single = jax.tree.map(lambda a: a.astype(jnp.float32), (shifted, xs))
-    chex.assert_tree_all_finite(jax.grad(lambda args: jnp.sum(jaxrnn.unroll(cell, *args)[1]))(single))
+    close(unrolled(cell, shifted, xs)[1], unrolled(cell, params, xs)[1])
+    single = jax.tree.map(np.float32, (shifted, xs))
+    chex.assert_tree_all_finite(jax.jit(jax.grad(lambda args: jnp.sum(jaxrnn.unroll(cell, *args)[1])))(single))
 
 
 @pytest.mark.parametrize("shift", [-200.0, 200.0])
@@ -75,14 +75,19 @@ def summed(run, cell, options):
     return loss
 
 
+compiled = functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("reverse", "chunk", "save"))
+
+
+@compiled
 def derived(run, cell, args, **options):
     """Gradients, the final state and the outputs."""
-    return jax.jit(jax.grad(summed(run, cell, options), has_aux=True))(args)
+    return jax.grad(summed(run, cell, options), has_aux=True)(args)
 
 
-def walked(run, cell, args, options):
+@compiled
+def walked(run, cell, args, **options):
     """The final state and the outputs."""
-    return jax.jit(functools.partial(run, cell, **options))(*args)
+    return run(cell, *args, **options)
 
 
 RESETS = np.arange(21).reshape(7, 3) % 5 == 3
@@ -150,7 +155,7 @@ def test_one_gate_that_forgets_all_leaves_the_others_their_digits(options):
     params, xs, state = example(cell, steps=7, batch=(3,))
     params = params._replace(w_g=params.w_g.at[2, 1].set(1e9))
     xs = xs.at[..., 2].set(0.0).at[2, :, 2].set(-1.0)
-    ours, theirs = (walked(run, cell, (params, xs, state), OPTIONS[options]) for run in (jaxrnn.unroll, by_steps))
+    ours, theirs = (walked(run, cell, (params, xs, state), **OPTIONS[options]) for run in (jaxrnn.unroll, by_steps))
     chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -162,12 +167,14 @@ def test_a_long_walk_of_an_mlstm_in_float32():
 
 
 def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
-    """Compared with the same parameters and inputs in float32."""
+    """Compared with the same parameters and inputs in float32: beside an i of 100 bfloat16 has no room for a log f."""
     cell = jaxrnn.MLSTM(8, 16, heads=2)
-    half = example(cell, steps=64, dtype=jnp.bfloat16)
+    params, xs, state = example(cell, steps=64, dtype=jnp.bfloat16)
+    params = params._replace(w_g=params.w_g.at[:, :2].set(0.0), b_g=params.b_g.at[:2].set(100.0))
+    half = params, xs, state
     full = jax.tree.map(lambda a: a.astype(jnp.float32), half)
-    ys, expected = (walked(jaxrnn.unroll, cell, args, {"chunk": 64})[1].astype(jnp.float32) for args in (half, full))
-    assert jnp.linalg.norm(ys - expected) < 0.02 * jnp.linalg.norm(expected)
+    c, expected = (walked(jaxrnn.unroll, cell, args, {"chunk": 64})[0].c.astype(jnp.float32) for args in (half, full))
+    assert jnp.linalg.norm(c - expected) < 0.01 * jnp.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -181,8 +188,8 @@ def test_nan_of_an_mlstm_is_where_its_steps_have_it(chunk, reverse):
     resets = np.zeros((7, 3), bool)
     resets[5 if not reverse else 2, :] = True
     options = {"resets": resets, "reverse": reverse}
-    ours = walked(jaxrnn.unroll, cell, (params, xs, state), {**options, "chunk": chunk})
-    theirs = walked(by_steps, cell, (params, xs, state), options)
+    ours = walked(jaxrnn.unroll, cell, (params, xs, state), **options, chunk=chunk)
+    theirs = walked(by_steps, cell, (params, xs, state), **options)
     chex.assert_trees_all_equal(*(jax.tree.map(jnp.isnan, tree) for tree in (ours, theirs)))
     assert jnp.isnan(ours[1]).any(axis=(0, 2)).tolist() == [True, True, False]
 
@@ -234,7 +241,7 @@ def test_training_an_mlstm_does_not_keep_a_memory_a_step():
 def test_an_mlstm_may_be_stepped_as_part_of_another_cell():
     cell = jaxrnn.MLSTM(3, 4)
     params, xs, state = example(cell, dtype=jnp.float64)
-    close(*(walked(jaxrnn.unroll, net, (params, xs, state), {}) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
+    close(*(walked(jaxrnn.unroll, net, (params, xs, state)) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
     assert jaxrnn.attention.Attention(jaxrnn.MLSTM(8, 4), 5, 6).input_size == 3
 
 
@@ -247,15 +254,15 @@ def test_an_slstm_of_ones_is_a_running_mean():
     cell = jaxrnn.SLSTM(1, 1, forget_gate="exponential")
     params = jaxrnn.SLSTMParams(jnp.array([[0.0, 0.0, 1.0, 0.0]]), jnp.zeros((1, 4)), jnp.array([0.0, 0.0, 0.0, 50.0]))
     xs = jnp.array([[0.5], [-1.0], [2.0]])
-    _, ys = jaxrnn.unroll(cell, params, xs)
+    _, ys = unrolled(cell, params, xs)
     means = np.cumsum(np.tanh(xs), axis=0) / np.arange(1, 4)[:, None]
     close(ys, means)
 
 
 def remember(cell, params, pairs, query, width):
     """What a memory answers to a query after it saw pairs of a key and a value, each an input of its own."""
-    xs = jnp.stack([jnp.concatenate([jnp.zeros(width), k, v]) for k, v in pairs] + [query])
-    return jaxrnn.unroll(cell, params, xs)[1][-1]
+    xs = np.stack([np.concatenate([np.zeros(width), k, v]) for k, v in pairs] + [query])
+    return np.asarray(unrolled(cell, params, xs)[1])[-1]
 
 
 @pytest.mark.usefixtures("x64")
@@ -265,11 +272,11 @@ def test_a_delta_rule_overwrites_and_keeps_the_rest():
     cell = jaxrnn.DeltaNet(3 * d, d)
     params = jaxrnn.DeltaNetParams(jnp.eye(3 * d), jnp.full((3 * d, 1), 50.0))
     # Keys far above zero, where SiLU is the identity, and at a right angle to each other.
-    a, b = 30 * jnp.array([1.0, 0.0, 0.0]), 30 * jnp.array([0.0, 1.0, 0.0])
-    one, two, three = jnp.array([1.0, 2.0, 3.0]), jnp.array([4.0, 5.0, 6.0]), jnp.array([7.0, 8.0, 9.0])
+    a, b = 30 * np.array([1.0, 0.0, 0.0]), 30 * np.array([0.0, 1.0, 0.0])
+    one, two, three = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.array([7.0, 8.0, 9.0])
 
     def query(key):
-        return jnp.concatenate([key, jnp.array([0.0, 0.0, 30.0]), jnp.zeros(d)])
+        return np.concatenate([key, np.array([0.0, 0.0, 30.0]), np.zeros(d)])
 
     for key, value in ((a, three), (b, two)):
         close(remember(cell, params, [(a, one), (b, two), (a, three)], query(key), d), value)
@@ -280,11 +287,11 @@ def test_linear_attention_adds_and_forgets():
     """With α near one, the sum of values by the products of query and keys; with α of zero the last pair alone."""
     cell = jaxrnn.GatedLinearAttention(6, 2, rank=1, temperature=1.0, scan="associative")
     params = jaxrnn.GLAParams(jnp.eye(6), jnp.zeros((6, 1)), jnp.zeros((1, 2)), jnp.full(2, 50.0))
-    xs = jax.random.normal(KEY, (4, 6))
-    q, k, v = jnp.split(xs, 3, axis=-1)
-    _, ys = jaxrnn.unroll(cell, params, xs)
+    xs = np.random.default_rng(0).normal(size=(4, 6))
+    q, k, v = np.split(xs, 3, axis=-1)
+    ys = np.asarray(unrolled(cell, params, xs)[1])
     close(ys[-1], (q[-1] @ k.T) @ v / 2**0.5)
-    _, ys = jaxrnn.unroll(cell, params._replace(b=jnp.full(2, -50.0)), xs)
+    ys = np.asarray(unrolled(cell, params._replace(b=np.full(2, -50.0)), xs)[1])
     close(ys[-1], (q[-1] @ k[-1]) * v[-1] / 2**0.5)
 
 
