@@ -173,7 +173,7 @@ def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
     params = params._replace(w_g=params.w_g.at[:, :2].set(0.0), b_g=params.b_g.at[:2].set(100.0))
     half = params, xs, state
     full = jax.tree.map(lambda a: a.astype(jnp.float32), half)
-    c, expected = (walked(jaxrnn.unroll, cell, args, {"chunk": 64})[0].c.astype(jnp.float32) for args in (half, full))
+    c, expected = (walked(jaxrnn.unroll, cell, args, chunk=64)[0].c.astype(jnp.float32) for args in (half, full))
     assert jnp.linalg.norm(c - expected) < 0.01 * jnp.linalg.norm(expected)
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent
+from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent, state_dtype
 from jaxrnn.checks import check_choice, check_heads, check_sizes
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.rows import Walk, flip, keep, select, starts, valid_steps
@@ -275,7 +275,7 @@ def _walk_mlstm(cell: MLSTM, params: MLSTMParams, xs: Array, state: MLSTMState, 
         return walk.dispatch(Cell)(cell, params, xs, state, how)
     dtype = computation_dtype(params, xs)
     # Sums of log f over a chunk need float32 at least.
-    precision = functools.reduce(np.promote_types, [dtype, *(s.dtype for s in state)], np.dtype(np.float32))
+    precision = functools.reduce(np.promote_types, [s.dtype for s in state], state_dtype(params, xs))
     resets = starts(how, steps)
 
     @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
@@ -299,9 +299,10 @@ def _walk_mlstm(cell: MLSTM, params: MLSTMParams, xs: Array, state: MLSTMState, 
             ys = keep(valid, ys)
         return after, flip(ys, None) if how.reverse else ys
 
-    # Of 16, 32, 64 and 128 steps 16 and 32 train fastest on one core of a CPU with heads of 16, 32 and 64, within 15 %
-    # of each other: what is made for pairs of steps then stays in its cache, with 64 it takes half as long again.
-    chunk = even_chunk(steps, 32) if how.chunk is None else how.chunk
+    # On a core of a CPU, with heads of 16, 32 and 64, 16 and 32 steps train about as fast; with 64 what is made for pairs
+    # of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has a price of its own.
+    wanted = 32 if jax.default_backend() == "cpu" else 64
+    chunk = even_chunk(steps, wanted) if how.chunk is None else how.chunk
     return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
