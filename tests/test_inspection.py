@@ -1,5 +1,7 @@
 """Gates and states: against the equations by hand."""
 
+import functools
+
 import chex
 import jax
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import inspection
 from tests.reference import sigmoid
-from tests.registry import T, example
+from tests.registry import T, example, unrolled
 
 LSTM = jaxrnn.LSTM(3, 4, peephole=True)
 
@@ -19,13 +21,14 @@ def close(a, b):
 
 def test_the_gates_of_an_lstm_are_those_of_its_equations():
     params, xs, state = example(LSTM)
-    plain = jaxrnn.unroll(LSTM, params, xs, state)
-    final, seen = jaxrnn.unroll(inspection.Inspected(LSTM), params, xs, state)
+    plain = unrolled(LSTM, params, xs, state)
+    final, seen = unrolled(inspection.Inspected(LSTM), params, xs, state)
     chex.assert_trees_all_close((final, seen.y), plain, rtol=1e-6)
+    xs, seen = jax.tree.map(np.asarray, (xs, seen))
     w_x, w_h, b, w_c = map(np.asarray, params[:4])
     h, c = np.asarray(state.h), np.asarray(state.c)
     for t in range(T):
-        z = [np.asarray(xs[t]) @ w_x[:, s] + h @ w_h[:, s] + b[s] for s in (slice(4 * k, 4 * k + 4) for k in range(4))]
+        z = [xs[t] @ w_x[:, s] + h @ w_h[:, s] + b[s] for s in (slice(4 * k, 4 * k + 4) for k in range(4))]
         i, f, g = sigmoid(z[0] + c * w_c[:4]), sigmoid(z[1] + c * w_c[4:8]), np.tanh(z[2])
         c = f * c + i * g
         o = sigmoid(z[3] + c * w_c[8:])
@@ -40,9 +43,11 @@ def test_the_gates_of_an_lstm_are_those_of_its_equations():
 def test_the_gates_of_a_gru_make_its_state(reset):
     cell = jaxrnn.GRU(3, 4, reset=reset)
     params, xs, state = example(cell)
-    _, seen = jaxrnn.unroll(inspection.Inspected(cell), params, xs, state)
+    history = jax.jit(functools.partial(inspection.state_history, cell))(params, xs, state)
+    seen, before = jax.tree.map(
+        np.asarray, (unrolled(inspection.Inspected(cell), params, xs, state)[1], history.h[:-1])
+    )
     _, z, n = seen.gates
-    before = inspection.state_history(cell, params, xs, state).h[:-1]
     close(seen.state.h, (1 - z) * n + z * before)
     assert all(((g > -1) & (g < 1)).all() for g in seen.gates)
 
@@ -50,19 +55,20 @@ def test_the_gates_of_a_gru_make_its_state(reset):
 def test_a_users_own_activation_is_a_gate_too():
     cell = jaxrnn.Elman(3, 4, activation=jax.nn.relu)
     params, xs, state = example(cell)
-    _, seen = jaxrnn.unroll(inspection.Inspected(cell), params, xs, state)
+    _, seen = unrolled(inspection.Inspected(cell), params, xs, state)
     close(seen.gates[0] if isinstance(seen.gates, tuple) else seen.gates, seen.y)
 
 
 def test_a_history_holds_every_state():
     params, xs, state = example(LSTM)
     lengths = np.array([5, 2])
-    states = inspection.state_history(LSTM, params, xs, state, lengths=lengths)
-    s = state
+    states = jax.jit(functools.partial(inspection.state_history, LSTM))(params, xs, state, lengths=lengths)
+    states, state, inputs = jax.tree.map(np.asarray, (states, state, xs))
+    s, call = state, jax.jit(LSTM)
     chex.assert_trees_all_equal(jax.tree.map(lambda a: a[0], states), state)
     for t in range(T):
-        s, _ = LSTM(params, s, xs[t])
-        close(states.c[t + 1, 0], s.c[0])
+        s, _ = call(params, s, inputs[t])
+        close(states.c[t + 1, 0], np.asarray(s.c)[0])
     close(states.c[2:, 1], np.broadcast_to(states.c[2, 1], (4, 4)))
     with pytest.raises(ValueError, match="reverse: got True, a history begins"):
         inspection.state_history(LSTM, params, xs, reverse=True)
@@ -71,8 +77,8 @@ def test_a_history_holds_every_state():
 def test_inspection_shows_what_a_regulariser_does():
     cell = inspection.Inspected(jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5))
     params, xs, _ = example(cell)
-    _, quiet = jaxrnn.unroll(cell, params, xs)
-    _, seen = jaxrnn.unroll(cell, params, xs, key=jax.random.key(0))
+    quiet = jax.tree.map(np.asarray, unrolled(cell, params, xs)[1])
+    seen = jax.tree.map(np.asarray, unrolled(cell, params, xs, key=jax.random.key(0))[1])
     kept = seen.state.c[1:] == seen.state.c[:-1]
     assert 0.2 < kept.mean() < 0.8
     assert not (quiet.state.c[1:] == quiet.state.c[:-1]).any()

@@ -31,7 +31,7 @@ def dense(w, n):
         for gate in range(n):
             part = w[k, :, gate * size : (gate + 1) * size]
             out[k * rows : (k + 1) * rows, gate, k * size : (k + 1) * size] = part
-    return jnp.asarray(out.reshape(heads * rows, n * heads * size))
+    return out.reshape(heads * rows, n * heads * size)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_heads_are_a_block_diagonal_matrix(cell, plain, n):
 
 
 def test_heads_are_initialised_one_by_one():
-    w = LSTM(3, 4, heads=2).init(jax.random.key(0)).w_h
+    w = np.asarray(jax.jit(LSTM(3, 4, heads=2).init)(jax.random.key(0)).w_h)
     assert w.shape == (2, 2, 8)
     for head in w:
-        for block in jnp.split(head, 4, axis=1):
+        for block in np.split(head, 4, axis=1):
             np.testing.assert_allclose(block.T @ block, np.eye(2), atol=1e-6)
     assert not np.allclose(w[0], w[1])
     assert count(LSTM(3, 4, heads=2)) == 4 * 4 * (3 + 2 + 1)
@@ -64,7 +64,7 @@ def test_heads_are_initialised_one_by_one():
 
 def test_rows_need_not_exist():
     cell = LSTM(3, 4, heads=2)
-    _, ys = jaxrnn.unroll(cell, cell.init(jax.random.key(0)), jnp.ones((T, 0, 3)))
+    _, ys = unrolled(cell, *example(cell, batch=(0,)))
     assert ys.shape == (T, 0, 4)
 
 
@@ -87,7 +87,7 @@ def test_heads_divide(make, heads):
 def test_full_peepholes_of_diagonal_matrices_are_diagonal_ones():
     cell, full = LSTM(3, 4, peephole=True), LSTM(3, 4, peephole="full")
     params, xs, state = example(cell, dtype=jnp.float64)
-    w_c = jnp.concatenate([jnp.diag(w) for w in jnp.split(params.w_c, 3)], axis=1)
+    w_c = np.concatenate([np.diag(w) for w in np.split(np.asarray(params.w_c), 3)], axis=1)
     close(unrolled(full, params._replace(w_c=w_c), xs, state), unrolled(cell, params, xs, state))
     assert count(full) == 4 * 4 * (3 + 4 + 1) + 3 * 4**2
 
@@ -99,7 +99,9 @@ def test_a_shield_cuts_the_gradient_through_the_peepholes_only():
     params, xs, state = example(cell, dtype=jnp.float64)
     close(unrolled(cell, params, xs, state), unrolled(plain, params, xs, state))
 
-    def loss(params, state, watched):
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1))
+    def slopes(params, state, watched):
         """One step from the memory c, whose gates watch another."""
         w_i, w_f, w_o = jnp.split(params.w_c, 3)
         i, f, g, o = jnp.split(xs[0] @ params.w_x + state.h @ params.w_h + params.b[None], 4, axis=-1)
@@ -107,9 +109,9 @@ def test_a_shield_cuts_the_gradient_through_the_peepholes_only():
         c = c + jax.nn.sigmoid(i + watched[0] * w_i[None]) * jnp.tanh(g)
         return jnp.sum(jax.nn.sigmoid(o + watched[1] * w_o[None]) * jnp.tanh(c))
 
-    after = plain(params, state, xs[0])[0].c
-    expected = jax.grad(loss, (0, 1))(params, state, (state.c, after))
-    close(jax.grad(lambda p, s: jnp.sum(jaxrnn.unroll(cell, p, xs[:1], s)[1]), (0, 1))(params, state), expected)
+    after = jax.jit(plain)(params, state, xs[0])[0].c
+    found = jax.jit(jax.grad(lambda p, s: jnp.sum(jaxrnn.unroll(cell, p, xs[:1], s)[1]), (0, 1)))(params, state)
+    close(found, slopes(params, state, (state.c, after)))
 
 
 # Projections and clipping

@@ -7,7 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import LSTM, Elman, Multiplicative
-from tests.registry import example
+from tests.registry import example, unrolled
 
 
 def count(cell):
@@ -27,10 +27,11 @@ def test_factors_of_one_leave_the_cell(inner):
     """An input with a one in it, factors that see it alone, and the identity for the state's matrix."""
     cell = Multiplicative(inner)
     params, xs, state = example(cell, dtype=jnp.float64)
-    r, xs = state.h.shape[-1], xs.at[..., 0].set(1.0)
-    plain = params._replace(w_x=jnp.zeros((3, r)).at[0].set(1.0), w_h=jnp.eye(r))
-    _, ys = jaxrnn.unroll(cell, plain, xs, state)
-    _, zs = jaxrnn.unroll(inner, params.cell, xs, state)
+    r, xs = state.h.shape[-1], np.array(xs)
+    xs[..., 0] = 1.0
+    plain = params._replace(w_x=np.eye(3, 1) * np.ones(r), w_h=np.eye(r))
+    _, ys = unrolled(cell, plain, xs, state)
+    _, zs = unrolled(inner, params.cell, xs, state)
     np.testing.assert_allclose(ys, zs, rtol=1e-12)
 
 

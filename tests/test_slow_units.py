@@ -1,5 +1,7 @@
 """IndRNN and SCRN: units with weights of their own only, and units that forget at a given rate."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import SCRN, IndRNN
-from tests.registry import example
+from tests.registry import example, unrolled
 
 
 def count(cell):
@@ -18,8 +20,8 @@ def count(cell):
 def test_indrnn_is_an_elman_unit_with_a_diagonal_matrix():
     params, xs, state = example(IndRNN(3, 4), dtype=jnp.float64)
     elman = jaxrnn.ElmanParams(params.w_x, jnp.diag(params.u), params.b)
-    _, ys = jaxrnn.unroll(IndRNN(3, 4), params, xs, state)
-    _, zs = jaxrnn.unroll(jaxrnn.Elman(3, 4, jax.nn.relu), elman, xs, jaxrnn.ElmanState(state.h))
+    _, ys = unrolled(IndRNN(3, 4), params, xs, state)
+    _, zs = unrolled(jaxrnn.Elman(3, 4, jax.nn.relu), elman, xs, jaxrnn.ElmanState(state.h))
     np.testing.assert_allclose(ys, zs, rtol=1e-12)
     assert ys.any()
 
@@ -34,7 +36,7 @@ def test_indrnn_starts_as_the_paper_says():
 def test_a_context_without_input_decays():
     cell = SCRN(3, 4, 2, alpha=0.5)
     params, xs, state = example(cell)
-    _, ys = jaxrnn.unroll(cell, params, jnp.zeros_like(xs), state)
+    _, ys = unrolled(cell, params, jnp.zeros_like(xs), state)
     np.testing.assert_allclose(ys[:, :, 4:], 0.5 ** np.arange(1, 6)[:, None, None] * np.asarray(state.s), rtol=1e-6)
     assert count(cell) == 4 * (3 + 4) + 2 * (3 + 4)
 
@@ -42,10 +44,10 @@ def test_a_context_without_input_decays():
 @pytest.mark.usefixtures("x64")
 def test_an_adaptive_context_starts_as_a_fixed_one():
     cell, fixed = SCRN(3, 4, 2, alpha=0.9, adaptive=True), SCRN(3, 4, 2, alpha=0.9)
-    params = cell.init(jax.random.key(0), dtype=jnp.float64)
+    params = jax.jit(functools.partial(cell.init, dtype=jnp.float64))(jax.random.key(0))
     _, xs, state = example(cell, dtype=jnp.float64)
-    _, ys = jaxrnn.unroll(cell, params, xs, state)
-    _, zs = jaxrnn.unroll(fixed, params._replace(beta=None), xs, state)
+    _, ys = unrolled(cell, params, xs, state)
+    _, zs = unrolled(fixed, params._replace(beta=None), xs, state)
     np.testing.assert_allclose(ys, zs, rtol=1e-12)
     assert count(cell) == count(fixed) + 2
     with pytest.raises(ValueError, match="alpha: got 0, needs more where it is learned"):

@@ -10,6 +10,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import states
+from tests import reference
 from tests.cells import Counter
 from tests.registry import T, example, unrolled
 
@@ -36,16 +37,21 @@ def test_a_learned_state_is_where_every_sequence_starts(reverse):
     resets = np.zeros((T, 2), bool)
     resets[3, 0] = True
     final, ys = unrolled(cell, params, xs, resets=resets, lengths=np.array([5, 4]), reverse=reverse)
-    run = functools.partial(jaxrnn.unroll, LSTM, params.cell, state=params.start, reverse=reverse)
-    close(ys[:3, 0], run(xs[:3, 0])[1])
-    close(ys[3:, 0], run(xs[3:, 0])[1])
-    close(ys[:4, 1], run(xs[:4, 1])[1])
-    close(final.cell.h[1], run(xs[:4, 1])[0].h)
+    final, ys, inputs, start = jax.tree.map(np.asarray, (final, ys, xs, params.start))
+    rows = jax.tree.map(lambda s: np.broadcast_to(s, (1, 4)), start)
+
+    def run(xs):
+        return reference.unroll(reference.lstm, LSTM, params.cell, xs, rows, reverse=reverse)
+
+    close(ys[:3, :1], run(inputs[:3, :1])[1])
+    close(ys[3:, :1], run(inputs[3:, :1])[1])
+    close(ys[:4, 1:], run(inputs[:4, 1:])[1])
+    close(final.cell.h[1:], run(inputs[:4, 1:])[0].h)
     assert not final.fresh.any()
     # Its gradient is that of the state given to each row.
-    learned = jax.grad(lambda start: jnp.sum(jaxrnn.unroll(cell, params._replace(start=start), xs)[1] ** 2))
-    given = jax.grad(lambda s: jnp.sum(jaxrnn.unroll(LSTM, params.cell, xs, s)[1] ** 2))
-    each = given(jax.tree.map(lambda s: jnp.broadcast_to(s[None], (2, 4)), params.start))
+    learned = jax.jit(jax.grad(lambda start: jnp.sum(jaxrnn.unroll(cell, params._replace(start=start), xs)[1] ** 2)))
+    given = jax.jit(jax.grad(lambda s: jnp.sum(jaxrnn.unroll(LSTM, params.cell, xs, s)[1] ** 2)))
+    each = given(jax.tree.map(lambda s: np.broadcast_to(s, (2, 4)), start))
     close(learned(params.start), jax.tree.map(lambda g: g.sum(0), each))
 
 
@@ -56,8 +62,9 @@ def test_a_learned_state_goes_on_from_what_is_given():
     whole, ys = unrolled(cell, params, xs)
     state, _ = unrolled(cell, params, xs, lengths=np.array([0, 0]))
     assert state.fresh.all()
+    call, xs, ys = jax.jit(cell), np.asarray(xs), np.asarray(ys)
     for t in range(T):
-        state, y = cell(params, state, xs[t])
+        state, y = call(params, state, xs[t])
         close(y, ys[t])
     close(state, whole)
 
@@ -93,4 +100,4 @@ def test_bad_states_are_refused():
         jaxrnn.Zoneout(states.LearnedState(GRU), 0.1)
     inside = states.LearnedState(jaxrnn.Zoneout(GRU, 0.1))
     params, xs, _ = example(inside)
-    assert jaxrnn.unroll(inside, params, xs, key=jax.random.key(0))[1].shape == (5, 2, 4)
+    assert unrolled(inside, params, xs, key=jax.random.key(0))[1].shape == (5, 2, 4)
