@@ -299,8 +299,8 @@ def _walk_mlstm(cell: MLSTM, params: MLSTMParams, xs: Array, state: MLSTMState, 
             ys = keep(valid, ys)
         return after, flip(ys, None) if how.reverse else ys
 
-    # On a core of a CPU, with heads of 16, 32 and 64, 16 and 32 steps train about as fast; with 64 what is made for pairs
-    # of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has a price of its own.
+    # On a core of a CPU, with heads of 16, 32 and 64, chunks of 16 and 32 train about as fast; with 64 what is made for
+    # pairs of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has its own price.
     wanted = 32 if jax.default_backend() == "cpu" else 64
     chunk = even_chunk(steps, wanted) if how.chunk is None else how.chunk
     return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
