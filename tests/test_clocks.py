@@ -32,11 +32,11 @@ def test_a_clockwork_has_fewer_weights_and_modules_keep_still():
     """H²/2 + Hk/2 recurrent weights for modules of k units, as in the paper; and each works at its period."""
     cell = jaxrnn.Clockwork(3, 6, periods=(1, 2, 4))
     params, xs, _ = example(cell, steps=9)
-    _, ys = unrolled(cell, params, xs)
+    ys = np.asarray(unrolled(cell, params, xs)[1])
     for i, period in enumerate(cell.periods):
         moved = (np.diff(ys[:, 0, 2 * i : 2 * i + 2], axis=0) != 0).any(axis=1)
         assert moved.tolist() == [(t + 1) % period == 0 for t in range(8)]
-    slopes = jax.grad(lambda p: jnp.sum(jaxrnn.unroll(cell, p, xs)[1]))(params)
+    slopes = jax.jit(jax.grad(lambda p: jnp.sum(jaxrnn.unroll(cell, p, xs)[1])))(params)
     assert np.count_nonzero(slopes.w_h) == 6 * 6 // 2 + 6 * 2 // 2
 
 
@@ -73,7 +73,8 @@ def test_a_phased_lstm_that_is_closed_keeps_its_state():
 
 
 def test_periods_of_a_phased_lstm_are_drawn_in_their_range():
-    params = jaxrnn.PhasedLSTM(3, 512).init(jax.random.key(0), periods=(2.0, 50.0))
+    init = jax.jit(functools.partial(jaxrnn.PhasedLSTM(3, 512).init, periods=(2.0, 50.0)))
+    params = jax.tree.map(np.asarray, init(jax.random.key(0)))
     periods = np.exp(params.log_period)
     assert periods.min() >= 2
     assert periods.max() <= 50.001
@@ -116,12 +117,13 @@ def test_an_ordered_lstm_whose_master_gates_overlap_fully_is_an_lstm():
     masters = jnp.array([500.0, 0, 0, 0, 0, 0, 0, 500.0])
     ordered = params._replace(b=params.b.at[16:].set(masters))
     lstm = jaxrnn.LSTMParams(params.w_x[:, :16], params.w_h[:, :16], params.b[:16])
-    _, expected = jaxrnn.LSTM(3, 4)(lstm, jaxrnn.LSTMState(*state), xs[0])
-    _, y = cell(ordered, state, xs[0])
-    close(y[:, :3], expected[:, :3])
+    params, x, state = jax.tree.map(np.asarray, (params, xs[0], state))
+    _, expected = jax.tree.map(np.asarray, jax.jit(jaxrnn.LSTM(3, 4))(lstm, jaxrnn.LSTMState(*state), x))
+    _, y = jax.jit(cell)(ordered, state, x)
+    close(np.asarray(y)[:, :3], expected[:, :3])
     # At the last unit the master input gate is zero: it keeps what it has.
-    o = jax.nn.sigmoid((xs[0] @ params.w_x + state.h @ params.w_h + params.b[None])[:, 15])
-    close(y[:, 3], o * jnp.tanh(state.c[:, 3]))
+    o = reference.sigmoid((x @ params.w_x + state.h @ params.w_h + params.b)[:, 15])
+    close(np.asarray(y)[:, 3], o * np.tanh(state.c[:, 3]))
 
 
 @pytest.mark.parametrize(("order", "theta"), [(1, 2.0), (6, 20.0), (64, 784.0), (256, 784.0), (12, 1.5)])

@@ -162,7 +162,7 @@ def test_a_cell_is_a_value(entry: Entry):
         traces.append(cell)
         return cell.initial_state((1,))
 
-    initial(cell), initial(twin)
+    initial.trace(cell), initial.trace(twin)
     assert len(traces) == 1
 
 

@@ -31,8 +31,8 @@ def test_values_and_gradients(cell, monkeypatch):
         def loss(params, xs, state):
             return jnp.sum(jaxrnn.unroll(cell, params, xs, state, chunk=3)[1] ** 2)
 
-        program = jax.value_and_grad(loss, (0, 1, 2))
-        return str(jax.make_jaxpr(program)(*args)), jax.jit(program)(*args)
+        traced = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).trace(*args)
+        return str(traced.jaxpr), traced.lower().compile()(*args)
 
     (there, ours), (here, want) = run("gpu"), run("cpu")
     assert there != here

@@ -1,7 +1,6 @@
 """Regularisers, masks and learned states inside of the Flax modules: plain arguments, streams as keys once a call."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -9,6 +8,7 @@ from flax import nnx
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
+from tests.registry import unrolled
 
 XS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)  # [B, T, I]
 MASK = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]], bool)
@@ -25,28 +25,29 @@ def test_streams_are_keys(cell):
     linen = jaxrnn.linen.RNN(cell)
     variables = {"params": {"cell": jaxrnn.linen.to_dict(params)}}
     key = jax.random.key(3)
-    quiet, noisy = rnn(XS)[1], rnn(XS, rngs=nnx.Rngs(dropout=3))[1]
-    time_first = jnp.swapaxes(XS, 0, 1)
-    np.testing.assert_allclose(quiet, jnp.swapaxes(jaxrnn.unroll(cell, params, time_first)[1], 0, 1), rtol=1e-6)
-    np.testing.assert_allclose(linen.apply(variables, XS)[1], quiet, rtol=1e-6)
+    call = nnx.jit(lambda rnn, rngs: rnn(XS, rngs=rngs)[1])
+    apply = jax.jit(lambda variables, rngs: linen.apply(variables, XS, rngs=rngs)[1])
+    quiet, noisy = call(rnn, None), call(rnn, nnx.Rngs(dropout=3))
+    np.testing.assert_allclose(quiet, np.swapaxes(unrolled(cell, params, np.swapaxes(XS, 0, 1))[1], 0, 1), rtol=1e-6)
+    np.testing.assert_allclose(apply(variables, None), quiet, rtol=1e-6)
     assert not np.allclose(noisy, quiet)
-    drawn = linen.apply(variables, XS, rngs={"dropout": key})[1]
-    np.testing.assert_array_equal(drawn, linen.apply(variables, XS, rngs={"dropout": key})[1])
+    drawn = apply(variables, {"dropout": key})
+    np.testing.assert_array_equal(drawn, apply(variables, {"dropout": key}))
     assert not np.allclose(drawn, quiet)
     rngs = nnx.Rngs(dropout=3)
-    assert not np.allclose(rnn(XS, rngs=rngs)[1], rnn(XS, rngs=rngs)[1])  # a key a call
+    assert not np.allclose(call(rnn, rngs), call(rnn, rngs))  # a key a call
 
 
 def test_masks_and_learned_states():
     cell = jaxrnn.Stack((jaxrnn.LearnedState(jaxrnn.GRU(3, 4)),))
     net = jaxrnn.Masked(cell, "hold")
     rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), start_init=jaxrnn.initializers.uniform(1.0))
-    _, ys = rnn((XS, MASK))
+    ys = np.asarray(nnx.jit(lambda rnn: rnn((XS, MASK))[1])(rnn))
     params = jax.tree.map(lambda p: p[...], rnn.cell.params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
     for row in range(2):
-        _, expected = jaxrnn.unroll(cell, params, XS[row][MASK[row]])
+        _, expected = unrolled(cell, params, XS[row][MASK[row]])
         np.testing.assert_allclose(ys[row][MASK[row]], expected, rtol=1e-5, atol=1e-6)
     linen = jaxrnn.linen.RNN(net, initializers={"start_init": jaxrnn.initializers.uniform(1.0)})
-    variables = linen.init(jax.random.key(0), (XS, MASK))
+    variables = jax.jit(linen.init)(jax.random.key(0), (XS, MASK))
     assert variables["params"]["cell"]["0"]["start"]["h"].any()
-    assert linen.apply(variables, (XS, MASK))[1].shape == (2, 5, 4)
+    assert jax.eval_shape(linen.apply, variables, (XS, MASK))[1].shape == (2, 5, 4)

@@ -5,6 +5,7 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrnn
@@ -32,7 +33,7 @@ def test_a_cell_is_a_function():
     args = example(NET, dtype=jnp.float64)
     assert (cell.output_size, cell.hidden_size) == (2, (4, 2, 2))
     close(derived(cell, *args), derived(NET, *args))
-    close(cell.init(jax.random.key(0)), NET.init(jax.random.key(0)))
+    close(*(jax.jit(init)(jax.random.key(0)) for init in (cell.init, NET.init)))
 
 
 @pytest.mark.usefixtures("x64")
@@ -42,12 +43,17 @@ def test_functions_nest():
     net = jaxrnn.Stack((nested, jaxrnn.GRU(4, 3)))
     params, xs, state = example(net, dtype=jnp.float64)
     final, ys = unrolled(net, params, xs, state)
-    for x, y in zip(xs, ys, strict=True):
+
+    @jax.jit
+    def step(state, x):
         (below, h), above = state
         below, fed = FEEDBACK(params[0][0], below, x)
         h = jnp.tanh(h @ params[0][1] + jnp.stack([fed[:, 0], fed[:, 0], fed[:, 1], fed[:, 1]], axis=1))
-        above, wanted = jaxrnn.GRU(4, 3)(params[1], above, h)
-        state = (below, h), above
+        above, y = jaxrnn.GRU(4, 3)(params[1], above, h)
+        return ((below, h), above), y
+
+    for x, y in zip(np.asarray(xs), np.asarray(ys), strict=True):
+        state, wanted = step(state, x)
         close(y, wanted)
     close(final, state)
 
@@ -63,7 +69,7 @@ def test_any_input():
     spec = (jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((), jnp.float32))
     cell = jaxrnn.Function(pair, lambda key, dtype: jnp.ones((7, 4), dtype), lambda b, d: jnp.zeros((*b, 4), d), spec)
     xs = jnp.array([[6, 0], [1, 2], [3, 3]]), jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    _, ys = jaxrnn.unroll(cell, jnp.arange(28.0).reshape(7, 4), xs)
+    _, ys = unrolled(cell, jnp.arange(28.0).reshape(7, 4), xs)
     assert ys[:, :, 0].tolist() == [[24.0, 0.0], [36.0, 32.0], [96.0, 104.0]]
 
 

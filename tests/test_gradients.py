@@ -34,14 +34,14 @@ def test_truncation_is_that_of_windows_cut_by_hand(every, reverse):
     args = example(LSTM, dtype=jnp.float64)
 
     def windows(params, xs, state):
-        parts = [xs[t : t + every] for t in range(0, T, every)]
-        ys = []
-        for i, part in enumerate(parts[::-1] if reverse else parts):
+        ys = [None] * T
+        for t in reversed(range(T)) if reverse else range(T):
             # Element-Research's first step may still reach the state given: only boundaries between steps are cut.
-            state = jax.tree.map(jax.lax.stop_gradient, state) if i else state
-            state, y = jaxrnn.unroll(LSTM, params, part, state, reverse=reverse)
-            ys.append(y)
-        return state, jnp.concatenate(ys[::-1] if reverse else ys)
+            boundary = t + 1 if reverse else t
+            if boundary % every == 0 and 0 < boundary < T:
+                state = jax.tree.map(jax.lax.stop_gradient, state)
+            state, ys[t] = LSTM(params, state, xs[t])
+        return state, jnp.stack(ys)
 
     cell = gradients.Truncated(LSTM, every)
     close(grads(functools.partial(jaxrnn.unroll, cell, reverse=reverse, chunk=3), *args), grads(windows, *args))
@@ -91,30 +91,39 @@ def test_norms_are_those_of_finite_differences():
         return jnp.sum(ys**2)
 
     norms = jax.jit(lambda *args: gradients.state_gradient_norms(LSTM, params, xs, loss_of, *args))(state)
-    s = state
+    s, call = state, jax.jit(LSTM)
     for t in range(3):
-        s, _ = LSTM(params, s, xs[t])
+        s, _ = call(params, s, np.asarray(xs)[t])
 
         def rest(s, t=t):
             return loss_of(s.h) + loss_of(jaxrnn.unroll(LSTM, params, xs[t + 1 :], s)[1])
 
         g = jax.jit(jax.grad(rest))(s)
-        np.testing.assert_allclose(norms[t], np.sqrt((g.h**2).sum(-1) + (g.c**2).sum(-1)), rtol=1e-9)
+        g = jax.tree.map(np.asarray, g)
+        np.testing.assert_allclose(np.asarray(norms)[t], np.sqrt((g.h**2).sum(-1) + (g.c**2).sum(-1)), rtol=1e-9)
 
 
 def test_norms_vanish_and_explode_as_the_weights_say():
     cell = jaxrnn.Elman(1, 3, activation=lambda z: z, use_bias=False)
     xs = jnp.ones((6, 1))
-    for scale in (0.5, 1.0, 2.0):
+
+    @jax.jit
+    def norms_of(scale):
         params = jaxrnn.ElmanParams(jnp.ones((1, 3)), scale * jnp.eye(3), None)
-        norms = gradients.state_gradient_norms(cell, params, xs, lambda ys: jnp.sum(ys[-1]))
+        return gradients.state_gradient_norms(cell, params, xs, lambda ys: jnp.sum(ys[-1]))
+
+    for scale in (0.5, 1.0, 2.0):
+        norms = norms_of(scale)
         np.testing.assert_allclose(norms, 3**0.5 * scale ** np.arange(5, -1, -1), rtol=1e-5)
 
 
 def test_norms_are_of_any_network_that_steps_and_of_valid_steps():
     net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.Residual(jaxrnn.LSTM(4, 4))))
     params, xs, _ = example(net)
-    norms = gradients.state_gradient_norms(net, params, xs, jnp.sum, lengths=np.array([5, 2]))
+    lengths = np.array([5, 2])
+    norms = np.asarray(
+        jax.jit(lambda *args: gradients.state_gradient_norms(net, *args, jnp.sum, lengths=lengths))(params, xs)
+    )
     assert norms.shape == (5, 2)
     # The output of the last layer is not a part of the state: at the last step nothing waits for it.
     assert ((norms > 0) == np.array([[1, 1], [1, 0], [1, 0], [1, 0], [0, 0]], bool)).all()

@@ -19,7 +19,7 @@ CELL = jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3)
 @pytest.mark.usefixtures("x64")
 def test_at_first_it_is_an_lstm_of_scaled_weights(scale):
     """The small LSTM has no say yet."""
-    params = CELL.init(jax.random.key(0), dtype=jnp.float64, scale=scale)
+    params = jax.tree.map(np.asarray, CELL.init(jax.random.key(0), dtype=jnp.float64, scale=scale))
     _, xs, state = example(CELL, dtype=jnp.float64)
     lstm = jaxrnn.LSTMParams(scale * params.w_x[:, :16], scale * params.w_h[:, :16], params.b)
     _, expected = unrolled(jaxrnn.LSTM(3, 4), lstm, xs, jaxrnn.LSTMState(state.h, state.c))

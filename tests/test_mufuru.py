@@ -72,10 +72,14 @@ def test_the_slope_of_the_root_where_there_is_no_difference():
 def test_gradients_are_finite_where_the_feature_is_the_state():
     """A feature that saturates at one keeps a state of one there."""
     cell = MuFuRu(3, 4, operations=("keep", "replace", "sqrt_diff"))
-    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0)))
-    params = params._replace(b=jnp.array([0.0, 100.0, 0.0, 0.0, -200.0]).repeat(4))
-    xs, state = jnp.ones((5, 2, 3)), jax.tree.map(jnp.ones_like, cell.initial_state((2,)))
-    ys, slopes = jax.value_and_grad(lambda *args: jnp.sum(jaxrnn.unroll(cell, *args)[1]), (0, 1, 2))(params, xs, state)
+    args = jax.eval_shape(lambda: (cell.init(jax.random.key(0)), jnp.ones((5, 2, 3)), cell.initial_state((2,))))
+    params, xs, state = (
+        jax.tree.map(lambda s, fill=fill: np.full(s.shape, fill, s.dtype), a)
+        for a, fill in zip(args, (0, 1, 1), strict=True)
+    )
+    params = params._replace(b=np.float32([0, 100, 0, 0, -200]).repeat(4))
+    loss = jax.value_and_grad(lambda *args: jnp.sum(jaxrnn.unroll(cell, *args)[1]), (0, 1, 2))
+    ys, slopes = jax.jit(loss)(params, xs, state)
     assert ys == 5 * 2 * 4
     chex.assert_tree_all_finite(slopes)
 

@@ -4,6 +4,7 @@ A cell's function is `(cell, params, state, x) -> (state, y)` for one step of on
 options only. `unroll` walks any of them over a batch. Nothing here is fast, fused or shared with the library.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -125,7 +126,7 @@ def unroll(step: Step, cell, params, xs, state, lengths=None, resets=None, rever
     """`step` over `xs` `[T, B, ...]`, row by row, each row over its own length and as if alone."""
     params, xs, state = (jax.tree.map(to_numpy, tree) for tree in (params, xs, state))
     steps, rows = jax.tree.leaves(xs)[0].shape[:2]
-    zero = jax.tree.map(to_numpy, cell.initial_state())
+    zero = initial_state(cell)
     _, like = step(cell, params, zero, jax.tree.map(lambda x: np.zeros(x.shape[2:], x.dtype), xs))
     ys = np.zeros((steps, rows, *like.shape))
     finals = []
@@ -140,6 +141,11 @@ def unroll(step: Step, cell, params, xs, state, lengths=None, resets=None, rever
             s, ys[t, row] = step(cell, params, s, jax.tree.map(lambda x, t=t, row=row: x[t, row], xs))
         finals.append(s)
     return jax.tree.map(lambda *leaves: np.stack(leaves), *finals), ys
+
+
+@functools.cache
+def initial_state(cell):
+    return jax.tree.map(to_numpy, cell.initial_state())
 
 
 def bidirectional(forward: Step, backward: Step, cell, params, xs, state, lengths=None, resets=None, reverse=False):
