@@ -78,13 +78,11 @@ def test_norms_are_those_of_torch():
     jax.tree.map(lambda ours, t: close(ours, t.grad.numpy()), slopes, theirs)
 
 
-@pytest.mark.parametrize("poison", [np.nan, 1e6])
-def test_padding_is_in_no_statistic(poison):
+def test_padding_is_in_no_statistic():
     """Nor in outputs, states and gradients."""
     lengths = np.array([5, 1, 4, 0, 2])
     params, xs, state = arguments(CELL, dtype=jnp.float32)
     padding = np.arange(T)[:, None] >= lengths
-    poisoned = jnp.where(np.broadcast_to(padding[..., None], xs.shape), jnp.full_like(xs, poison), xs)
 
     @jax.jit
     def run(xs):
@@ -94,12 +92,14 @@ def test_padding_is_in_no_statistic(poison):
 
         return jax.grad(loss, has_aux=True)(params)
 
-    clean, dirty = run(xs), run(poisoned)
-    chex.assert_tree_all_finite(dirty)
-    chex.assert_trees_all_equal(clean, dirty)
-    final = dirty[1][0]
+    clean = run(xs)
+    for poison in (np.nan, 1e6):
+        dirty = run(np.where(padding[..., None], np.float32(poison), xs))
+        chex.assert_tree_all_finite(dirty)
+        chex.assert_trees_all_equal(clean, dirty)
+    final = clean[1][0]
     np.testing.assert_array_equal(final.t, lengths)
-    np.testing.assert_array_equal(final.h[3], state.h[3])
+    np.testing.assert_array_equal(np.asarray(final.h)[3], np.asarray(state.h)[3])
 
 
 @pytest.mark.usefixtures("x64")
@@ -159,7 +159,7 @@ def test_one_product_in_the_loop_and_no_gradient_from_statistics():
 
 
 def test_parameters_are_counted_and_start_as_in_the_paper():
-    params = CELL.init(jax.random.key(0))
+    params = jax.tree.map(np.asarray, jax.jit(CELL.init)(jax.random.key(0)))
     weights = params._replace(statistics=None)
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 4 * 4 * (3 + 4 + 3) + 2 * 4
     np.testing.assert_array_equal(params.w_h[:, 8:12], np.eye(4))

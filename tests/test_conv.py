@@ -35,14 +35,14 @@ def test_flax(space):
     params, xs, state = example(cell, steps=1, dtype=jnp.float64)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         theirs = linen.ConvLSTMCell(2, (3,) * len(space), param_dtype=jnp.float64)
-        bias = blocks(params.b - jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0]), 2), 0, 2, 1, 3)
+        bias = blocks(params.b - np.repeat([0.0, 1.0, 0.0, 0.0], 2), 0, 2, 1, 3)
         weights = {
             "ih": {"kernel": blocks(params.w_x, 0, 2, 1, 3), "bias": bias},
             "hh": {"kernel": blocks(params.w_h, 0, 2, 1, 3), "bias": np.zeros(8)},
         }
-        (c, h), y = theirs.apply({"params": weights}, (state.c, state.h), xs[0])
+        (c, h), y = jax.jit(theirs.apply)({"params": weights}, (state.c, state.h), np.asarray(xs)[0])
     final, ys = unrolled(cell, params, xs, state)
-    chex.assert_trees_all_close((final, ys[0]), (type(state)(h, c), y), rtol=1e-12, atol=1e-12)
+    chex.assert_trees_all_close((final, np.asarray(ys)[0]), (type(state)(h, c), y), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("layer", "space"), [("ConvLSTM1D", (5,)), ("ConvLSTM2D", (5, 4))])
@@ -57,7 +57,7 @@ def test_keras(layer, space):
         )
         theirs.build((2, T, *space, 3))
         theirs.set_weights([np.asarray(p) for p in params[:3]])
-        outputs = theirs(jnp.swapaxes(xs, 0, 1))
+        outputs = jax.jit(theirs)(np.swapaxes(xs, 0, 1))
     _, ys = unrolled(cell, params, xs)
     np.testing.assert_allclose(ys, np.swapaxes(outputs, 0, 1), rtol=1e-6, atol=1e-6)
 
@@ -93,7 +93,8 @@ def test_parameter_counts():
 
 
 def test_recurrent_kernels_start_orthogonal_gate_by_gate():
-    w_h = jaxrnn.ConvLSTM((5, 4, 3), 2, 3).init(jax.random.key(0)).w_h.reshape(18, 8)
+    params = jax.jit(jaxrnn.ConvLSTM((5, 4, 3), 2, 3).init)(jax.random.key(0))
+    w_h = np.asarray(params.w_h).reshape(18, 8)
     for k in range(4):
         gate = w_h[:, 2 * k : 2 * k + 2]
         np.testing.assert_allclose(gate.T @ gate, np.eye(2), atol=1e-6)

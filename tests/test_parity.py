@@ -225,7 +225,7 @@ def test_haiku(cell, theirs, convert):
         return hk.dynamic_unroll(getattr(hk, theirs)(4), xs, state)
 
     start = hk.LSTMState(state.h, state.c) if cell is LSTM else state.h
-    outputs, last = hk.without_apply_rng(hk.transform(run)).apply(convert(params), xs, start)
+    outputs, last = jax.jit(hk.without_apply_rng(hk.transform(run)).apply)(convert(params), xs, start)
     final, ys = unrolled(cell, params, xs, state)
     close(ys, outputs)
     close(final, type(final)(last.hidden, last.cell) if cell is LSTM else type(final)(last))
@@ -239,7 +239,7 @@ def test_equinox_lstm():
     params, xs, state = example(LSTM, batch=(), dtype=jnp.float64)
     module = eqx.nn.LSTMCell(3, 4, key=jax.random.key(0))
     module = eqx.tree_at(lambda m: (m.weight_ih, m.weight_hh, m.bias), module, (params.w_x.T, params.w_h.T, params.b))
-    last, _ = jax.lax.scan(lambda s, x: (module(x, s), None), tuple(state), xs)
+    last, _ = jax.jit(lambda s, xs: jax.lax.scan(lambda s, x: (module(x, s), None), s, xs))(tuple(state), xs)
     close(tuple(unrolled(LSTM, params, xs, state)[0]), last)
 
 
@@ -252,7 +252,7 @@ def test_equinox_gru():
         module,
         (params.w_x.T, params.w_h.T, params.b, params.b_n),
     )
-    last, _ = jax.lax.scan(lambda s, x: (module(x, s), None), state.h, xs)
+    last, _ = jax.jit(lambda s, xs: jax.lax.scan(lambda s, x: (module(x, s), None), s, xs))(state.h, xs)
     close(unrolled(GRU, params, xs, state)[0].h, last)
 
 
@@ -292,7 +292,7 @@ def test_keras(cell, theirs, options, convert):
         with jax.legacy_prng_key("allow"):
             layer.build((2, T, 3))
         layer.set_weights([np.asarray(w) for w in convert(params)])
-        outputs, *last = layer(jnp.swapaxes(xs, 0, 1), initial_state=list(state))
+        outputs, *last = jax.jit(layer)(np.swapaxes(xs, 0, 1), initial_state=list(state))
         final, ys = unrolled(cell, params, xs, state)
     np.testing.assert_allclose(ys, np.swapaxes(outputs, 0, 1), rtol=1e-6, atol=1e-6)
     for ours, theirs in zip(final, last, strict=True):
