@@ -15,7 +15,7 @@ import jaxrnn
 import jaxrnn.nnx
 from jaxrnn import GRU, LSTM, Bidirectional, Elman, Residual, Stack
 from tests.cells import Counter, Token
-from tests.registry import draw, example
+from tests.registry import draw, example, unrolled
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741
 CELLS = [
@@ -36,7 +36,7 @@ def swap(tree):
 
 def unroll(cell, params, xs, state=None, **options):
     """`jaxrnn.unroll`, batch-major."""
-    state, ys = jaxrnn.unroll(cell, params, swap(xs), state, **options)
+    state, ys = unrolled(cell, params, swap(xs), state, **options)
     return state, swap(ys)
 
 
