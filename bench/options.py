@@ -3,7 +3,7 @@
     python -m bench.options
     python -m bench.options --cell gru --sizes 32,128,64,128
 
-A training step of one layer as in `bench.unroll`: with lengths, with resets, with less memory, beside `lax.scan` over
+A training step of one layer as in `bench.unroll`: with lengths, with resets, with less and with more memory, beside `lax.scan` over
 the same cell; temporary memory is the compiler's own count. Then the same at T = 2048 and at sixteen times that.
 """
 
@@ -66,6 +66,7 @@ def options(cell, size: Size, chunk: int | None) -> dict:
         "resets": step(unroll, resets=resets),
         "lengths and resets": step(unroll, lengths=lengths, resets=resets),
         'save="boundaries"': step(functools.partial(unroll, save="boundaries")),
+        'save="residuals"': step(functools.partial(unroll, save="residuals")),
         "plain scan": step(plain_scan),
     }
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxrnn
-from jaxrnn.unroll import default_chunk
+from jaxrnn.chunks import default_chunk
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 

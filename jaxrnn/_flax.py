@@ -10,8 +10,9 @@ from flax import traverse_util
 
 from jaxrnn.cell import Cell, cast
 from jaxrnn.checks import check_input, check_lengths, check_state
+from jaxrnn.rows import Save
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import Save, unroll
+from jaxrnn.unroll import unroll
 
 __all__ = ["FlaxCell", "by_name", "initial_carry", "run", "sharding_names"]
 

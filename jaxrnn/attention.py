@@ -27,8 +27,7 @@ from jaxrnn.checks import check_choice, check_flags, check_key, check_sizes
 from jaxrnn.networks import Residual, Stack
 from jaxrnn.rows import Walk, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.unroll import walk
-from jaxrnn.wrapper import Wrapper, is_stepped
+from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Attended", "Attention", "AttentionParams", "AttentionState", "Memory", "recurrent_attention"]
 
@@ -254,6 +253,13 @@ class Attention(Cell):
         alignment = weights / jnp.where(total > 0, total, jnp.ones_like(total))
         return jnp.einsum("...s,...sm->...m", alignment, memory.values), alignment
 
+    def walk(
+        self, params: AttentionParams, xs: Array, state: AttentionState, how: Walk
+    ) -> tuple[AttentionState, Attended]:
+        """Step by step, with the memory beside the parameters."""
+        final, ys = _Attending(self).walk((params, state.memory), xs, state._replace(memory=()), how)
+        return final._replace(memory=state.memory), ys
+
 
 def _check_steps(cell: Cell) -> None:
     """Raise if `cell` does more over a sequence than its single steps do, such as drawing masks."""
@@ -262,16 +268,8 @@ def _check_steps(cell: Cell) -> None:
     elif isinstance(cell, Stack) and not cell.dropout:
         for layer in cell.cells:
             _check_steps(layer)
-    elif not is_stepped(cell):
+    elif not cell.stepped:
         raise ValueError(f"cell: got {cell}, which walks a sequence in its own way, needs a cell of single steps alone")
-
-
-@walk.register
-def _run_attention(
-    net: Attention, params: AttentionParams, xs: Array, state: AttentionState, how: Walk
-) -> tuple[AttentionState, Attended]:
-    final, ys = walk(_Attending(net), (params, state.memory), xs, state._replace(memory=()), how)
-    return final._replace(memory=state.memory), ys
 
 
 @dataclass(frozen=True)
@@ -298,6 +296,10 @@ class _Attending(Wrapper):
     def readout(self, params: tuple[AttentionParams, Memory], output: Attended, drive: Array) -> Attended:
         """That of the attention: the identity."""
         return output
+
+    def walk(self, params: Any, xs: Array, state: AttentionState, how: Walk) -> tuple[AttentionState, Attended]:
+        """Step by step."""
+        return Cell.walk(self, params, xs, state, how)
 
 
 class Glimpses(NamedTuple):

@@ -20,7 +20,6 @@ from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNor
 from jaxrnn.checks import check_input, check_lengths, check_params, check_sizes, check_state
 from jaxrnn.rows import Walk, keep, valid_steps
 from jaxrnn.typing import Array
-from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["batch_unroll"]
@@ -81,7 +80,7 @@ def batch_unroll(
     flat = functools.partial(jax.tree.map, lambda a: a.reshape(rows, *a.shape[len(batch_shape) :]))
     flat_in_time = functools.partial(jax.tree.map, lambda a: a.reshape(steps, rows, *a.shape[len(batch_shape) + 1 :]))
     inputs = flat_in_time((keep(valid, xs), valid.astype(jnp.int32)))
-    state, (ys, seen) = walk(_InBatch(cell), params, inputs, flat(state), Walk(chunk=chunk))
+    state, (ys, seen) = _InBatch(cell).walk(params, inputs, flat(state), Walk(chunk=chunk))
     state = jax.tree.map(lambda a: a.reshape(*batch_shape, *a.shape[1:]), state)
     ys = keep(valid, ys.reshape(steps, *batch_shape, cell.hidden_size))
     counts = jnp.sum(valid, axis=tuple(range(1, valid.ndim)))

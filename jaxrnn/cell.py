@@ -9,6 +9,7 @@
 
 import abc
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -16,6 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import check_input, check_params, check_state
+from jaxrnn.chunks import StepData, default_chunk, in_chunks
+from jaxrnn.hoist import hoist
+from jaxrnn.jaxprs import flat_products
+from jaxrnn.recurrence import recurrence
+from jaxrnn.rows import Walk, keep, select, starts, valid_steps
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["Cell", "add", "add_bias", "affine", "blockwise", "cast", "dot", "gates", "recurrent", "weigh"]
@@ -109,9 +115,9 @@ class Cell(abc.ABC):
     that defines `init`, `initial_state`, `project`, `step` and, where something can be postponed, `readout`. It holds
     no arrays, so it can be a static argument of `jax.jit`. See `jaxrnn/cells/lstm.py` for the model page.
 
-    What is made of several cells also registers how it walks a whole sequence, as `jaxrnn/networks.py` does:
-    `@jaxrnn.unroll.walk.register` of a function. Without that it is stepped as one cell, and only its own `project` is
-    done ahead of the loop.
+    What is made of several cells also defines how it walks a whole sequence, `walk`, as `jaxrnn/networks.py` does;
+    without that it is stepped as one cell, and only its own `project` is done ahead of the loop. A cell that has a
+    faster way to the same values than step after step defines `walk_chunk`, as `jaxrnn/cells/delta.py` does.
     """
 
     input_size: Any
@@ -167,6 +173,53 @@ class Cell(abc.ABC):
         y = self.readout(params, output, drive)
         return state, cast(y, computation_dtype(params, x))
 
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """The self over a whole sequence, as `unroll` with checked arguments: chunk by chunk."""
+        steps, *_ = check_input(self, xs, "xs", time=True)
+        dtype = computation_dtype(params, xs)
+        resets = starts(how, steps)
+
+        def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
+            xs, times, resets = part
+            valid = None
+            if how.lengths is not None:
+                valid = valid_steps(times, how.lengths)
+                xs = keep(valid, xs)
+            drives = flat_products(self.project)(params, xs)
+            state, outputs = self.walk_chunk(params, state, StepData(drives, valid, resets), how.reverse)
+            ys = cast(flat_products(self.readout)(params, outputs, drives), dtype)
+            if valid is not None:
+                ys = keep(valid, ys)
+            return state, ys
+
+        if steps == 0:
+            ys = jax.eval_shape(segment, params, state, _one_step(xs, resets))[1]
+            return state, jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
+        if (chunk := how.chunk) is None:
+            drive = jax.eval_shape(self.project, params, jax.tree.map(lambda x: x[0], xs))
+            chunk = self.chunk_size(steps, drive, state)
+        whole = xs, jnp.arange(steps), resets
+        return in_chunks(segment, params, state, whole, chunk, reverse=how.reverse, save=how.save)
+
+    def walk_chunk(self, params: Params, state: State, data: StepData, reverse: bool) -> tuple[State, PyTree]:
+        """The sequential part of a chunk: `(state after it, outputs [T, ...])`, step after step."""
+        step: Any = functools.partial(_step, self)
+        every: Any = data
+        if found := hoist(step, params, state, jax.tree.map(lambda d: d[0], data)):
+            ahead, step = found
+            every = flat_products(jax.vmap(ahead, (None, 0)))(params, data)
+        return recurrence(step, reverse, params, state, every)
+
+    def chunk_size(self, steps: int, drive: PyTree, state: State) -> int:
+        """Steps a chunk by default, from one step's drive and state."""
+        del state
+        return default_chunk(steps, sum(d.size * d.dtype.itemsize for d in jax.tree.leaves(drive)))
+
+    @property
+    def stepped(self) -> bool:
+        """Whether a walk is one of single steps, or equal to one and not asked to be another."""
+        return type(self).walk is Cell.walk
+
     def __repr__(self) -> str:
         """The constructor call, without the fields that have their defaults."""
         shown = (
@@ -217,3 +270,29 @@ def check_cell(cell: Any, name: str = "cell") -> None:
         raise TypeError(
             f"{name}: {type(cell).__name__} does not hash, needs @dataclass(frozen=True) and fields that do"
         ) from None
+
+
+def _step(cell: Cell, params: Params, state: State, data: StepData) -> tuple[State, PyTree]:
+    """One step with resets before it and, on invalid rows, the old state after it.
+
+    Selected by `where`, never multiplied, so that NaN cannot leak. On invalid rows the output is of no account.
+    """
+    drive, valid, reset = data
+    old = state
+    if reset is not None:
+        start = cell.initial_state(reset.shape)
+        state = jax.tree.map(lambda a, s: select(reset, a.astype(s.dtype), s), start, state)
+    new, output = advance(cell, params, state, drive)
+    if valid is None:
+        return new, output
+    held = jax.tree.map(lambda n, o: select(valid, n, o), new, old)
+    # An output that is a part of the state stays that part: `recurrence` then keeps it once.
+    same = {id(n): h for n, h in zip(jax.tree.leaves(new), jax.tree.leaves(held), strict=True)}
+    return held, jax.tree.map(lambda o: same.get(id(o), o), output)
+
+
+def _one_step(xs: PyTree, resets: Array | None) -> PyTree:
+    def spec(a: Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype)
+
+    return jax.tree.map(spec, (xs, jnp.zeros(0, jnp.int32), resets))

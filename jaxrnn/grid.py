@@ -21,12 +21,12 @@ from jax import lax
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, add, affine, cast, check_cell, computation_dtype, gates, recurrent, weigh
 from jaxrnn.checks import check_sizes
+from jaxrnn.chunks import default_chunk, in_chunks
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.networks import BidirectionalParams, BidirectionalState
 from jaxrnn.recurrence import recurrence
 from jaxrnn.rows import Walk, at, flip, keep, select, starts, valid_steps
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.unroll import POLICIES, default_chunk, in_chunks, walk
 
 __all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState", "Mirrored"]
 
@@ -129,6 +129,10 @@ class MDRNN(Cell):
     def step(self, params: MDRNNParams, state: MDRNNState, drive: tuple[Array, ...]) -> tuple[MDRNNState, Array]:
         """A row, place after place, from the row above."""
         return _row(self, params, state, drive)
+
+    def walk(self, params: MDRNNParams, xs: Array, state: MDRNNState, how: Walk) -> tuple[MDRNNState, Array]:
+        """The plane, anti-diagonal after anti-diagonal."""
+        return _walk_plane(self, params, xs, state, how)
 
 
 class MDLSTMParams(NamedTuple):
@@ -265,6 +269,10 @@ class MDLSTM(Cell):
         """A row, place after place, from the row above."""
         return _row(self, params, state, drive)
 
+    def walk(self, params: MDLSTMParams, xs: Array, state: MDLSTMState, how: Walk) -> tuple[MDLSTMState, Array]:
+        """The plane, anti-diagonal after anti-diagonal."""
+        return _walk_plane(self, params, xs, state, how)
+
 
 def _check(cell: MDRNN | MDLSTM) -> None:
     size = cell.input_size
@@ -313,12 +321,10 @@ def _advance(
     return front, front
 
 
-@walk.register(MDRNN)
-@walk.register(MDLSTM)
 def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, how: Walk) -> tuple[State, Array]:
     rows, *batch_shape, columns, _ = xs.shape
     if rows == 0:
-        return walk.dispatch(Cell)(cell, params, xs, state, how)
+        return Cell.walk(cell, params, xs, state, how)
     dtype = computation_dtype(params, xs)
     valid = None if how.lengths is None else valid_steps(jnp.arange(rows), how.lengths)
     resets = starts(how, rows)
@@ -349,14 +355,13 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
         fresh=fresh,
     )
 
-    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
     def segment(given: tuple[Params, State], front: State, news: _Front) -> tuple[State, State]:
         return recurrence(functools.partial(_advance, cell, by_rows), False, given, front, news)
 
     chunk = how.chunk
     if chunk is None:
         chunk = default_chunk(diagonals, sum(d[0].size * d.dtype.itemsize for d in jax.tree.leaves(news.drive)))
-    _, fronts = in_chunks(segment, (params, outside), outside, news, chunk, False)
+    _, fronts = in_chunks(segment, (params, outside), outside, news, chunk, save=how.save)
 
     planes = jax.tree.map(functools.partial(_straight, length), fronts)
     if not by_rows:
@@ -482,15 +487,14 @@ class Mirrored(Cell):
         there, back = (self.cell.readout(p, o, d) for p, o, d in zip(params, output, drive, strict=True))
         return jnp.concatenate([there, _mirror(back)], axis=-1)
 
-
-@walk.register
-def _walk_mirrored(
-    net: Mirrored, params: BidirectionalParams, xs: Array, state: BidirectionalState, how: Walk
-) -> tuple[BidirectionalState, Array]:
-    keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
-    there, ys = walk(net.cell, params.forward, xs, state.forward, how._replace(key=keys[0]))
-    back, zs = walk(net.cell, params.backward, _mirror(xs), state.backward, how._replace(key=keys[1]))
-    return BidirectionalState(there, back), jnp.concatenate([ys, _mirror(zs)], axis=-1)
+    def walk(
+        self, params: BidirectionalParams, xs: Array, state: BidirectionalState, how: Walk
+    ) -> tuple[BidirectionalState, Array]:
+        """The plane and its mirror image."""
+        keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
+        there, ys = self.cell.walk(params.forward, xs, state.forward, how._replace(key=keys[0]))
+        back, zs = self.cell.walk(params.backward, _mirror(xs), state.backward, how._replace(key=keys[1]))
+        return BidirectionalState(there, back), jnp.concatenate([ys, _mirror(zs)], axis=-1)
 
 
 def _mirror(xs: Array) -> Array:

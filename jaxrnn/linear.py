@@ -20,13 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.cell import Cell, cast, computation_dtype, gates
-from jaxrnn.checks import check_choice, check_input
-from jaxrnn.jaxprs import flat_products
+from jaxrnn.cell import Cell, cast, gates
+from jaxrnn.checks import check_choice
+from jaxrnn.chunks import StepData, default_chunk
 from jaxrnn.recurrence import saved, states_before
-from jaxrnn.rows import Walk, keep, select, starts, valid_steps
+from jaxrnn.rows import keep, select
 from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
-from jaxrnn.unroll import POLICIES, default_chunk, in_chunks, walk
 
 __all__ = ["LinearCell"]
 
@@ -63,46 +62,38 @@ class LinearCell(Cell):
         new = jax.tree.map(lambda a, b, h: a * h + b, a, b, state)
         return new, new
 
+    @property
+    def stepped(self) -> bool:
+        """Whether the walk is sequential."""
+        return self.scan == "sequential"
+
+    def walk_chunk(self, params: Params, state: State, data: StepData, reverse: bool) -> tuple[State, State]:
+        """The states of a chunk, in the way that `scan` says."""
+        if self.scan == "sequential":
+            return super().walk_chunk(params, state, data, reverse)
+        drives, valid, resets = data
+        a, b = _in_precision_of(state, self, params, drives)
+        if valid is not None:
+            a = jax.tree.map(lambda k: select(valid, k, jnp.ones_like(k)), a)
+            b = keep(valid, b)
+        start = None if resets is None else self.initial_state(resets.shape)
+        states = _states(a, b, state, resets, start, reverse)
+        return jax.tree.map(lambda h: h[0 if reverse else -1], states), states
+
+    def chunk_size(self, steps: int, drive: PyTree, state: State) -> int:
+        """Steps a chunk by default."""
+        if self.scan == "sequential":
+            return super().chunk_size(steps, drive, state)
+        # More at once than the cache holds gains nothing on the CPU, and everything elsewhere.
+        bytes_per_step = 2 * sum(h.size * h.dtype.itemsize for h in jax.tree.leaves(state))
+        return default_chunk(steps, bytes_per_step) if jax.default_backend() == "cpu" else steps
+
 
 def _in_precision_of(state: State, cell: LinearCell, params: Params, drive: PyTree) -> tuple[State, State]:
     precision = jnp.finfo(jax.tree.leaves(state)[0].dtype).dtype
     pair = cell.coefficients(params, cast(drive, precision))
     a, b = (jax.tree.map(lambda k, h: k.astype(h.dtype), tree, state) for tree in pair)
     return a, b
-
-
-@walk.register
-def _walk_linear(cell: LinearCell, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-    steps, *_ = check_input(cell, xs, "xs", time=True)
-    if cell.scan == "sequential" or steps == 0:
-        return walk.dispatch(Cell)(cell, params, xs, state, how)
-    dtype = computation_dtype(params, xs)
-    resets = starts(how, steps)
-
-    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
-    def segment(params: Params, state: State, part: tuple[PyTree, Array, Array | None]) -> tuple[State, PyTree]:
-        xs, times, resets = part
-        valid = None
-        if how.lengths is not None:
-            valid = valid_steps(times, how.lengths)
-            xs = keep(valid, xs)
-        drives = flat_products(cell.project)(params, xs)
-        a, b = _in_precision_of(state, cell, params, drives)
-        if valid is not None:
-            a = jax.tree.map(lambda k: select(valid, k, jnp.ones_like(k)), a)
-            b = keep(valid, b)
-        start = None if resets is None else cell.initial_state(resets.shape)
-        states = _states(a, b, state, resets, start, how.reverse)
-        ys = cast(flat_products(cell.readout)(params, states, drives), dtype)
-        if valid is not None:
-            ys = keep(valid, ys)
-        return jax.tree.map(lambda h: h[0 if how.reverse else -1], states), ys
-
-    if (chunk := how.chunk) is None:
-        # More at once than the cache holds gains nothing on the CPU, and everything elsewhere.
-        bytes_per_step = 2 * sum(h.size * h.dtype.itemsize for h in jax.tree.leaves(state))
-        chunk = default_chunk(steps, bytes_per_step) if jax.default_backend() == "cpu" else steps
-    return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
 
 
 def _states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:

@@ -22,8 +22,8 @@ from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.cell import Cell as PureCell
 from jaxrnn.cell import cast, check_cell, state_dtype
+from jaxrnn.rows import Save
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import Save
 
 __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
 
@@ -169,7 +169,7 @@ class RNN(nn.Module):
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: walk from each row's last valid step to its first.
             chunk: time steps whose projections exist at one time, as in `jaxrnn.unroll`.
-            save: what reverse mode keeps, "states" or, for very long sequences, "boundaries"; as in `jaxrnn.unroll`.
+            save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
 
         Returns:
             The state after the last step walked, and outputs in the order and layout of `xs`.

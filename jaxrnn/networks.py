@@ -12,7 +12,6 @@ from jaxrnn.checks import check_choice, check_rate
 from jaxrnn.regularization import dropout
 from jaxrnn.rows import Walk, keep, valid_steps
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Bidirectional", "BidirectionalParams", "BidirectionalState", "Residual", "Stack"]
@@ -108,21 +107,20 @@ class Stack(Cell):
             states.append(new)
         return tuple(states), y
 
-
-@walk.register
-def _run_stack(
-    stack: Stack, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], how: Walk
-) -> tuple[tuple[State, ...], PyTree]:
-    states = []
-    for i, cell in enumerate(stack.cells):
-        key = between = None
-        if how.key is not None:
-            key, between = jax.random.split(jax.random.fold_in(how.key, i))
-        if i and between is not None and stack.dropout:
-            xs = dropout(between, stack.dropout, xs)
-        final, xs = walk(cell, params[i], xs, state[i], how._replace(key=key))
-        states.append(final)
-    return tuple(states), xs
+    def walk(
+        self, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], how: Walk
+    ) -> tuple[tuple[State, ...], PyTree]:
+        """Layer by layer."""
+        states = []
+        for i, cell in enumerate(self.cells):
+            key = between = None
+            if how.key is not None:
+                key, between = jax.random.split(jax.random.fold_in(how.key, i))
+            if i and between is not None and self.dropout:
+                xs = dropout(between, self.dropout, xs)
+            final, xs = cell.walk(params[i], xs, state[i], how._replace(key=key))
+            states.append(final)
+        return tuple(states), xs
 
 
 class BidirectionalParams(NamedTuple):
@@ -239,26 +237,21 @@ class Bidirectional(Cell):
         """There is none: a TypeError."""
         raise TypeError(_NO_STEP)
 
+    def walk(
+        self, params: BidirectionalParams, xs: PyTree, state: BidirectionalState, how: Walk
+    ) -> tuple[BidirectionalState, PyTree]:
+        """Both cells, each in its direction."""
+        keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
+        there, back = how._replace(key=keys[0]), how._replace(key=keys[1], reverse=not how.reverse)
+        forward, ys = self.cells[0].walk(params.forward, xs, state.forward, there)
+        backward, zs = self.cells[1].walk(params.backward, xs, state.backward, back)
+        ys = jax.tree.map(self._merge, ys, zs)
+        if how.lengths is not None:  # a function need not merge zeros into zero
+            ys = keep(valid_steps(jnp.arange(jax.tree.leaves(ys)[0].shape[0]), how.lengths), ys)
+        return BidirectionalState(forward, backward), ys
+
 
 _NO_STEP = "Bidirectional: has no single step, its backward cell needs the whole sequence; use unroll"
-
-
-@walk.register
-def _run_bidirectional(
-    net: Bidirectional,
-    params: BidirectionalParams,
-    xs: PyTree,
-    state: BidirectionalState,
-    how: Walk,
-) -> tuple[BidirectionalState, PyTree]:
-    keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
-    there, back = how._replace(key=keys[0]), how._replace(key=keys[1], reverse=not how.reverse)
-    forward, ys = walk(net.cells[0], params.forward, xs, state.forward, there)
-    backward, zs = walk(net.cells[1], params.backward, xs, state.backward, back)
-    ys = jax.tree.map(net._merge, ys, zs)
-    if how.lengths is not None:  # a function need not merge zeros into zero
-        ys = keep(valid_steps(jnp.arange(jax.tree.leaves(ys)[0].shape[0]), how.lengths), ys)
-    return BidirectionalState(forward, backward), ys
 
 
 @dataclass(frozen=True)
@@ -300,10 +293,9 @@ class Residual(Wrapper):
         """The input and the cell's output."""
         return drive[1] + self.cell.readout(params, output, drive[0])
 
-
-@walk.register
-def _run_residual(net: Residual, params: Params, xs: Array, state: State, how: Walk) -> tuple[State, Array]:
-    state, ys = walk(net.cell, params, xs, state, how)
-    if how.lengths is not None:
-        xs = keep(valid_steps(jnp.arange(xs.shape[0]), how.lengths), xs)
-    return state, xs + ys
+    def walk(self, params: Params, xs: Array, state: State, how: Walk) -> tuple[State, Array]:
+        """The inputs, and the outputs of the cell over them."""
+        state, ys = self.cell.walk(params, xs, state, how)
+        if how.lengths is not None:
+            xs = keep(valid_steps(jnp.arange(xs.shape[0]), how.lengths), xs)
+        return state, xs + ys

@@ -19,8 +19,8 @@ from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.cell import Cell as PureCell
 from jaxrnn.cell import cast, check_cell, state_dtype
+from jaxrnn.rows import Save
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.unroll import Save
 
 __all__ = ["RNN", "Cell", "from_flax"]
 
@@ -187,7 +187,7 @@ class RNN(nnx.Module):
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: walk from each row's last valid step to its first.
             chunk: time steps whose projections exist at one time, as in `jaxrnn.unroll`.
-            save: what reverse mode keeps, "states" or, for very long sequences, "boundaries"; as in `jaxrnn.unroll`.
+            save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
             rngs: for cells with randomness, one key a call: of the streams, `dropout` is used. None: deterministic.
 
         Returns:

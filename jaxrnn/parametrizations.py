@@ -19,7 +19,6 @@ from jax.scipy.linalg import expm
 from jaxrnn.checks import check_choice
 from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightNormParams"]
@@ -68,10 +67,9 @@ class Parametrized(Wrapper):
         """That of the cell."""
         return self.cell.readout(self.weights(params), output, drive)
 
-
-@walk.register
-def _run_parametrized(net: Parametrized, params: PyTree, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-    return walk(net.cell, net.weights(params), xs, state, how)
+    def walk(self, params: PyTree, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """The cell, its parameters computed once."""
+        return self.cell.walk(self.weights(params), xs, state, how)
 
 
 class WeightNormParams(NamedTuple):

@@ -26,7 +26,6 @@ from jaxrnn.checks import check_choice, check_input, check_key, check_rate, chec
 from jaxrnn.jaxprs import bind, evaluate, is_matrix_product
 from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, Key, Params, PyTree, State
-from jaxrnn.unroll import walk
 from jaxrnn.wrapper import Draw, Kept, StepWrapper, Wrapper
 
 __all__ = [
@@ -119,16 +118,15 @@ class Dropout(Wrapper):
         if not all(jnp.issubdtype(s.dtype, jnp.inexact) for s in jax.tree.leaves(self.input_spec)):
             raise ValueError(f"cell: got {self.cell}, whose input is not real, needs one to drop from")
 
-
-@walk.register
-def _run_dropout(net: Dropout, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-    if how.key is not None:
-        leading = check_input(net, xs, "xs", time=True)
-        axes = {"time": (0,), "batch": tuple(range(1, len(leading)))}
-        key, inner = jax.random.split(how.key)
-        xs = dropout(key, net.rate, xs, sum((axes[s] for s in net.share), ()))
-        how = how._replace(key=inner)
-    return walk(net.cell, params, xs, state, how)
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """The cell over inputs of which some are dropped."""
+        if how.key is not None:
+            leading = check_input(self, xs, "xs", time=True)
+            axes = {"time": (0,), "batch": tuple(range(1, len(leading)))}
+            key, inner = jax.random.split(how.key)
+            xs = dropout(key, self.rate, xs, sum((axes[s] for s in self.share), ()))
+            how = how._replace(key=inner)
+        return self.cell.walk(params, xs, state, how)
 
 
 @dataclass(frozen=True)
@@ -420,14 +418,13 @@ class WeightDrop(Wrapper):
         check_rate(rate=self.rate)
         _check_names(self.cell, self.names)
 
-
-@walk.register
-def _run_weight_drop(net: WeightDrop, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-    if how.key is not None:
-        key, inner = jax.random.split(how.key)
-        params = _perturb(key, params, net.names, lambda k, w: dropout(k, net.rate, w))
-        how = how._replace(key=inner)
-    return walk(net.cell, params, xs, state, how)
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """The cell with parameters of which some are dropped."""
+        if how.key is not None:
+            key, inner = jax.random.split(how.key)
+            params = _perturb(key, params, self.names, lambda k, w: dropout(k, self.rate, w))
+            how = how._replace(key=inner)
+        return self.cell.walk(params, xs, state, how)
 
 
 @dataclass(frozen=True)
@@ -463,14 +460,15 @@ class WeightNoise(Wrapper):
         if self.names is not None:
             _check_names(self.cell, self.names)
 
-
-@walk.register
-def _run_weight_noise(net: WeightNoise, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-    if how.key is not None:
-        key, inner = jax.random.split(how.key)
-        params = _perturb(key, params, net.names, lambda k, w: w + net.std * jax.random.normal(k, w.shape, w.dtype))
-        how = how._replace(key=inner)
-    return walk(net.cell, params, xs, state, how)
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """The cell with noise on its parameters."""
+        if how.key is not None:
+            key, inner = jax.random.split(how.key)
+            params = _perturb(
+                key, params, self.names, lambda k, w: w + self.std * jax.random.normal(k, w.shape, w.dtype)
+            )
+            how = how._replace(key=inner)
+        return self.cell.walk(params, xs, state, how)
 
 
 def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, share: tuple[str, ...] = ()) -> Array:

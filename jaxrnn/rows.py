@@ -10,7 +10,7 @@ from jaxrnn.typing import Array, Key, PyTree
 
 __all__ = ["Save", "Walk", "at", "flip", "keep", "mean", "select", "starts", "valid_steps"]
 
-Save = Literal["states", "boundaries"]
+Save = Literal["states", "boundaries", "residuals"]
 
 
 class Walk(NamedTuple):

@@ -24,7 +24,7 @@ from jaxrnn.checks import check_choice, check_flags, check_input, check_lengths,
 from jaxrnn.networks import Bidirectional, BidirectionalState
 from jaxrnn.rows import Walk, at, flip, keep, mean, select, valid_steps
 from jaxrnn.typing import Array, Key, Params, PyTree, State
-from jaxrnn.unroll import unroll, walk
+from jaxrnn.unroll import unroll
 from jaxrnn.wrapper import Wrapper
 
 __all__ = [
@@ -150,43 +150,42 @@ class Masked(Wrapper):
         start = self.cell.initial_state(batch_shape)
         return jax.tree.map(lambda a, s: a.astype(s.dtype), start, state)
 
-
-@walk.register
-def _run_masked(
-    net: Masked, params: Params, inputs: tuple[PyTree, Array], state: State, how: Walk
-) -> tuple[State, PyTree]:
-    xs, mask = inputs
-    steps, *rest = mask.shape
-    if steps == 0:
-        return walk(net.cell, params, xs, state, how)
-    inside = jnp.ones_like(mask)
-    if how.lengths is not None:
-        inside = valid_steps(jnp.arange(steps), how.lengths)
-        mask = mask & inside
-    gap = inside & ~mask
-    order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
-    done = jnp.cumsum(mask, axis=0)
-    inner = how._replace(lengths=done[-1], resets=None)
-    events = how.resets & inside if how.resets is not None else None
-    if net.policy == "reset":
-        events = gap if events is None else events | gap
-    if events is None:
-        state, ys = walk(net.cell, params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
-    else:
-        # A step begins anew if anything stood since the valid step before it.
-        count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
-        inner = inner._replace(resets=jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]]))
-        # What stands in the gaps at both ends acts on the state before or after all that is walked. Going back, a flag
-        # on the very first step stands where nothing is walked.
-        back = events.at[0].set(gap[0] & (net.policy == "reset"))
-        trailing, leading = gap & (done == done[-1:]), done == mask.astype(done.dtype)
-        late, back_late, back_early = (jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading))
-        start, forward = net._start(state, tuple(rest)), _forward(state, not how.reverse)
-        state = jax.tree.map(lambda f, a, s: s if f else select(back_late, a, s), forward, start, state)
-        state, ys = walk(net.cell, params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
-        state = jax.tree.map(lambda f, a, s: select(late if f else back_early, a, s), forward, start, state)
-    place = jnp.maximum(done - 1, 0)
-    return state, keep(mask, jax.tree.map(lambda y: at(y, place), ys))
+    def walk(self, params: Params, inputs: tuple[PyTree, Array], state: State, how: Walk) -> tuple[State, PyTree]:
+        """The cell over the valid steps alone."""
+        xs, mask = inputs
+        steps, *rest = mask.shape
+        if steps == 0:
+            return self.cell.walk(params, xs, state, how)
+        inside = jnp.ones_like(mask)
+        if how.lengths is not None:
+            inside = valid_steps(jnp.arange(steps), how.lengths)
+            mask = mask & inside
+        gap = inside & ~mask
+        order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
+        done = jnp.cumsum(mask, axis=0)
+        inner = how._replace(lengths=done[-1], resets=None)
+        events = how.resets & inside if how.resets is not None else None
+        if self.policy == "reset":
+            events = gap if events is None else events | gap
+        if events is None:
+            state, ys = self.cell.walk(params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
+        else:
+            # A step begins anew if anything stood since the valid step before it.
+            count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
+            inner = inner._replace(resets=jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]]))
+            # What stands in the gaps at both ends acts on the state before or after all that is walked. Going back, a
+            # flag on the very first step stands where nothing is walked.
+            back = events.at[0].set(gap[0] & (self.policy == "reset"))
+            trailing, leading = gap & (done == done[-1:]), done == mask.astype(done.dtype)
+            late, back_late, back_early = (
+                jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading)
+            )
+            start, forward = self._start(state, tuple(rest)), _forward(state, not how.reverse)
+            state = jax.tree.map(lambda f, a, s: s if f else select(back_late, a, s), forward, start, state)
+            state, ys = self.cell.walk(params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
+            state = jax.tree.map(lambda f, a, s: select(late if f else back_early, a, s), forward, start, state)
+        place = jnp.maximum(done - 1, 0)
+        return state, keep(mask, jax.tree.map(lambda y: at(y, place), ys))
 
 
 def _forward(state: State, forward: bool) -> PyTree:
@@ -522,31 +521,28 @@ class BidirectionalLM(Wrapper):
         if not isinstance(self.cell, Bidirectional):
             raise TypeError(f"cell: got {self.cell}, needs a jaxrnn.Bidirectional")
 
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """Both directions, the outputs of each a step further."""
+        cell: Any = self.cell
+        apart = dataclasses.replace(cell, merge=lambda there, back: (there, back))
+        state, (ys, zs) = apart.walk(params, xs, state, how)
+        steps = ys.shape[0]
+        if steps == 0:
+            return state, cell._merge(ys, zs)
+        resets = jnp.zeros(steps, bool) if how.resets is None else how.resets
+        follows = ~resets.at[0].set(True)  # whether a step has one before it
+        followed = jnp.concatenate([follows[1:], jnp.zeros_like(follows[:1])])
 
-@walk.register
-def _run_bidirectional_lm(
-    net: BidirectionalLM, params: Params, xs: PyTree, state: State, how: Walk
-) -> tuple[State, PyTree]:
-    cell: Any = net.cell
-    apart = dataclasses.replace(cell, merge=lambda there, back: (there, back))
-    state, (ys, zs) = walk(apart, params, xs, state, how)
-    steps = ys.shape[0]
-    if steps == 0:
-        return state, cell._merge(ys, zs)
-    resets = jnp.zeros(steps, bool) if how.resets is None else how.resets
-    follows = ~resets.at[0].set(True)  # whether a step has one before it
-    followed = jnp.concatenate([follows[1:], jnp.zeros_like(follows[:1])])
+        def before(ys: Array) -> Array:
+            return keep(follows, jnp.concatenate([ys[:1], ys[:-1]]))
 
-    def before(ys: Array) -> Array:
-        return keep(follows, jnp.concatenate([ys[:1], ys[:-1]]))
+        def after(ys: Array) -> Array:
+            return keep(followed, jnp.concatenate([ys[1:], ys[-1:]]))
 
-    def after(ys: Array) -> Array:
-        return keep(followed, jnp.concatenate([ys[1:], ys[-1:]]))
-
-    merged = cell._merge(after(ys), before(zs)) if how.reverse else cell._merge(before(ys), after(zs))
-    if how.lengths is not None:
-        merged = keep(valid_steps(jnp.arange(steps), how.lengths), merged)
-    return state, merged
+        merged = cell._merge(after(ys), before(zs)) if how.reverse else cell._merge(before(ys), after(zs))
+        if how.lengths is not None:
+            merged = keep(valid_steps(jnp.arange(steps), how.lengths), merged)
+        return state, merged
 
 
 def repeat(

@@ -18,14 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cell import Cell, check_cell
-from jaxrnn.cells.xlstm import MLSTM
 from jaxrnn.checks import check_input
-from jaxrnn.linear import LinearCell
 from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import walk
 
-__all__ = ["Boundary", "Draw", "Kept", "StepWrapper", "Wrapper", "is_stepped"]
+__all__ = ["Boundary", "Draw", "Kept", "StepWrapper", "Wrapper"]
 
 
 @dataclass(frozen=True)
@@ -84,9 +81,18 @@ Draw = Callable[[Kept | Boundary], Array | None]
 
 @dataclass(frozen=True)
 class Wrapper(Cell):
-    """A cell around a cell. Abstract: all of it is the inner cell's, and a wrapper defines what differs."""
+    """A cell around a cell: all of it is the inner cell's, and a subclass defines what differs.
+
+    Around cells that walk a sequence in their own way, such as a `Stack` or a `Dropout`, it also defines `walk`:
+
+        def walk(self, params, xs, state, how):
+            state, ys = self.cell.walk(params, xs, state, how)
+            return state, 2 * ys
+    """
 
     cell: Cell
+    outermost: ClassVar[bool] = False
+    """Whether step wrappers that are not must stand inside of it."""
 
     def __post_init__(self) -> None:
         check_cell(self.cell)
@@ -131,12 +137,19 @@ class Wrapper(Cell):
         """That of the cell."""
         return self.cell.readout(params, output, drive)
 
+    @property
+    def stepped(self) -> bool:
+        """Whether neither the wrapper nor the cell has a walk of its own."""
+        return type(self).walk is Wrapper.walk and self.cell.stepped
 
-def is_stepped(cell: Cell) -> bool:
-    """Whether single steps are all that a walk of `cell` consists of, or, of an `MLSTM`, all that it is equal to."""
-    if isinstance(cell, LinearCell):
-        return cell.scan == "sequential"
-    return isinstance(cell, MLSTM) or walk.dispatch(type(cell)) is walk.dispatch(Cell)
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """Step by step."""
+        if how.key is not None and not self.cell.stepped:
+            raise ValueError(
+                f"key: {type(self).__name__} takes single steps of {self.cell}, which draws in a walk of its own only; "
+                f"leave the key out, put {type(self).__name__} inside of it, or define `walk`"
+            )
+        return super().walk(params, xs, state, how)
 
 
 @dataclass(frozen=True)
@@ -144,17 +157,14 @@ class StepWrapper(Wrapper):
     """A wrapper that changes single steps, in `step_with`. Abstract.
 
     The cell in it must be walked step by step: a step wrapper stands inside of a `Stack`, around its layers, and inside
-    of what transforms parameters. An `MLSTM` in it is, too, and not by chunks.
+    of what transforms parameters. A cell that has a faster way (`walk_chunk`) is stepped in it, too.
     """
-
-    outermost: ClassVar[bool] = False
-    """Whether step wrappers that are not must stand inside of it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if getattr(type(self.cell), "outermost", False) and not self.outermost:
+        if isinstance(self.cell, Wrapper) and self.cell.outermost and not self.outermost:
             raise ValueError(f"cell: got {self.cell}, needs {type(self).__name__} inside of it, not around it")
-        if not (is_stepped(self.cell) or isinstance(self.cell, StepWrapper)):
+        if not (self.cell.stepped or isinstance(self.cell, StepWrapper)):
             raise ValueError(
                 f"cell: got {self.cell}, which walks a sequence in its own way; {type(self).__name__} changes single "
                 "steps and needs to be inside of it, around its cells"
@@ -174,29 +184,28 @@ class StepWrapper(Wrapper):
         """One step with nothing drawn: the deterministic one."""
         return self.step_with(params, state, drive, lambda request: None)
 
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """Step by step, everything drawn before."""
+        steps, *rest = check_input(self, xs, "xs", time=True)
+        batch_shape = tuple(rest)
+        requests: list[Kept | Boundary] = []
 
-@walk.register
-def _run_step_wrapper(net: StepWrapper, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-    steps, *rest = check_input(net, xs, "xs", time=True)
-    batch_shape = tuple(rest)
-    requests: list[Kept | Boundary] = []
+        def record(request: Kept | Boundary) -> Array | None:
+            if request.random and how.key is None:
+                return None
+            requests.append(request)
+            return jnp.zeros(request.one(batch_shape), bool)
 
-    def record(request: Kept | Boundary) -> Array | None:
-        if request.random and how.key is None:
-            return None
-        requests.append(request)
-        return jnp.zeros(request.one(batch_shape), bool)
-
-    x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    jax.eval_shape(lambda p, s, x: net.step_with(p, s, net.project(p, x), record), params, state, x)
-    if not requests:
-        return walk.dispatch(Cell)(net, params, xs, state, how)
-    keys = [None] * len(requests) if how.key is None else list(jax.random.split(how.key, len(requests)))
-    drawn = [r.data(k, steps, batch_shape, how.reverse) for r, k in zip(requests, keys, strict=True)]
-    constant = [d for r, d in zip(requests, drawn, strict=True) if r.constant]
-    each = [d for r, d in zip(requests, drawn, strict=True) if not r.constant]
-    inner = _Drawn(net, tuple(requests), len(batch_shape))
-    return walk(inner, (params, constant), (xs, each), state, how)
+        x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+        jax.eval_shape(lambda p, s, x: self.step_with(p, s, self.project(p, x), record), params, state, x)
+        if not requests:
+            return Cell.walk(self, params, xs, state, how)
+        keys = [None] * len(requests) if how.key is None else list(jax.random.split(how.key, len(requests)))
+        drawn = [r.data(k, steps, batch_shape, how.reverse) for r, k in zip(requests, keys, strict=True)]
+        constant = [d for r, d in zip(requests, drawn, strict=True) if r.constant]
+        each = [d for r, d in zip(requests, drawn, strict=True) if not r.constant]
+        inner = _Drawn(self, tuple(requests), len(batch_shape))
+        return inner.walk((params, constant), (xs, each), state, how)
 
 
 @dataclass(frozen=True)
@@ -233,3 +242,7 @@ class _Drawn(Wrapper):
     def readout(self, params: Params, output: PyTree, drive: PyTree) -> PyTree:
         """That of the cell."""
         return self.cell.readout(params[0], output, drive[0])
+
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """Step by step: what is drawn is data."""
+        return Cell.walk(self, params, xs, state, how)

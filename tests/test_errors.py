@@ -130,7 +130,11 @@ BAD_CALLS = {
     "a number for a cell": (lambda: jaxrnn.Stack((3,)), TypeError, r"cells\[0\]: got int, needs a jaxrnn.Cell"),
     "a residual number": (lambda: jaxrnn.Residual(3), TypeError, "cell: got int, needs a jaxrnn.Cell"),
     "a backward number": (lambda: jaxrnn.Bidirectional(LSTM, 3), TypeError, "backward: got int, needs a jaxrnn.Cell"),
-    "unknown save": (lambda: run(save="all"), ValueError, "save: got 'all', needs one of 'states', 'boundaries'"),
+    "unknown save": (
+        lambda: run(save="all"),
+        ValueError,
+        "save: got 'all', needs one of 'states', 'boundaries', 'residuals'",
+    ),
     "no chunk": (lambda: run(chunk=0), ValueError, "chunk: got 0, needs a positive integer"),
     "negative chunk": (lambda: run(chunk=-2), ValueError, "chunk: got -2, needs a positive integer"),
     "half a chunk": (lambda: run(chunk=2.5), ValueError, "chunk: got 2.5, needs a positive integer"),

@@ -10,8 +10,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import equations
-from jaxrnn.rows import Walk
-from jaxrnn.unroll import walk
+from jaxrnn.wrapper import Wrapper
 from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)
@@ -57,12 +56,18 @@ def test_an_mlstm_whose_input_gates_are_shut_has_derivatives(shift):
     assert (abs(value) < 1e-30) == (shift < 0)
 
 
-# The mLSTM by chunks, against its single steps
+# Chunks of steps at once, against single steps
+
+CHUNKED = [jaxrnn.MLSTM(3, 4, heads=2), jaxrnn.DeltaNet(3, 4, heads=2), jaxrnn.GatedLinearAttention(3, 4, heads=2)]
+
+
+class Stepped(Wrapper):
+    """A cell as it is without its faster way."""
 
 
 def by_steps(cell, params, xs, state, **options):
     """As any cell is walked."""
-    return walk.dispatch(jaxrnn.Cell)(cell, params, xs, state, Walk(**options))
+    return jaxrnn.unroll(Stepped(cell), params, xs, state, **options)
 
 
 def summed(run, cell, options):
@@ -101,10 +106,10 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("cell", CHUNKED, ids=repr)
 @pytest.mark.usefixtures("x64")
-def test_chunks_of_an_mlstm_are_its_steps(options):
+def test_chunks_at_once_are_steps(cell, options):
     """Values and gradients, in chunks that divide T and that do not; from a state, or with lengths from a fresh one."""
-    cell = jaxrnn.MLSTM(3, 4, heads=2)
     params, xs, state = example(cell, steps=7, batch=(3,), dtype=jnp.float64)
     args = params, xs, cell.initial_state((3,), jnp.float64) if "lengths" in OPTIONS[options] else state
     expected = derived(by_steps, cell, args, **OPTIONS[options])
@@ -114,9 +119,9 @@ def test_chunks_of_an_mlstm_are_its_steps(options):
 
 @pytest.mark.parametrize("batch", [(), (2, 1)], ids=str)
 @pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("cell", [jaxrnn.MLSTM(3, 4, forget_gate="exponential"), *CHUNKED[1:]], ids=repr)
 @pytest.mark.usefixtures("x64")
-def test_an_mlstm_of_few_steps_and_of_other_batches(steps, batch):
-    cell = jaxrnn.MLSTM(3, 4, forget_gate="exponential")
+def test_few_steps_at_once_and_other_batches(cell, steps, batch):
     args = example(cell, steps=steps, batch=batch, dtype=jnp.float64)
     close(derived(jaxrnn.unroll, cell, args), derived(by_steps, cell, args))
 
@@ -179,9 +184,9 @@ def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("chunk", [2, 7])
-def test_nan_of_an_mlstm_is_where_its_steps_have_it(chunk, reverse):
+@pytest.mark.parametrize("cell", CHUNKED, ids=repr)
+def test_nan_is_where_steps_have_it(cell, chunk, reverse):
     """That of an input and that of a state: not in steps before, and not beyond a reset."""
-    cell = jaxrnn.MLSTM(3, 4)
     params, xs, state = example(cell, steps=7, batch=(3,))
     xs = xs.at[3, 0].set(jnp.nan)
     state = jax.tree.map(lambda s: s.at[1].set(jnp.nan), state)
@@ -193,13 +198,17 @@ def test_nan_of_an_mlstm_is_where_its_steps_have_it(chunk, reverse):
     chex.assert_trees_all_equal(*(jax.tree.map(jnp.isnan, tree) for tree in (ours, theirs)))
     assert jnp.isnan(ours[1]).any(axis=(0, 2)).tolist() == [True, True, False]
 
-    @jax.jit
-    @functools.partial(jax.value_and_grad, argnums=(0, 1))
-    def after(xs, state):
-        ys = jaxrnn.unroll(cell, params, xs, state, **options, chunk=chunk)[1]
-        return jnp.sum(ys[:2] if reverse else ys[5:])
+    def after(run, **more):
+        def loss(xs, state):
+            ys = run(cell, params, xs, state, **options, **more)[1]
+            return jnp.sum(ys[:2] if reverse else ys[5:])
 
-    chex.assert_tree_all_finite(after(xs, state))
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(xs, state)
+
+    ours, theirs = after(jaxrnn.unroll, chunk=chunk), after(by_steps)
+    chex.assert_tree_all_finite((ours[0], ours[1][0][:2] if reverse else ours[1][0][5:]))
+    for leaf, one in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert not jnp.any(jnp.isnan(leaf) & ~jnp.isnan(one))
 
 
 def loops(fn, *args):
@@ -207,9 +216,9 @@ def loops(fn, *args):
     return [e.params["length"] for e in equations(jax.make_jaxpr(fn)(*args).jaxpr) if e.primitive.name == "scan"]
 
 
-def test_an_mlstm_has_no_loop_over_single_steps():
+@pytest.mark.parametrize("cell", CHUNKED, ids=repr)
+def test_there_is_no_loop_over_single_steps(cell):
     """Neither forward nor backward."""
-    cell = jaxrnn.MLSTM(3, 4)
     params, xs, state = example(cell, steps=12)
 
     def run(walked, **options):
@@ -221,13 +230,14 @@ def test_an_mlstm_has_no_loop_over_single_steps():
         assert set(loops(of(run(by_steps)), (params, xs, state))) == {12}
 
 
-def test_training_an_mlstm_does_not_keep_a_memory_a_step():
+@pytest.mark.parametrize("kind", [jaxrnn.MLSTM, jaxrnn.DeltaNet, jaxrnn.GatedLinearAttention])
+def test_training_does_not_keep_a_memory_a_step(kind):
     """Neither its own walk nor what is kept between forward and backward pass; a walk by steps keeps them all."""
-    cell, steps, batch = jaxrnn.MLSTM(8, 128, heads=2), 128, 4
+    cell, steps, batch = kind(8, 128, heads=2), 128, 4
     shapes = jax.eval_shape(
         lambda: (cell.init(KEY), jnp.zeros((steps, batch, 8)), cell.initial_state((batch,), jnp.float32))
     )
-    memories = 4 * steps * batch * shapes[2].c.size // batch
+    memories = 4 * steps * batch * shapes[2][0].size // batch
 
     def temporary_bytes(run):
         gradient = jax.jit(jax.grad(summed(run, cell, {}), has_aux=True))
@@ -285,7 +295,7 @@ def test_a_delta_rule_overwrites_and_keeps_the_rest():
 @pytest.mark.usefixtures("x64")
 def test_linear_attention_adds_and_forgets():
     """With α near one, the sum of values by the products of query and keys; with α of zero the last pair alone."""
-    cell = jaxrnn.GatedLinearAttention(6, 2, rank=1, temperature=1.0, scan="associative")
+    cell = jaxrnn.GatedLinearAttention(6, 2, rank=1, temperature=1.0)
     params = jaxrnn.GLAParams(jnp.eye(6), jnp.zeros((6, 1)), jnp.zeros((1, 2)), jnp.full(2, 50.0))
     xs = np.random.default_rng(0).normal(size=(4, 6))
     q, k, v = np.split(xs, 3, axis=-1)

@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import jaxrnn
-from bench.loops import innermost_loops, products
+from bench.loops import equations, innermost_loops, products
 from tests.registry import example
 
 LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)
@@ -173,6 +173,16 @@ def test_saving_boundaries_alone_takes_memory_by_the_chunk():
         return temporary_bytes(run, LSTM, 1024, 8) - temporary_bytes(run, LSTM, 256, 8)
 
     assert grown("boundaries") * 64 < 1.1 * grown("states")
+
+
+def test_residuals_that_are_kept_are_not_computed_again():
+    """Not the input's product, which "states" makes again, nor the states' walk, which "boundaries" does too."""
+
+    def made(save):
+        program = jax.make_jaxpr(gradient(functools.partial(jaxrnn.unroll, save=save), LSTM))(*example(LSTM))
+        return sum(e.primitive.name == "dot_general" for e in equations(program.jaxpr))
+
+    assert made("residuals") < made("states") < made("boundaries")
 
 
 def test_memory_and_work_grow_linearly_with_time():

@@ -18,7 +18,6 @@ CELLS = [
     jaxrnn.MinGRU(3, 4),
     jaxrnn.S5(3, 4, discretisation="bilinear"),
     jaxrnn.RGLRU(4, heads=2),
-    jaxrnn.GatedLinearAttention(3, 4, heads=2),
 ]
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)

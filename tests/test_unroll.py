@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import jaxrnn
-from jaxrnn.unroll import default_chunk
+from jaxrnn.chunks import default_chunk
 from tests import reference
 from tests.cells import Counter, Diagonal, Token
 from tests.registry import CELLS, B, T, draw, example, name, unrolled
@@ -189,7 +189,8 @@ def test_chunks_change_nothing(reverse):
     whole = derived(GRU, params, xs, state, **options, chunk=7)
     for chunk in (1, 3, 100, None):
         close(derived(GRU, params, xs, state, **options, chunk=chunk), whole)
-    close(derived(GRU, params, xs, state, **options, chunk=3, save="boundaries"), whole)
+    for save in ("boundaries", "residuals"):
+        close(derived(GRU, params, xs, state, **options, chunk=3, save=save), whole)
 
 
 @pytest.mark.parametrize("bytes_per_step", [0, 1, 2000, 2**17, 2**30])

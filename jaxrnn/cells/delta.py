@@ -1,4 +1,4 @@
-"""Fast weights: gated linear attention (Yang et al. 2024), linear in its matrix state, and the delta rule's memory.
+"""Fast weights: gated linear attention (Yang et al. 2024) and the delta rule's memory (Schlag et al. 2021).
 
 q, k, v = x W_x                             of each head
 gated linear attention:  S' = α ⊙ S + k v^T                 α one number for each entry of the key
@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, affine, gates
 from jaxrnn.checks import check_heads, check_positive, check_sizes
-from jaxrnn.linear import LinearCell
-from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+from jaxrnn.chunks import StepData, at_once, chunk_of_pairs, even_chunk, since_reset
+from jaxrnn.rows import keep
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, PyTree
 
 __all__ = ["DeltaNet", "DeltaNetParams", "DeltaNetState", "GLAParams", "GLAState", "GatedLinearAttention"]
 
@@ -37,13 +39,15 @@ class GLAState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GatedLinearAttention(LinearCell):
+class GatedLinearAttention(Cell):
     """Gated linear attention: a matrix for a memory whose rows decay at rates that the input sets.
 
         q, k, v = x W_x                         of each head d = H / heads
         α = σ(x W_a W_b + b)^(1/τ)
         S' = α ⊙ S + k v^T
         y = q S' / √d
+
+    `unroll` computes the outputs of a chunk of steps at once, from products over all of its pairs of steps.
 
     The paper's layer goes on with a normalisation of each head, a gate and a projection.
 
@@ -53,11 +57,9 @@ class GatedLinearAttention(LinearCell):
         heads: memories, each of d x d numbers.
         rank: L, dimensions that the decay sees the input through.
         temperature: τ; the greater, the slower the memory decays.
-        scan: "sequential" or "associative", see `LinearCell`.
 
     Raises:
-        ValueError: a size is not a positive integer, `heads` does not divide H, `temperature` is not positive, or
-            `scan` is unknown.
+        ValueError: a size is not a positive integer, `heads` does not divide H, or `temperature` is not positive.
 
     Example:
         >>> import jaxrnn
@@ -77,7 +79,6 @@ class GatedLinearAttention(LinearCell):
     temperature: float = 16.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, rank=self.rank)
         check_heads(self.heads, hidden_size=self.hidden_size)
         check_positive(temperature=self.temperature)
@@ -119,17 +120,53 @@ class GatedLinearAttention(LinearCell):
         q = q / (self.hidden_size // self.heads) ** 0.5
         return tuple(a.reshape(*a.shape[:-1], self.heads, -1) for a in (q, k, v, log_a))
 
-    def coefficients(self, params: GLAParams, drive: tuple[Array, ...]) -> tuple[GLAState, GLAState]:
-        """`α`, the same for a whole row, and `k v^T`."""
+    def step(self, params: GLAParams, state: GLAState, drive: tuple[Array, ...]) -> tuple[GLAState, Array]:
+        """One step from `S` to `S'`; the output is read while the memory is at hand."""
         del params
-        _, k, v, log_a = drive
-        return GLAState(jnp.exp(log_a)[..., :, None]), GLAState(k[..., :, None] * v[..., None, :])
+        q, k, v, log_a = drive
+        s = jnp.exp(log_a)[..., :, None] * state.s + k[..., :, None] * v[..., None, :]
+        return GLAState(s), _row(q, s)
 
-    def readout(self, params: GLAParams, output: GLAState, drive: tuple[Array, ...]) -> Array:
-        """`q S'`, the heads side by side."""
+    def readout(self, params: GLAParams, output: Array, drive: tuple[Array, ...]) -> Array:
+        """The heads side by side."""
+        del params, drive
+        return output.reshape(*output.shape[:-2], -1)
+
+    def walk_chunk(self, params: GLAParams, state: GLAState, data: StepData, reverse: bool) -> tuple[GLAState, Array]:
+        """All steps of a chunk at once."""
         del params
-        y = _row(drive[0], output.s)
-        return y.reshape(*y.shape[:-2], -1)
+        return at_once(_gla_at_once, state, data, reverse, state.s.ndim - 3)
+
+    def chunk_size(self, steps: int, drive: PyTree, state: GLAState) -> int:
+        """Steps a chunk by default: few, each pair of them has a decay for each entry of the key."""
+        del drive, state
+        return even_chunk(steps, 16)
+
+
+def _gla_at_once(state: GLAState, data: StepData) -> tuple[GLAState, Array]:
+    """All steps of a chunk.
+
+        A_ts = α_{s+1} ⊙ … ⊙ α_t                        of s ≤ t; s = 0 stands for the memory before
+        y_t  = (q_t ⊙ A_t0) S_0 + Σ_s (q_t · A_ts ⊙ k_s) v_s
+        S_t  = A_t0 ⊙ S_0 + Σ_s (A_ts ⊙ k_s) v_s^T      needed of the last t alone
+
+    Reference: Yang et al. 2024, "Gated linear attention transformers with hardware-efficient training", section 4.
+    """
+    (q, k, v, log_a), valid, _ = data
+    if valid is not None:
+        k, log_a = keep(valid, (k, log_a))
+    q, k, v, log_a = (jnp.moveaxis(a, 0, -2) for a in (q, k, v, log_a))
+    *batch, _, steps, _ = q.shape
+    seen = since_reset(data, tuple(batch), steps)[..., None, :, :, None]
+    # A factor below exp(-50) is as good as zero, and sums of such would take the digits of others in the chunk.
+    total = jnp.cumsum(jnp.maximum(log_a, jnp.full_like(log_a, -50.0)), axis=-2)
+    since = total[..., :, None, :] - jnp.pad(total, [(0, 0)] * (total.ndim - 2) + [(1, 0), (0, 0)])[..., None, :, :]
+    seen = jnp.broadcast_to(seen, since.shape)
+    decay = jnp.where(seen, jnp.exp(jnp.where(seen, since, jnp.zeros_like(since))), jnp.zeros_like(since))
+    old, new = decay[..., 0, :], decay[..., 1:, :] * k[..., None, :, :]
+    y = jnp.matmul(q * old, state.s) + jnp.matmul(jnp.sum(q[..., :, None, :] * new, axis=-1), v)
+    s = old[..., -1, :, None] * state.s + jnp.matmul(jnp.swapaxes(new[..., -1, :, :], -1, -2), v)
+    return GLAState(s), jnp.moveaxis(y, -2, 0)
 
 
 class DeltaNetParams(NamedTuple):
@@ -154,6 +191,8 @@ class DeltaNet(Cell):
         β = σ(x W_b)                            a number a head
         S' = S + β k (v - k S)^T
         y = q S'
+
+    `unroll` computes the outputs of a chunk of steps at once, from products over all of its pairs of steps.
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -223,6 +262,44 @@ class DeltaNet(Cell):
         """The heads side by side."""
         del params, drive
         return output.reshape(*output.shape[:-2], -1)
+
+    def walk_chunk(
+        self, params: DeltaNetParams, state: DeltaNetState, data: StepData, reverse: bool
+    ) -> tuple[DeltaNetState, Array]:
+        """All steps of a chunk at once."""
+        del params
+        return at_once(_delta_at_once, state, data, reverse, state.s.ndim - 3)
+
+    def chunk_size(self, steps: int, drive: PyTree, state: DeltaNetState) -> int:
+        """Steps a chunk by default."""
+        del drive, state
+        return chunk_of_pairs(steps)
+
+
+def _delta_at_once(state: DeltaNetState, data: StepData) -> tuple[DeltaNetState, Array]:
+    """All steps of a chunk. What the steps write, the rows of U, is the solution of one triangular system.
+
+        u_t = β_t (v_t - k_t S_{t-1}),                  S_t = S_0 + Σ_{s ≤ t} k_s u_s^T
+        u_t + β_t Σ_{s < t} (k_t · k_s) u_s = β_t (v_t - k_t S_0)
+        y_t = q_t S_0 + Σ_{s ≤ t} (q_t · k_s) u_s
+
+    Reference: Yang et al. 2024, "Parallelizing linear transformers with the delta rule over sequence length".
+    """
+    (q, k, v, b), valid, _ = data
+    if valid is not None:
+        b = keep(valid, b)
+    q, k, v = (jnp.moveaxis(a, 0, -2) for a in (q, k, v))
+    b = jnp.moveaxis(b, 0, -1)[..., None]
+    *batch, _, steps, _ = q.shape
+    seen = since_reset(data, tuple(batch), steps)[..., None, :, :]
+    old, new = seen[..., :1].astype(k.dtype), seen[..., 1:].astype(k.dtype)
+    keys = jnp.swapaxes(k, -1, -2)
+    found = old * jnp.matmul(k, state.s)
+    # The diagonal is not read, it counts as one.
+    u = solve_triangular(b * new * jnp.matmul(k, keys), b * (v - found), lower=True, unit_diagonal=True)
+    y = old * jnp.matmul(q, state.s) + jnp.matmul(new * jnp.matmul(q, keys), u)
+    s = old[..., -1:, :] * state.s + jnp.matmul(keys * new[..., -1:, :], u)
+    return DeltaNetState(s), jnp.moveaxis(y, -2, 0)
 
 
 def _row(q: Array, s: Array) -> Array:

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, cast, computation_dtype, gates
+from jaxrnn.cell import Cell, affine, gates
 from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.chunks import StepData
 from jaxrnn.linear import LinearCell
-from jaxrnn.rows import Walk, at, flip, keep, starts, valid_steps
+from jaxrnn.rows import at, flip, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
-from jaxrnn.unroll import walk
 
 __all__ = ["QRNN", "QRNNParams", "QRNNState", "Window", "WindowState"]
 
@@ -89,40 +89,30 @@ class Window(Cell):
         window = jnp.concatenate([state.xs, drive[..., None, :].astype(state.xs.dtype)], axis=-2)
         return WindowState(window[..., 1:, :]), window.reshape(*drive.shape[:-1], -1)
 
-
-@walk.register
-def _walk_window(
-    cell: Window, params: tuple[()], xs: Array, state: WindowState, how: Walk
-) -> tuple[WindowState, Array]:
-    steps, k = xs.shape[0], cell.width
-    if steps == 0:
-        return walk.dispatch(Cell)(cell, params, xs, state, how)
-    dtype = computation_dtype(params, xs)
-    valid = None if how.lengths is None else valid_steps(jnp.arange(steps), how.lengths)
-    flags = starts(how, steps)
-    if flags is None:
-        flags = jnp.zeros((steps, *xs.shape[1:-1]), bool)
-    if valid is not None:
-        xs = keep(valid, xs)
-    if how.reverse:
-        xs, flags = flip(xs, how.lengths), flip(flags, how.lengths)
-    line = jnp.concatenate([jnp.moveaxis(state.xs, -2, 0), xs.astype(state.xs.dtype)])
-    flags = jnp.concatenate([jnp.zeros((k - 1, *flags.shape[1:]), bool), flags])
-    # From the newest to the oldest of a window: what is before a flag is out of sight from then on.
-    seen = jnp.ones(flags[k - 1 :].shape, bool)
-    window = [line[k - 1 :]]
-    for first in range(k - 2, -1, -1):
-        seen = seen & ~flags[first + 1 : first + 1 + steps]
-        window.insert(0, keep(seen, line[first : first + steps]))
-    windows = jnp.stack(window, axis=-2)
-    states = jnp.concatenate([state.xs[None], windows[..., 1:, :]])
-    final = states[-1] if how.lengths is None else at(states, jnp.clip(how.lengths, 0, steps)[None])[0]
-    ys = windows.reshape(*xs.shape[:-1], -1)
-    if how.reverse:
-        ys = flip(ys, how.lengths)
-    if valid is not None:
-        ys = keep(valid, ys)
-    return WindowState(final), cast(ys, dtype)
+    def walk_chunk(
+        self, params: tuple[()], state: WindowState, data: StepData, reverse: bool
+    ) -> tuple[WindowState, Array]:
+        """All windows at once, by shifts."""
+        del params
+        xs, valid, resets = data
+        steps, k, batch_shape = xs.shape[0], self.width, xs.shape[1:-1]
+        flags = jnp.zeros((steps, *batch_shape), bool) if resets is None else resets
+        # The valid steps stand before the others, also in the order of a walk back.
+        lengths = jnp.full(batch_shape, steps) if valid is None else jnp.sum(valid, axis=0)
+        if reverse:
+            xs, flags = flip(xs, lengths), flip(flags, lengths)
+        line = jnp.concatenate([jnp.moveaxis(state.xs, -2, 0), xs.astype(state.xs.dtype)])
+        flags = jnp.concatenate([jnp.zeros((k - 1, *batch_shape), bool), flags])
+        # From the newest to the oldest of a window: what is before a flag is out of sight from then on.
+        seen = jnp.ones((steps, *batch_shape), bool)
+        window = [line[k - 1 :]]
+        for first in range(k - 2, -1, -1):
+            seen = seen & ~flags[first + 1 : first + 1 + steps]
+            window.insert(0, keep(seen, line[first : first + steps]))
+        windows = jnp.stack(window, axis=-2)
+        states = jnp.concatenate([state.xs[None], windows[..., 1:, :]])
+        ys = windows.reshape(*xs.shape[:-1], -1)
+        return WindowState(at(states, lengths[None])[0]), flip(ys, lengths) if reverse else ys
 
 
 class QRNNParams(NamedTuple):

@@ -29,12 +29,11 @@ import numpy as np
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent, state_dtype
+from jaxrnn.cell import Cell, add, affine, gates, recurrent
 from jaxrnn.checks import check_choice, check_heads, check_sizes
-from jaxrnn.jaxprs import flat_products
-from jaxrnn.rows import Walk, flip, keep, select, starts, valid_steps
-from jaxrnn.typing import Array, DTypeLike, Initializer, Key
-from jaxrnn.unroll import POLICIES, even_chunk, in_chunks, walk
+from jaxrnn.chunks import StepData, at_once, chunk_of_pairs
+from jaxrnn.rows import keep, select
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, PyTree
 
 __all__ = ["MLSTM", "SLSTM", "MLSTMParams", "MLSTMState", "SLSTMParams", "SLSTMState"]
 
@@ -130,7 +129,7 @@ class SLSTM(Cell):
         """Zeros `[*batch_shape, H]`, and an `m` far below any gate."""
         shape = (*batch_shape, self.hidden_size)
         zeros = jnp.zeros(shape, dtype)
-        return SLSTMState(h=zeros, c=zeros, n=zeros, m=jnp.full(shape, _NOTHING, dtype))
+        return SLSTMState(h=zeros, c=zeros, n=zeros, m=_fresh(shape, dtype))
 
     def project(self, params: SLSTMParams, x: Array) -> tuple[Array, ...]:
         """`x W_x + b`, as the tuple i, f, z, o."""
@@ -237,9 +236,7 @@ class MLSTM(Cell):
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MLSTMState:
         """Zeros, and an `m` far below any gate."""
         shape, d = (*batch_shape, self.heads), self.hidden_size // self.heads
-        return MLSTMState(
-            c=jnp.zeros((*shape, d, d), dtype), n=jnp.zeros((*shape, d), dtype), m=jnp.full(shape, _NOTHING, dtype)
-        )
+        return MLSTMState(c=jnp.zeros((*shape, d, d), dtype), n=jnp.zeros((*shape, d), dtype), m=_fresh(shape, dtype))
 
     def project(self, params: MLSTMParams, x: Array) -> tuple[Array, ...]:
         """The tuple q, k / √d, v, σ(o), i, f, the first three and the gates head by head."""
@@ -267,48 +264,23 @@ class MLSTM(Cell):
         h = read / jnp.maximum(jnp.abs(weight), jnp.exp(jnp.minimum(-m, 80.0)))[..., None]
         return drive[3] * h.reshape(*h.shape[:-2], -1)
 
+    def walk_chunk(
+        self, params: MLSTMParams, state: MLSTMState, data: StepData, reverse: bool
+    ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
+        """All steps of a chunk at once."""
+        del params
+        # Lower than a fresh m is as good as fresh, minus infinity too.
+        fresh = _fresh(state.m.shape, state.m.dtype)
+        state = state._replace(m=jnp.where(state.m < fresh, fresh, state.m))
+        return at_once(functools.partial(_in_chunk, self), state, data, reverse, state.m.ndim - 1)
 
-@walk.register
-def _walk_mlstm(cell: MLSTM, params: MLSTMParams, xs: Array, state: MLSTMState, how: Walk) -> tuple[MLSTMState, Array]:
-    steps = xs.shape[0]
-    if steps == 0:
-        return walk.dispatch(Cell)(cell, params, xs, state, how)
-    dtype = computation_dtype(params, xs)
-    # Sums of log f over a chunk need float32 at least.
-    precision = functools.reduce(np.promote_types, [s.dtype for s in state], state_dtype(params, xs))
-    resets = starts(how, steps)
-
-    @functools.partial(jax.checkpoint, policy=POLICIES[how.save], prevent_cse=False)
-    def segment(
-        params: MLSTMParams, state: MLSTMState, part: tuple[Array, Array, Array | None]
-    ) -> tuple[MLSTMState, Array]:
-        if how.reverse:
-            part = jax.tree.map(lambda a: flip(a, None), part)
-        xs, times, resets = part
-        valid = None
-        if how.lengths is not None:
-            valid = valid_steps(times, how.lengths)
-            xs = keep(valid, xs)
-        xs, before, nan = _without_nan(xs, cast(state, precision), resets)
-        drives = cast(flat_products(cell.project)(params, xs), precision)
-        after, outputs = _in_chunk(cell, before, drives, valid, resets)
-        after = jax.tree.map(lambda a, s: (a + _over(nan[-1], a)).astype(s.dtype), after, state)
-        ys = flat_products(cell.readout)(params, outputs, drives)
-        ys = cast(ys + _over(nan, ys), dtype)
-        if valid is not None:
-            ys = keep(valid, ys)
-        return after, flip(ys, None) if how.reverse else ys
-
-    # On a core of a CPU, with heads of 16, 32 and 64, chunks of 16 and 32 train about as fast; with 64 what is made for
-    # pairs of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has its own price.
-    wanted = 32 if jax.default_backend() == "cpu" else 64
-    chunk = even_chunk(steps, wanted) if how.chunk is None else how.chunk
-    return in_chunks(segment, params, state, (xs, jnp.arange(steps), resets), chunk, how.reverse)
+    def chunk_size(self, steps: int, drive: PyTree, state: MLSTMState) -> int:
+        """Steps a chunk by default."""
+        del drive, state
+        return chunk_of_pairs(steps)
 
 
-def _in_chunk(
-    cell: MLSTM, state: MLSTMState, drive: tuple[Array, ...], valid: Array | None, resets: Array | None
-) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
+def _in_chunk(cell: MLSTM, state: MLSTMState, data: StepData) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
     """All steps of a chunk at once: the memory after it, and what `step` puts out, of every step.
 
         D_ts = log f_{s+1} + … + log f_t + i_s          of s ≤ t; s = 0 stands for the memory before, i_0 = m_0
@@ -324,7 +296,7 @@ def _in_chunk(
     Reference: Beck et al. 2024, appendix A.3; by chunks: Beck, Pöppel, Lippe & Hochreiter 2025, "Tiled flash linear
     attention: more efficient linear RNN and xLSTM kernels", section 2.
     """
-    q, k, v, _, i, f = drive
+    (q, k, v, _, i, f), valid, resets = data
     c, n, m = state
     log_f = _log_forget(cell.forget_gate, f)
     if valid is not None:
@@ -360,26 +332,9 @@ def _transposed(a: Array) -> Array:
     return jnp.swapaxes(a, -1, -2)
 
 
-def _without_nan(xs: Array, state: MLSTMState, resets: Array | None) -> tuple[Array, MLSTMState, Array]:
-    """`xs` and `state` with zeros for rows that are not finite, and `[T, *batch]` NaN where the recurrence brings it.
-
-    A product has it everywhere, in earlier steps and beyond resets too: the weight of zero does not keep NaN out.
-    """
-    batch = xs.ndim - 2
-    # Lower than a fresh m is as good as fresh; in float16 it is minus infinity.
-    state = state._replace(m=jnp.where(state.m < _NOTHING, jnp.full_like(state.m, _NOTHING), state.m))
-    sound = [jnp.all(jnp.isfinite(s), axis=tuple(range(batch, s.ndim))) for s in state]
-    finite = jnp.concatenate([functools.reduce(jnp.logical_and, sound)[None], jnp.all(jnp.isfinite(xs), axis=-1)])
-    times = jnp.broadcast_to(jnp.arange(len(finite)).reshape(-1, *[1] * batch), finite.shape)
-    found = lax.cummax(jnp.where(finite, -1, times))[1:]
-    start = jnp.zeros_like(found) if resets is None else lax.cummax(jnp.where(resets, times[1:], 0))
-    nan = jnp.where(found >= start, jnp.array(jnp.nan, state.m.dtype), jnp.zeros((), state.m.dtype))
-    return keep(finite[1:], xs), keep(finite[0], state), nan
-
-
-def _over(a: Array, like: Array) -> Array:
-    """`a` `[*leading]` over `[*leading, ...]`."""
-    return jnp.broadcast_to(a.reshape(a.shape + (1,) * (like.ndim - a.ndim)), like.shape)
+def _fresh(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """A running maximum far below any gate."""
+    return jnp.full(shape, max(_NOTHING, float(jnp.finfo(dtype).min)), dtype)
 
 
 def _log_forget(forget_gate: str, f: Array) -> Array:
