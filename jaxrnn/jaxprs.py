@@ -7,7 +7,7 @@ import jax
 from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun
 
-__all__ = ["bind", "evaluate", "flat_products", "is_matrix_product"]
+__all__ = ["bind", "evaluate", "flat_products", "is_matrix_product", "without_closure"]
 
 _DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
 Rule = Callable[[Any, list[Any]], Iterable[Any]]
@@ -38,6 +38,26 @@ def bind(eqn: Any, values: list[Any]) -> list[Any]:
         constvars=[], invars=list(inputs), outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects, debug_info=_DEBUG_INFO
     )
     return jaxpr_as_fun(ClosedJaxpr(jaxpr, []))(*inputs.values())
+
+
+def without_closure(fun: Callable[..., Any], *args: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """`(opened, captured)`: `fun(*args)` is `opened(captured, *args)`, which has no traced value from outside of it.
+
+    A custom derivative sees its arguments only: what is being differentiated, mapped or traced must be one of them.
+    """
+    closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
+    consts, tree = closed.consts, jax.tree.structure(shape)
+    traced = [isinstance(c, jax.core.Tracer) for c in consts]
+    if not any(traced):
+        return lambda captured, *args: fun(*args), []
+    known = [None if t else c for t, c in zip(traced, consts, strict=True)]
+
+    def opened(captured: list[Any], *args: Any) -> Any:
+        new = iter(captured)
+        values = [next(new) if t else k for t, k in zip(traced, known, strict=True)]
+        return jax.tree.unflatten(tree, evaluate(closed.jaxpr, values, jax.tree.leaves(args), bind))
+
+    return opened, [c for t, c in zip(traced, consts, strict=True) if t]
 
 
 def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxrnn.jaxprs import flat_products
+from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.linearize import linearize
 from jaxrnn.typing import Array, Params, PyTree, State
 
@@ -35,13 +35,25 @@ STATES = "jaxrnn_states"
 Step = Callable[[Params, State, PyTree], tuple[State, PyTree]]
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, PyTree]:
-    """`lax.scan` of `step` over `drives` `[T, ...]`: `(final state, outputs [T, ...])`; T is at least 1."""
+    """`lax.scan` of `step` over `drives` `[T, ...]`: `(final state, outputs [T, ...])`; T is at least 1.
+
+    The derivatives are those with respect to what `step` has from outside of it, too.
+    """
+    opened, captured = without_closure(step, params, state, jax.tree.map(lambda d: d[0], drives))
+
+    def explicit(given: tuple[Params, list[Any]], s: State, d: PyTree) -> tuple[State, PyTree]:
+        return opened(given[1], given[0], s, d)
+
+    return _recurrence(explicit, reverse, (params, captured), state, drives)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _recurrence(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, PyTree]:
     return lax.scan(lambda s, d: step(params, s, d), state, drives, reverse=reverse)
 
 
-@recurrence.defjvp
+@_recurrence.defjvp
 def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     outputs = _outputs(step, *primals)
     # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
@@ -100,7 +112,7 @@ def _tangents(
         return ds, _reals(emit(_merge(state, ds), _merge(outputs.extras, dextras)))
 
     ds, emitted = lax.scan(body, _reals(dstate), (coefficients, _pack(u, axis=1), extra), reverse=reverse)
-    steps = jax.tree.leaves(states)[0].shape[0]
+    steps = jax.tree.leaves(drives)[0].shape[0]
     shapes = jax.eval_shape(emit, state, outputs.extras)
     return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
 
@@ -161,7 +173,7 @@ def _outputs(step: Step, params: Params, state: State, drives: PyTree) -> _Outpu
 
 
 def saved(leaf: Array) -> Array:
-    """`leaf` under the name that the checkpoint policy saves, which a complex array can bear in its parts only."""
+    """`leaf` under the name that the checkpoint policy saves; complex arrays are named by real and imaginary parts."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return lax.complex(checkpoint_name(leaf.real, STATES), checkpoint_name(leaf.imag, STATES))
     return checkpoint_name(leaf, STATES)

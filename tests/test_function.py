@@ -1,5 +1,6 @@
 """Cells from functions: a cell is such a function, they nest, and what does not fit is refused when one is made."""
 
+import dataclasses
 import functools
 
 import chex
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import jaxrnn
 from tests import functions
@@ -71,6 +73,65 @@ def test_any_input():
     xs = jnp.array([[6, 0], [1, 2], [3, 3]]), jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     _, ys = unrolled(cell, jnp.arange(28.0).reshape(7, 4), xs)
     assert ys[:, :, 0].tolist() == [[24.0, 0.0], [36.0, 32.0], [96.0, 104.0]]
+
+
+def conditioned(unroll, w, row):
+    """A loss of a cell that closes over its weights in every method, and over the number of a row."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Conditioned(jaxrnn.Cell):
+        input_size: int = 3
+        hidden_size: int = 4
+
+        def init(self, key, *, dtype=jnp.float32):
+            return jnp.eye(4, dtype=dtype)
+
+        def initial_state(self, batch_shape=(), dtype=jnp.float32):
+            return jnp.zeros((*batch_shape, 4), dtype)
+
+        def project(self, params, x):
+            return x @ w[:3]
+
+        def step(self, params, state, drive):
+            h = jnp.tanh(state @ params + drive @ w + jnp.broadcast_to(w[row], state.shape))
+            return h, h
+
+        def readout(self, params, output, drive):
+            return output @ w
+
+    return jnp.sum(jnp.sin(unroll(Conditioned(), *example(Conditioned(), dtype=jnp.float64))[1]))
+
+
+@pytest.mark.parametrize("jit", [jax.jit, lambda loss: loss], ids=["jit", "no jit"])
+@pytest.mark.usefixtures("x64")
+def test_what_a_cell_closes_over_is_differentiated(jit):
+    """Closed over in each phase and in what is hoisted; mapped, forward over reverse mode, traced."""
+
+    def derived(unroll):
+        loss = jit(functools.partial(conditioned, unroll))
+        return jax.jit(jax.vmap(jax.jacfwd(jax.value_and_grad(loss))))(w, jnp.array([1, 2]))
+
+    def scanned(cell, params, xs, state):
+        return lax.scan(functools.partial(cell, params), state, xs)
+
+    w = jnp.sin(jnp.arange(32.0)).reshape(2, 4, 4)
+    close(derived(functools.partial(jaxrnn.unroll, chunk=2)), derived(scanned))
+
+
+@pytest.mark.parametrize("make_state", [lambda b, d: (), lambda b, d: jnp.zeros(b, jnp.int32)], ids=["none", "count"])
+@pytest.mark.usefixtures("x64")
+def test_a_state_without_reals_has_derivatives(make_state):
+    def function(params, state, x):
+        return jax.tree.map(lambda n: n + 1, state), jnp.tanh(x @ params)
+
+    cell = jaxrnn.Function(function, lambda key, dtype: jnp.ones((3, 4), dtype), make_state, 3)
+    params, xs, state = example(cell, dtype=jnp.float64)
+
+    def derivatives(run):
+        return jax.jit(jax.jacfwd(jax.grad(lambda params, xs: jnp.sum(jnp.sin(run(params, xs))), (0, 1))))(params, xs)
+
+    ours = derivatives(lambda params, xs: jaxrnn.unroll(cell, params, xs, state, chunk=2)[1])
+    close(ours, derivatives(lambda params, xs: jnp.tanh(xs @ params)))
 
 
 def test_what_does_not_fit():

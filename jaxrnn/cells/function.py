@@ -26,10 +26,10 @@ class Function(Cell):
 
         state', y = f(params, state, x)
 
-    The function is what `Cell.__call__` is, so that a cell is such a function itself: it acts on leading batch axes,
-    `[*batch, ...]`, none of them too (of one for a single example, `jax.vmap` makes one for a batch, but then for a
-    batch only). `unroll` finds the products of the input alone in it and does them ahead of the loop, and its
-    derivatives go the fast way, as any cell's.
+    The function is what `Cell.__call__` is, so that a cell is such a function itself: it works for any leading batch
+    axes, `[*batch, ...]`, and for none, a single example. One for single examples alone serves for batches by
+    `jax.vmap` of `unroll`. `unroll` finds the products of the input alone in it and does them ahead of the loop, and
+    its derivatives go the fast way, as any cell's. It may close over arrays, also over what is differentiated.
 
     Cells compare by their fields, and functions by identity: give functions of a module, not fresh ones at each call.
 
@@ -91,9 +91,7 @@ class Function(Cell):
     @property
     def input_spec(self) -> PyTree:
         """`input_size` reals, or the shapes that it is."""
-        if _is_spec(self.input_size):
-            return self.input_size
-        return jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
+        return self.input_size if _is_spec(self.input_size) else super().input_spec
 
     @property
     def output_size(self) -> Any:
