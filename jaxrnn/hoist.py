@@ -30,23 +30,28 @@ def hoist(
     n_params, n_state, _ = counts
     reached = set(jaxpr.invars[n_params : n_params + n_state])  # by the state
     seeing = set(jaxpr.invars[n_params + n_state :])  # the input
-    ahead: list[Any] = []
+    early: list[Any] = []  # equations that need no state
+    late: list[Any] = []  # those that are left to the step; some are both
     made: dict[Any, None] = {}  # of a product of the input alone, in order
     for eqn in jaxpr.eqns:
         read = {v for v in eqn.invars if not isinstance(v, Literal)}
-        if read & reached:
+        # What has an effect has it once a step.
+        if eqn.effects or read & reached:
             reached.update(eqn.outvars)
-        elif read & seeing:
+            late.append(eqn)
+            continue
+        early.append(eqn)
+        if read & seeing:
             seeing.update(eqn.outvars)
             if eqn.primitive.name in ("dot_general", "conv_general_dilated") or read & made.keys():
-                ahead.append(eqn)
                 made.update(dict.fromkeys(eqn.outvars))
+                continue
+        late.append(eqn)
     if not made:
         return None
-    late = [eqn for eqn in jaxpr.eqns if not any(eqn is a for a in ahead)]
     needed = {v for eqn in late for v in eqn.invars if not isinstance(v, Literal)} | set(jaxpr.outvars)
     given = [v for v in made if v in needed]
-    before = ClosedJaxpr(_replaced(jaxpr, outvars=given), flat.consts)
+    before = ClosedJaxpr(_replaced(jaxpr, outvars=given, eqns=early, effects=set()), flat.consts)
     after = ClosedJaxpr(_replaced(jaxpr, invars=[*jaxpr.invars, *given], eqns=late), flat.consts)
 
     def run_ahead(params: Params, d: PyTree) -> tuple[PyTree, list[Array]]:

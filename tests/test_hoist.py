@@ -73,6 +73,26 @@ def test_values_and_derivatives_stay(cell):
     chex.assert_trees_all_close(derived(Whole(cell), args), derived(cell, args), rtol=1e-12, atol=1e-12)
 
 
+def test_effects_are_had_once_a_step():
+    """Also those of the input alone, and of what is made of it ahead of the loop."""
+    seen = []
+
+    def function(params, state, x):
+        z = x @ params
+        jax.debug.callback(seen.append, jnp.sum(x))
+        jax.debug.callback(seen.append, jnp.sum(z))
+        state = jnp.tanh(state + z)
+        return state, state
+
+    args = jnp.ones((3, 4)), jnp.arange(30.0).reshape(5, 2, 3), jnp.zeros((2, 4))
+    cell = jaxrnn.Function(function, lambda key, dtype: args[0], lambda batch, dtype: jnp.zeros((*batch, 4), dtype), 3)
+    assert products(functools.partial(jaxrnn.unroll, cell), *args) == [0]
+    jaxrnn.unroll(cell, *args)
+    jax.effects_barrier()
+    sums = np.arange(30).reshape(5, 6).sum(1)
+    assert sorted(map(float, seen)) == sorted([*sums, *(4 * sums)])
+
+
 def test_only_products_of_the_input_alone_move():
     """With what follows from them; a sum over the input stays, and so does what has nothing to give."""
 
