@@ -50,12 +50,16 @@ def default_chunk(steps: int, bytes_per_step: int) -> int:
     On the CPU a chunk of 1 MiB also keeps many programs' temporary memory below the 32 MB from which glibc gives
     memory back after every call, to be paid for in page faults at the next.
     """
+    if not isinstance(bytes_per_step, int):
+        return even_chunk(steps, 32)  # of a symbolic batch (`jax.export`): between the bounds
     budget = 2**20 if jax.default_backend() == "cpu" else 2**25
     return even_chunk(steps, max(8, min(256, budget // max(bytes_per_step, 1))))
 
 
 def even_chunk(steps: int, wanted: int) -> int:
     """About `wanted` steps: a divisor of `steps` where one is near, so that no shorter chunk is left over."""
+    if not isinstance(steps, int):
+        return steps  # a symbolic number cannot be divided
     wanted = min(steps, wanted)
     near = [c for c in range(wanted, wanted // 2, -1) if steps % c == 0]
     near += [c for c in range(wanted, 2 * wanted) if steps % c == 0]
@@ -108,6 +112,8 @@ def at_once(
     that a row has nothing to do with by a weight of zero, and zero times NaN is NaN. So what is not finite is taken out
     before, and NaN put where the recurrence would have brought it.
     """
+    if not isinstance(steps := jax.tree.leaves(data.drives)[0].shape[0], int):
+        raise ValueError(f"xs: got {steps} steps, a cell that takes them at once needs a number that is known")
     if reverse:
         data = _backwards(data)
     dtypes = jax.tree.map(lambda s: s.dtype, state)

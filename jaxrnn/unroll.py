@@ -63,8 +63,8 @@ def unroll(
         reverse: walk from each row's last valid step to its first; `ys` stays in the order of `xs`.
         key: a typed key for cells with randomness (dropout); None: their deterministic expectation. Cells without
             randomness ignore it.
-        chunk: time steps whose projections exist at one time; None: chosen from the shapes. It changes speed and
-            memory, not values.
+        chunk: time steps whose projections exist at one time; None: chosen from the shapes, of a symbolic T
+            (`jax.export`) all. It changes speed and memory, not values.
         save: what reverse mode keeps of the forward pass. "states": the state after every step, from which the rest
             is computed again for a chunk of steps at once. "boundaries": the state before every chunk alone, for
             very long sequences: chunks are then walked again too, and memory grows with T / chunk + chunk.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import export, lax
 
 import jaxrnn
 from jaxrnn.chunks import default_chunk
@@ -220,6 +220,20 @@ def test_no_rows():
 
 
 # States
+@pytest.mark.parametrize("shape", ["5, b, 3", "t, b, 3"])
+def test_a_program_for_batches_and_sequences_of_any_size(shape):
+    """One exported with symbolic sizes."""
+    params, xs, _ = example(GRU)
+    xs_spec = jax.ShapeDtypeStruct(export.symbolic_shape(shape), xs.dtype)
+    lengths_spec = jax.ShapeDtypeStruct(xs_spec.shape[1:2], jnp.int32)
+    run = jax.jit(lambda params, xs, lengths: jaxrnn.unroll(GRU, params, xs, lengths=lengths))
+    program = export.export(run)(params, xs_spec, lengths_spec)
+    for batch, steps in ((2, 5), (4, 5 if shape[0] == "5" else 3)):
+        _, xs, _ = example(GRU, steps, (batch,))
+        lengths = jnp.arange(batch, dtype=jnp.int32)
+        chex.assert_trees_all_close(program.call(params, xs, lengths), run(params, xs, lengths), rtol=1e-6)
+
+
 
 
 def test_no_state_is_the_initial_state():
