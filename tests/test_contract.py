@@ -150,6 +150,14 @@ def test_a_cell_is_a_value(entry: Entry):
     """It compares, hashes and prints by its fields, cannot be changed, and equal ones share a compilation."""
     cell, twin = entry.cell, rebuilt(entry.cell)
     assert twin is not cell
+@every_network
+def test_no_array_stands_for_two(entry: Entry):
+    """Neither in the parameters nor in the state: each may be donated, and a buffer be donated once alone."""
+    for made in (lambda: entry.cell.init(jax.random.key(0)), lambda: entry.cell.initial_state((B,))):
+        leaves = jax.make_jaxpr(made)().jaxpr.outvars
+        assert len(set(leaves)) == len(leaves)
+
+
     assert twin == cell
     assert hash(twin) == hash(cell)
     assert repr(twin) == repr(cell)

@@ -179,10 +179,8 @@ class VanillaLSTM(Cell):
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> VanillaLSTMState:
         """Zeros: `h` and `c` `[*batch_shape, H]`, and the gates where they are carried."""
-        zeros = jnp.zeros((*batch_shape, self.hidden_size), dtype)
-        width = len(self.gates) * self.hidden_size
-        carried = jnp.zeros((*batch_shape, width), dtype) if self.gate_recurrence else None
-        return VanillaLSTMState(zeros, zeros, carried)
+        h, c, carried = (jnp.zeros((*batch_shape, n * self.hidden_size), dtype) for n in (1, 1, len(self.gates)))
+        return VanillaLSTMState(h, c, carried if self.gate_recurrence else None)
 
     def project(self, params: VanillaLSTMParams, x: Array) -> tuple[Array, ...]:
         """`x W_x + b`, a tuple of the blocks that there are."""

@@ -128,8 +128,8 @@ class SLSTM(Cell):
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> SLSTMState:
         """Zeros `[*batch_shape, H]`, and an `m` far below any gate."""
         shape = (*batch_shape, self.hidden_size)
-        zeros = jnp.zeros(shape, dtype)
-        return SLSTMState(h=zeros, c=zeros, n=zeros, m=_fresh(shape, dtype))
+        h, c, n = (jnp.zeros(shape, dtype) for _ in range(3))
+        return SLSTMState(h, c, n, m=_fresh(shape, dtype))
 
     def project(self, params: SLSTMParams, x: Array) -> tuple[Array, ...]:
         """`x W_x + b`, as the tuple i, f, z, o."""
