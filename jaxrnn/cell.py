@@ -10,13 +10,15 @@
 import abc
 import dataclasses
 import functools
-from typing import Any
+import pkgutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_input, check_params, check_state
+from jaxrnn.checks import check_input, check_params, check_state, check_step
 from jaxrnn.chunks import StepData, default_chunk, in_chunks
 from jaxrnn.hoist import hoist
 from jaxrnn.jaxprs import flat_products
@@ -84,6 +86,12 @@ def add(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
+def safe_sqrt(z: Array) -> Array:
+    """`√z` of real numbers from zero on; the derivative at zero, where the root has none, is zero."""
+    some = z > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, z, jnp.ones_like(z))), jnp.zeros_like(z))
+
+
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
     """`tree` with its real leaves in `dtype`; integers and complex numbers stay as they are.
 
@@ -115,7 +123,7 @@ class Cell(abc.ABC):
     that defines `init`, `initial_state`, `project`, `step` and, where something can be postponed, `readout`. It holds
     no arrays, so it can be a static argument of `jax.jit`. See `jaxrnn/cells/lstm.py` for the model page.
 
-    What is made of several cells also defines how it walks a whole sequence, `walk`, as `jaxrnn/networks.py` does;
+    A cell made of several cells also defines how it walks a whole sequence, `walk`, as `jaxrnn/networks.py` does;
     without that it is stepped as one cell, and only its own `project` is done ahead of the loop. A cell that has a
     faster way to the same values than step after step defines `walk_chunk`, as `jaxrnn/cells/delta.py` does.
     """
@@ -146,8 +154,12 @@ class Cell(abc.ABC):
 
     @property
     def input_spec(self) -> PyTree:
-        """Shape and kind of dtype of one example's input: a `jax.ShapeDtypeStruct`, or a pytree of them."""
-        return jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
+        """Shape and kind of dtype of one example's input: a `jax.ShapeDtypeStruct`, or a pytree of them.
+
+        Here that of reals, `input_size` a length or a shape.
+        """
+        size = self.input_size
+        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
 
     @property
     def output_size(self) -> Any:
@@ -165,6 +177,7 @@ class Cell(abc.ABC):
         Raises:
             TypeError, ValueError: an argument is not of the cell's structure, shape or kind of dtype.
         """
+        check_cell(self)
         check_params(self, params)
         batch_shape = check_input(self, x)
         check_state(self, state, batch_shape)
@@ -174,7 +187,7 @@ class Cell(abc.ABC):
         return state, cast(y, computation_dtype(params, x))
 
     def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-        """The self over a whole sequence, as `unroll` with checked arguments: chunk by chunk."""
+        """The cell over a whole sequence, as `unroll` with checked arguments: chunk by chunk."""
         steps, *_ = check_input(self, xs, "xs", time=True)
         dtype = computation_dtype(params, xs)
         resets = starts(how, steps)
@@ -217,7 +230,7 @@ class Cell(abc.ABC):
 
     @property
     def stepped(self) -> bool:
-        """Whether a walk is one of single steps, or equal to one and not asked to be another."""
+        """Whether a wrapper may take single steps instead of a walk: no option or walk of the cell says otherwise."""
         return type(self).walk is Cell.walk
 
     def __repr__(self) -> str:
@@ -228,6 +241,16 @@ class Cell(abc.ABC):
             if f.repr and getattr(self, f.name) != f.default
         )
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> Any:
+        return jax.tree.map(_by_name, self.__dict__)
+
+    # What cannot change and holds no arrays is its own copy.
+    def __copy__(self) -> "Cell":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Cell":
+        return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # `@dataclass` writes a `__repr__` of its own unless the class has one.
@@ -240,12 +263,33 @@ def _show(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
+class _Named(NamedTuple):
+    """What pickles as the thing of this name. Of a jitted function pickle would make another, which is not equal."""
+
+    name: str
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return pkgutil.resolve_name, (self.name,)
+
+
+def _by_name(value: Any) -> Any:
+    """`value`, by its name if it is a function that has one."""
+    if isinstance(value, Cell) or not callable(value):
+        return value
+    name = f"{value.__module__}:{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (AttributeError, ImportError, ValueError):
+        return value
+    return _Named(name) if found is value else value
+
+
 # What the drivers share.
 
 
 def advance(cell: Cell, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
     """`cell.step` with the new state in the dtypes of the old."""
-    new, output = cell.step(params, state, drive)
+    new, output = check_step(cell, cell.step(params, state, drive), state)
     return jax.tree.map(lambda n, s: cast(n, s.dtype), new, state), output
 
 
@@ -253,6 +297,11 @@ def computation_dtype(params: Params, x: PyTree) -> Any:
     """The real dtype that parameters and input promote to."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves((params, x))]
     return jnp.result_type(*[jnp.finfo(d).dtype for d in dtypes if jnp.issubdtype(d, jnp.inexact)] or [jnp.float32])
+
+
+def initial_like(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> State:
+    """The initial state, in the dtypes of `state`."""
+    return jax.tree.map(lambda a, s: a.astype(s.dtype), cell.initial_state(batch_shape), state)
 
 
 def state_dtype(params: Params, x: PyTree) -> Any:
@@ -264,6 +313,8 @@ def check_cell(cell: Any, name: str = "cell") -> None:
     """Raise unless `cell` is a jaxrnn cell."""
     if not isinstance(cell, Cell):
         raise TypeError(f"{name}: got {type(cell).__name__}, needs a jaxrnn.Cell")
+    if not dataclasses.is_dataclass(cell):
+        raise TypeError(f"{name}: {type(cell).__name__} is no dataclass, needs @dataclass(frozen=True)")
     try:
         hash(cell)
     except TypeError:
@@ -280,8 +331,7 @@ def _step(cell: Cell, params: Params, state: State, data: StepData) -> tuple[Sta
     drive, valid, reset = data
     old = state
     if reset is not None:
-        start = cell.initial_state(reset.shape)
-        state = jax.tree.map(lambda a, s: select(reset, a.astype(s.dtype), s), start, state)
+        state = jax.tree.map(functools.partial(select, reset), initial_like(cell, state, reset.shape), state)
     new, output = advance(cell, params, state, drive)
     if valid is None:
         return new, output

@@ -1,6 +1,8 @@
 """The checks at the boundary: each error names the argument, what it got and what it needs."""
 
 import functools
+import math
+import numbers
 from typing import Any
 
 import jax
@@ -43,16 +45,27 @@ def check_key(key: Any, *, optional: bool = False) -> None:
 def check_rate(**rates: Any) -> None:
     """Raise unless every rate is a number in [0, 1)."""
     for name, rate in rates.items():
-        if not (isinstance(rate, (int, float)) and 0 <= rate < 1):
+        if not (_is_number(rate) and 0 <= rate < 1):
             raise ValueError(f"{name}: got {rate!r}, needs a rate in [0, 1)")
 
 
-def check_positive(**numbers: Any) -> None:
+def check_positive(**values: Any) -> None:
     """Raise unless every number is finite and greater than zero."""
-    for name, number in numbers.items():
-        real = isinstance(number, int | float | np.number) and not isinstance(number, bool)
-        if not (real and 0 < number < float("inf")):
+    for name, number in values.items():
+        if not (_is_number(number) and number > 0):
             raise ValueError(f"{name}: got {number!r}, needs a positive number")
+
+
+def check_at_least(minimum: float, /, **values: Any) -> None:
+    """Raise unless every number is finite and at least `minimum`."""
+    for name, number in values.items():
+        if not (_is_number(number) and number >= minimum):
+            raise ValueError(f"{name}: got {number!r}, needs a number of at least {minimum}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is a finite real number, NumPy's too."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -62,13 +75,21 @@ def _params_spec(cell: Any) -> PyTree:
 
 def check_params(cell: Any, params: Params) -> None:
     """Raise unless `params` has the structure and shapes that `cell.init` gives."""
-    _check_tree("params", params, _params_spec(cell), f"{cell}.init(key)")
+    _check_tree("params", params, _params_spec(cell), f"as from {cell}.init(key)")
 
 
 def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str = "state") -> None:
     """Raise unless `state` is one of `cell` for `batch_shape`."""
     spec = jax.eval_shape(lambda: cell.initial_state(batch_shape))
-    _check_tree(name, state, spec, f"{cell}.initial_state({batch_shape})")
+    _check_tree(name, state, spec, f"as from {cell}.initial_state({batch_shape})")
+
+
+def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
+    """What a step of `cell` from `state` gave; raise unless a pair of a state like this one and an output."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"step: got {type(result).__name__} from {cell}, needs a pair (state, output)")
+    _check_tree("step: state", result[0], state, f"as before it, from {cell}")
+    return result
 
 
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
@@ -96,13 +117,12 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
 def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
     structure: Any = jax.tree.structure(got)
     if structure != jax.tree.structure(want):
-        raise TypeError(f"{name}: got the structure {structure}, needs {jax.tree.structure(want)}, as from {source}")
+        raise TypeError(f"{name}: got the structure {structure}, needs {jax.tree.structure(want)}, {source}")
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
-        if jnp.shape(g) != w.shape:
-            raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)}: got the shape {jnp.shape(g)}, needs {w.shape}, as from {source}"
-            )
+        if jnp.shape(g) != jnp.shape(w):
+            where = f"{name}{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
 
 
 def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: str = "lengths") -> Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import expm
 
+from jaxrnn.cell import safe_sqrt
 from jaxrnn.checks import check_choice
 from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
@@ -132,9 +133,7 @@ class WeightNorm(Parametrized):
 
 def _lengths(v: Array) -> Array:
     """The norms of the columns of `[in, out]`, with a gradient of zero where they are zero."""
-    squares = jnp.sum((v * v.conj()).real, axis=0)
-    some = squares > 0
-    return jnp.where(some, jnp.sqrt(jnp.where(some, squares, jnp.ones_like(squares))), jnp.zeros_like(squares))
+    return safe_sqrt(jnp.sum((v * v.conj()).real, axis=0))
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ class Antisymmetric(Parametrized):
     Args:
         cell: any cell whose parameters are a NamedTuple.
         name: that of the parameter, a square matrix.
-        diffusion: γ, which makes up for the step's being finite.
+        diffusion: γ, a damping against the growth that steps of finite size bring.
 
     Raises:
         ValueError: the cell has no square matrix of this name.

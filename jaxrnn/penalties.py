@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrnn.cell import safe_sqrt
 from jaxrnn.checks import check_flags
 from jaxrnn.rows import keep, mean
 from jaxrnn.typing import Array
@@ -41,9 +42,7 @@ def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mas
     if initial is not None:
         hs = jnp.concatenate([initial[None].astype(hs.dtype), hs])
         mask = jnp.concatenate([jnp.ones_like(mask[:1]), mask])
-    squares = jnp.sum(hs**2, axis=-1)
-    positive = squares > 0
-    norms = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, jnp.ones_like(squares))), jnp.zeros_like(squares))
+    norms = safe_sqrt(jnp.sum(hs**2, axis=-1))
     return beta * mean((norms[1:] - norms[:-1]) ** 2, mask[1:] & mask[:-1])
 
 

@@ -1,7 +1,9 @@
 """The laws of the cell protocol, run over every cell of the registry."""
 
+import copy
 import dataclasses
 import functools
+import pickle
 
 import chex
 import jax
@@ -113,13 +115,16 @@ def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
 @every_cell
 @pytest.mark.usefixtures("x64")
 def test_unroll_is_the_loop_of_single_calls(entry: Entry):
+    """A loop of T, and of one."""
     params, xs, state = example(entry.cell, batch=(2, 4), dtype=jnp.float64)
     final, ys = unrolled(entry.cell, params, xs, state)
     call = jax.jit(entry.cell)
     for t in range(T):
+        before = state
         state, y = call(params, state, jax.tree.map(lambda x, t=t: np.asarray(x)[t], xs))
         close(y, ys[t])
     close(state, final)
+    close(unrolled(entry.cell, params, jax.tree.map(lambda x: x[-1:], xs), before), (state, y[None]))
 
 
 @every_network
@@ -146,11 +151,6 @@ def rebuilt(value):
 
 
 @every_network
-def test_a_cell_is_a_value(entry: Entry):
-    """It compares, hashes and prints by its fields, cannot be changed, and equal ones share a compilation."""
-    cell, twin = entry.cell, rebuilt(entry.cell)
-    assert twin is not cell
-@every_network
 def test_no_array_stands_for_two(entry: Entry):
     """Neither in the parameters nor in the state: each may be donated, and a buffer be donated once alone."""
     for made in (lambda: entry.cell.init(jax.random.key(0)), lambda: entry.cell.initial_state((B,))):
@@ -158,9 +158,15 @@ def test_no_array_stands_for_two(entry: Entry):
         assert len(set(leaves)) == len(leaves)
 
 
+@every_network
+def test_a_cell_is_a_value(entry: Entry):
+    """It compares, hashes and prints by its fields, cannot be changed, and equal ones share a compilation."""
+    cell, twin = entry.cell, rebuilt(entry.cell)
+    assert twin is not cell
     assert twin == cell
     assert hash(twin) == hash(cell)
     assert repr(twin) == repr(cell)
+    assert pickle.loads(pickle.dumps(cell)) == copy.deepcopy(cell) == copy.copy(cell) == cell
     with pytest.raises(dataclasses.FrozenInstanceError):
         cell.surprise = 1
     traces = []

@@ -1,17 +1,39 @@
 """Bad input at the boundary: each error names the argument, what it got and what it needs."""
 
+import dataclasses
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxrnn
+from jaxrnn import checks
 from tests.cells import Counter, Token
 from tests.registry import example
 
-LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
+LSTM, GRU, DELTA = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.DeltaNet(3, 4)
 PARAMS, XS, STATE = example(LSTM)
 WIDER = LSTM.initial_state((7,))
+
+
+class Undecorated(jaxrnn.Cell):
+    input_size, hidden_size = 3, 4
+    init, initial_state, project, step = LSTM.init, LSTM.initial_state, LSTM.project, LSTM.step
+
+
+def stepping(step):
+    """A GRU with another step."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Custom(jaxrnn.wrapper.Wrapper):
+        def step(self, params, state, drive):
+            return step(state)
+
+    cell = Custom(GRU)
+    return cell, *example(cell)
 
 
 def run(cell=LSTM, params=PARAMS, xs=XS, state=STATE, **options):
@@ -160,6 +182,36 @@ BAD_CALLS = {
         TypeError,
         "xs: got the dtype float32, .* needs integer values",
     ),
+    "no dataclass": (lambda: run(cell=Undecorated()), TypeError, "cell: Undecorated is no dataclass, needs @dataclass"),
+    "no dataclass, called": (
+        lambda: Undecorated()(PARAMS, STATE, XS[0]),
+        TypeError,
+        "cell: Undecorated is no dataclass",
+    ),
+    "a step without output": (
+        lambda: run(*stepping(lambda state: state)),
+        TypeError,
+        r"step: got GRUState from Custom\(.*needs a pair \(state, output\)",
+    ),
+    "a step to another structure": (
+        lambda: run(*stepping(lambda state: (state.h, state.h))),
+        TypeError,
+        r"step: state: got the structure .*\*.*needs .*GRUState.*from Custom\(",
+    ),
+    "a step to another shape": (
+        lambda: run(*stepping(lambda state: (state._replace(h=state.h[:, :2]), state.h))),
+        ValueError,
+        r"step: state\.h: got the shape \(2, 2\), needs \(2, 4\), as before it, from Custom\(",
+    ),
+    "an unknown number of steps at once": (
+        lambda: jax.eval_shape(
+            functools.partial(jaxrnn.unroll, DELTA),
+            example(DELTA)[0],
+            jax.ShapeDtypeStruct(jax.export.symbolic_shape("t, 2, 3"), jnp.float32),
+        ),
+        ValueError,
+        "xs: got t steps, .* needs a number that is known",
+    ),
     "leaves of different batch": (
         lambda: jaxrnn.unroll(
             Counter(3, 4), example(Counter(3, 4))[0], {"x": jnp.ones((5, 2, 3)), "gain": jnp.ones((5, 3))}
@@ -215,3 +267,24 @@ def test_unknown_options_are_refused():
         jaxrnn.LSTM(3, 4, peepholes=True)
     with pytest.raises(TypeError, match="length"):
         run(length=3)
+
+
+NUMBERS = [0, 0.5, 2, np.int64(2), np.float32(0.5), True, np.bool_(True), "1", None, 1j, float("nan"), float("inf")]
+
+
+@pytest.mark.parametrize(
+    ("check", "good"),
+    [
+        (checks.check_rate, NUMBERS[:2] + NUMBERS[4:5]),
+        (checks.check_positive, NUMBERS[1:5]),
+        (functools.partial(checks.check_at_least, 0.5), NUMBERS[1:5]),
+    ],
+    ids=["rate", "positive", "at least"],
+)
+def test_numbers_are_finite_and_may_be_numpy_s(check, good):
+    for number in NUMBERS:
+        if any(number is one for one in good):
+            check(of=number)
+        else:
+            with pytest.raises(ValueError, match=f"of: got {re.escape(repr(number))}, needs a "):
+                check(of=number)

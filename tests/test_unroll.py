@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import zlib
 
 import chex
 import jax
@@ -219,7 +220,6 @@ def test_no_rows():
     assert (ys.shape, final.h.shape) == ((T, 0, 4), (0, 4))
 
 
-# States
 @pytest.mark.parametrize("shape", ["5, b, 3", "t, b, 3"])
 def test_a_program_for_batches_and_sequences_of_any_size(shape):
     """One exported with symbolic sizes."""
@@ -234,6 +234,7 @@ def test_a_program_for_batches_and_sequences_of_any_size(shape):
         chex.assert_trees_all_close(program.call(params, xs, lengths), run(params, xs, lengths), rtol=1e-6)
 
 
+# States
 
 
 def test_no_state_is_the_initial_state():
@@ -310,7 +311,8 @@ def test_mixed_precision(cell):
     np.testing.assert_allclose(ys.astype(jnp.float32), full_ys, atol=2e-2)
     chex.assert_trees_all_close(final, full_final, atol=2e-2)
     chex.assert_trees_all_equal_dtypes(slopes, params)
-    chex.assert_trees_all_close(slopes, full_slopes, atol=0.1, rtol=0.1)
+    for slope, full_slope in zip(jax.tree.leaves(slopes), jax.tree.leaves(full_slopes), strict=True):
+        assert np.linalg.norm(slope - full_slope) < 2e-2 * np.linalg.norm(full_slope)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
@@ -369,11 +371,12 @@ def real(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if is_real(leaf)]
 
 
-@pytest.mark.parametrize("index", range(len(CELLS)), ids=lambda i: name(CELLS[i]))
+@pytest.mark.parametrize("entry", CELLS, ids=name)
 @pytest.mark.usefixtures("x64")
-def test_derivatives_of_every_cell_are_those_of_a_plain_scan_and_of_finite_differences(index):
+def test_derivatives_of_every_cell_are_those_of_a_plain_scan_and_of_finite_differences(entry):
     """Each cell meets one of the combinations of options; the next test has them all, and the second order."""
-    cell, options = CELLS[index].cell, arrays(OPTIONS[(index + 3) % len(OPTIONS)])
+    # Dealt by the name, so that a cell keeps its options when others come or go.
+    cell, options = entry.cell, arrays(OPTIONS[zlib.crc32(name(entry).encode()) % len(OPTIONS)])
     ours, args, direction, cotangent = agree(cell, options, second=False)
     slopes, _ = ours(args, direction, cotangent)
     leaves, tree = jax.tree.flatten(args)

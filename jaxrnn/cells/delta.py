@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, gates
+from jaxrnn.cell import Cell, affine, gates, safe_sqrt
 from jaxrnn.checks import check_heads, check_positive, check_sizes
 from jaxrnn.chunks import StepData, at_once, chunk_of_pairs, even_chunk, since_reset
 from jaxrnn.rows import keep
@@ -309,6 +309,5 @@ def _row(q: Array, s: Array) -> Array:
 
 def _unit(k: Array) -> Array:
     """`k` of length one, or zero; the derivative at zero is zero."""
-    square = jnp.sum(k * k, axis=-1, keepdims=True)
-    some = square > 0
-    return k / jnp.where(some, jnp.sqrt(jnp.where(some, square, jnp.ones_like(square))), jnp.ones_like(square))
+    length = safe_sqrt(jnp.sum(k * k, axis=-1, keepdims=True))
+    return k / jnp.where(length == 0, jnp.ones_like(length), length)

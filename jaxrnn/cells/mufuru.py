@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, dot, gates
+from jaxrnn.cell import Cell, affine, dot, gates, safe_sqrt
 from jaxrnn.checks import check_sizes
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
@@ -29,9 +29,7 @@ Operation = Callable[[Array, Array], Array]
 
 def sqrt_diff(h: Array, v: Array) -> Array:
     """`0.25 sqrt(|h - v|)`, with the slope 0 where h = v; there the square root has none."""
-    gap = jnp.abs(h - v)
-    apart = gap > 0
-    return 0.25 * jnp.where(apart, jnp.sqrt(jnp.where(apart, gap, 1)), 0)
+    return 0.25 * safe_sqrt(jnp.abs(h - v))
 
 
 OPERATIONS: Mapping[str, Operation] = {

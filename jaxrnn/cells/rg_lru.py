@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import add_bias, gates, recurrent, weigh
+from jaxrnn.cell import add_bias, gates, recurrent, safe_sqrt, weigh
 from jaxrnn.checks import check_heads, check_positive, check_sizes
 from jaxrnn.linear import LinearCell
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
@@ -130,10 +130,7 @@ class RGLRU(LinearCell):
         """`a` and `√(1 - a²) ⊙ i ⊙ x`."""
         del params
         log_a, x = drive
-        rest = -jnp.expm1(2 * log_a)  # 1 - a²
-        # A root of zero, where the gate is shut, has no derivative.
-        open_ = rest > 0
-        root = jnp.where(open_, jnp.sqrt(jnp.where(open_, rest, jnp.ones_like(rest))), jnp.zeros_like(rest))
+        root = safe_sqrt(-jnp.expm1(2 * log_a))  # √(1 - a²), zero where the gate is shut
         return RGLRUState(jnp.exp(log_a)), RGLRUState(root * x)
 
     def readout(self, params: RGLRUParams, output: RGLRUState, drive: tuple[Array, Array]) -> Array:
