@@ -33,6 +33,9 @@ class Cell(nn.RNNCellBase):
 
     The carry is the cell's state, a NamedTuple with named fields, so that nobody needs to know an order.
 
+    One step is the deterministic one: inside Flax's `nn.RNN` a cell with randomness (dropout) never drops, whatever
+    `rngs` hold. To train with it, use `RNN` below.
+
     Args:
         cell: any jaxrnn cell, a `Stack` too.
         dtype: of the computation; None: what parameters and inputs promote to. The carry stays float32 or wider.
@@ -112,7 +115,8 @@ class RNN(nn.Module):
     Outputs beyond `seq_lengths` are zero, and the state is the one after each row's last valid step.
 
     A cell with randomness draws from the stream "dropout", one key a call, where `apply` is given one:
-    `rnn.apply(variables, xs, rngs={"dropout": key})` trains, `rnn.apply(variables, xs)` evaluates.
+    `rnn.apply(variables, xs, rngs={"dropout": key})` trains, `rnn.apply(variables, xs)` evaluates. The key may be a
+    typed one or a `jax.random.PRNGKey`.
 
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
@@ -188,10 +192,15 @@ class RNN(nn.Module):
             reverse=reverse,
             chunk=chunk,
             save=save,
-            key=self.make_rng("dropout") if self.has_rng("dropout") else None,
+            key=_typed(self.make_rng("dropout")) if self.has_rng("dropout") else None,
             dtype=self.dtype,
             time_major=self.time_major,
         )
+
+
+def _typed(key: Array) -> Key:
+    """Flax passes on what `rngs` held: a typed key, or the integers of `jax.random.PRNGKey`."""
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
 def _box(value: Array, axes: tuple[str | None, ...] | None) -> Any:

@@ -30,6 +30,9 @@ class Cell(nnx.RNNCellBase):
 
     The carry is the cell's state, a NamedTuple with named fields, so that nobody needs to know an order.
 
+    One step is the deterministic one: inside Flax's `nnx.RNN`, whose `rngs` are for the initial carry, a cell with
+    randomness (dropout) never drops. To train with it, use `RNN` below.
+
     Args:
         cell: any jaxrnn cell, a `Stack` too.
         params: existing parameters, as from `cell.init`; None: fresh ones.

@@ -33,6 +33,8 @@ def test_streams_are_keys(cell):
     assert not np.allclose(noisy, quiet)
     drawn = apply(variables, {"dropout": key})
     np.testing.assert_array_equal(drawn, apply(variables, {"dropout": key}))
+    with jax.legacy_prng_key("allow"):
+        np.testing.assert_array_equal(drawn, apply(variables, {"dropout": jax.random.PRNGKey(3)}))
     assert not np.allclose(drawn, quiet)
     rngs = nnx.Rngs(dropout=3)
     assert not np.allclose(call(rnn, rngs), call(rnn, rngs))  # a key a call
