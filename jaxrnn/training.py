@@ -3,7 +3,8 @@
     state      = init_state(params, optimizer, key, carry)     everything an exact resume needs
     train_step = make_train_step(loss_fn, optimizer)           jitted, `(state, batch) -> (state, metrics)`
     state      = fit(state, train_step, batches, steps=...)    the loop: progress, metrics, evaluation, checkpoints
-    state      = restore(directory, state)                     the same state again, to go on from or to use
+    state      = restore(directory, state)                     the same state again, to go on from
+    params     = restore_params(directory, params)             its parameters alone, to use the model
 
 Truncated backpropagation through time needs no more than a `carry`: the loss takes the recurrent state that the window
 before left and returns that of its own window; values cross the boundary, gradients do not.
@@ -30,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxrnn.checks import check_sizes
 from jaxrnn.typing import Array, Key, Params, PyTree
 
-__all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore"]
+__all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore", "restore_params"]
 
 Batch = PyTree
 Metrics = dict[str, Any]
@@ -53,8 +54,8 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     key: Key  # never changes; a step's own key is `fold_in(key, step)`
     carry: PyTree  # recurrent state that crosses windows; () without
-    skipped: Array  # [] int32, updates left out because they were not finite, in all
-    skipped_in_a_row: Array  # [] int32, of these the last ones without a good one between
+    skipped: Array  # [] int32, total skipped updates: those whose loss or gradients were not finite
+    skipped_in_a_row: Array  # [] int32, consecutive skipped updates up to now
 
 
 def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key, carry: PyTree = ()) -> TrainState:
@@ -88,7 +89,8 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
 
     Raises:
-        ValueError: (at the first call) `loss_fn` returns a carry of another structure, shape or dtype.
+        ValueError: (at the first call) `loss_fn` returns a carry of another structure, shape or dtype, or a metric that
+            is not a scalar.
 
     Example:
         >>> def loss_fn(params, carry, batch, key):
@@ -111,6 +113,9 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         (loss, (carry, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         if difference := _difference(_named(carry), _named(state.carry)):
             raise ValueError(f"loss_fn: the carry it returns differs from the one it got, {difference}")
+        for name, value in metrics.items():
+            if (shape := jax.tree.map(jnp.shape, value)) != ():  # of a tree, the shapes in it
+                raise ValueError(f"loss_fn: got the metric {name!r} of the shape {shape}, needs a scalar")
         grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=lambda params: loss_of(params)[0]
@@ -226,29 +231,42 @@ def restore(directory: str | os.PathLike[str], like: TrainState) -> TrainState:
             structure, shapes, dtypes and devices; its values are not used.
 
     Returns:
-        The state, ready for `fit` to go on from; `.params` to use the model.
+        The state, ready for `fit` to go on from.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
         ValueError: the checkpoint is of another model: the error names the first array that differs; or it is damaged:
             the error names it and the newest intact one.
     """
-    checkpoints = Path(directory).absolute() / "checkpoints"
-    found = sorted((path for path in checkpoints.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-    if not found:
-        raise FileNotFoundError(f"directory: got {directory}, which has no checkpoints, needs one that fit wrote to")
-    *older, newest = found
-    if not _intact(newest):
-        intact = next(filter(_intact, reversed(older)), None)
-        advice = (
-            f"{intact} is intact: move the damaged one away to go on from there"
-            if intact
-            else "no other there is intact"
-        )
-        raise ValueError(
-            f"directory: the newest checkpoint, {newest}, is damaged, or was not written to the end; {advice}"
-        )
-    return _load(newest, like)
+    return _load(_newest(directory), like)
+
+
+def restore_params(directory: str | os.PathLike[str], like: Params) -> Params:
+    """The parameters alone of the newest checkpoint that `fit` wrote to `directory`; nothing there is changed.
+
+    The run's optimizer and the batch size of its carry are of no account, so that a model can be used on other batches.
+
+    Args:
+        directory: the one that `fit` got.
+        like: parameters of the same model, such as fresh ones, used as those of `restore`.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `restore`.
+
+    Example:
+        >>> import tempfile
+        >>> def loss_fn(params, carry, batch, key):
+        ...     return (params["w"] - batch) ** 2, (carry, {})
+        >>> optimizer = optax.sgd(0.5)
+        >>> state = init_state({"w": jnp.float32(0)}, optimizer, jax.random.key(0))
+        >>> train_step = make_train_step(loss_fn, optimizer)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = fit(state, train_step, lambda start: iter([3.0]), steps=1, directory=folder, progress=False)
+        ...     params = restore_params(folder, {"w": jnp.float32(0)})
+        >>> float(params["w"])
+        3.0
+    """
+    return _load(_newest(directory), like, ".params")
 
 
 # The files of a run.
@@ -270,7 +288,7 @@ class _Files(NamedTuple):
 
     def save(self, state: TrainState) -> None:
         step = int(state.step)
-        self.manager.save(step, args=ocp.args.StandardSave(_stored(state)))
+        self.manager.save(step, args=ocp.args.PyTreeSave(_stored(state)))
         path = self.directory / "checkpoints" / str(step)
         partial = path / f"{DIGEST}.partial"
         partial.write_text(_digest(path))
@@ -295,7 +313,7 @@ def _open(directory: Path, step: int) -> Iterator[_Files]:
 
 def _manager(checkpoints: Path) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(max_to_keep=CHECKPOINTS_KEPT, create=True, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(checkpoints, options=options, item_handlers=ocp.StandardCheckpointHandler())
+    return ocp.CheckpointManager(checkpoints, options=options, item_handlers=ocp.PyTreeCheckpointHandler())
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
@@ -321,16 +339,40 @@ def _intact(checkpoint: Path) -> bool:
     return (checkpoint / DIGEST).exists() and (checkpoint / DIGEST).read_text() == _digest(checkpoint)
 
 
-def _load(checkpoint: Path, like: TrainState) -> TrainState:
-    needed = _stored(like)
+def _newest(directory: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint, if it is intact."""
+    checkpoints = Path(directory).absolute() / "checkpoints"
+    found = sorted((path for path in checkpoints.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
+    if not found:
+        raise FileNotFoundError(f"directory: got {directory}, which has no checkpoints, needs one that fit wrote to")
+    *older, newest = found
+    if not _intact(newest):
+        intact = next(filter(_intact, reversed(older)), None)
+        advice = (
+            f"{intact} is intact: move the damaged one away to go on from there"
+            if intact
+            else "no other there is intact"
+        )
+        raise ValueError(
+            f"directory: the newest checkpoint, {newest}, is damaged, or was not written to the end; {advice}"
+        )
+    return newest
+
+
+def _load(checkpoint: Path, like: PyTree, at: str = "") -> PyTree:
+    """The arrays of `like`, which is the whole state or the part of it whose names begin with `at`."""
+    needed = {at + name: leaf for name, leaf in _stored(like).items()}
     with _manager(checkpoint.parent) as manager:
-        if difference := _difference(manager.item_metadata(int(checkpoint.name)).tree, needed):
+        stored = manager.item_metadata(int(checkpoint.name)).tree
+        if difference := _difference({name: stored[name] for name in stored if name.startswith(at)}, needed):
             raise ValueError(f"directory: the checkpoint {checkpoint} is of another model than like, {difference}")
         abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in needed.items()}
-        arrays = manager.restore(int(checkpoint.name), args=ocp.args.StandardRestore(abstract))
+        where = ocp.checkpoint_utils.construct_restore_args(abstract)
+        asked = ocp.args.PyTreeRestore(abstract, where, partial_restore=True)
+        arrays = manager.restore(int(checkpoint.name), args=asked)
 
     def one(path: Any, leaf: Array) -> Array:
-        array = arrays.get(jax.tree_util.keystr(path), leaf)
+        array = arrays.get(at + jax.tree_util.keystr(path), leaf)
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
 
     return jax.tree_util.tree_map_with_path(one, like)
@@ -354,7 +396,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _stored(state: TrainState) -> dict[str, Array]:
+def _stored(state: PyTree) -> dict[str, Array]:
     """What a checkpoint holds: typed keys as integers, and no arrays without elements, which Orbax refuses."""
     named = {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in _named(state).items()}
     return {name: leaf for name, leaf in named.items() if leaf.size}

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxrnn
-from jaxrnn.training import NonFiniteError, fit, init_state, make_train_step, restore
+from jaxrnn.training import NonFiniteError, fit, init_state, make_train_step, restore, restore_params
 from tests.registry import unrolled
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741
@@ -176,11 +176,9 @@ def test_gradients_stop_at_the_window_and_values_do_not():
         carry, ys = jaxrnn.unroll(cell, params, batch, carry)
         return jnp.sum(ys**2), (carry, {"y": ys[0, 0, 0]})
 
-    optimizer = optax.sgd(1e-3)
-    step, state = (
-        make_train_step(loss, optimizer),
-        init_state(params, optimizer, jax.random.key(0), cell.initial_state((B,))),
-    )
+    optimizer = optax.sgd(1.0)
+    step = make_train_step(loss, optimizer)
+    state = init_state(params, optimizer, jax.random.key(0), cell.initial_state((B,)))
     state, _ = step(state, xs[:T])
     middle = jax.tree.map(jnp.copy, state)
     state, metrics = step(state, xs[T:])
@@ -196,8 +194,7 @@ def test_gradients_stop_at_the_window_and_values_do_not():
         return second(params, jaxrnn.unroll(cell, params, xs[:T])[0])
 
     cut = jax.jit(jax.grad(second))(middle.params, middle.carry)
-    taken = jax.tree.map(lambda new, old: (old - new) / 1e-3, state.params, middle.params)
-    np.testing.assert_allclose(taken.w_h, cut.w_h, rtol=1e-3, atol=3e-4)
+    np.testing.assert_allclose(middle.params.w_h - state.params.w_h, cut.w_h, rtol=1e-5, atol=1e-6)
     assert float(metrics["grad_norm"]) == pytest.approx(float(optax.tree.norm(cut)), rel=1e-5)
     assert np.max(np.abs(jax.jit(jax.grad(through))(middle.params).w_h - cut.w_h)) > 1e-2
 
@@ -210,6 +207,15 @@ def test_a_carry_of_another_shape_is_named():
     with pytest.raises(
         ValueError, match=r"loss_fn: .*\['h'\]: got the shape \(2, 5\) of float32, needs the shape \(2, 4\)"
     ):
+        make_train_step(loss, OPTIMIZER)(state, None)
+
+
+def test_a_metric_that_is_no_scalar_is_named():
+    def loss(params, carry, batch, key):
+        return params, (carry, {"good": params, "v": jnp.ones(3)})
+
+    state = init_state(1.0, OPTIMIZER, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"loss_fn: got the metric 'v' of the shape \(3,\), needs a scalar"):
         make_train_step(loss, OPTIMIZER)(state, None)
 
 
@@ -389,7 +395,16 @@ def test_a_checkpoint_of_another_model_names_the_array(whole):
     )
     with pytest.raises(ValueError, match=r"\.params\[2\]: got nothing, needs the shape \(3,\)"):
         restore(whole[1], deeper)
+    with pytest.raises(ValueError, match=r"\.params\[1\]\.w_x: got the shape \(4, 12\) of float32, needs the shape"):
+        restore_params(whole[1], net.init(jax.random.key(0)))
     assert files(whole[1]) == before
+
+
+def test_parameters_alone_need_neither_optimizer_nor_carry(whole):
+    state, directory = whole
+    assert_identical(restore_params(directory, NET.init(jax.random.key(9))), state.params)
+    with pytest.raises(FileNotFoundError, match=r"directory: got .*, which has no checkpoints"):
+        restore_params(directory / "none", state.params)
 
 
 def test_a_damaged_checkpoint_is_named_with_the_newest_intact_one(train_step, tmp_path):
