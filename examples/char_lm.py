@@ -40,7 +40,7 @@ import tyro
 
 import jaxrnn
 from jaxrnn import training
-from jaxrnn.networks import dropout
+from jaxrnn.regularization import dropout
 
 END = 0  # the byte that stands before, between and after files; a text has none of its own
 SYMBOLS = 256
@@ -200,9 +200,10 @@ class Model:
         """Logits of the next bytes: `symbols [T, B] -> (state, [T, B, 256])`; every END starts from a fresh state."""
         # Inputs of unit variance, from an embedding that is of use to a softmax too; it learns a good deal faster.
         xs, resets = params.embedding[symbols] * self.embedding**0.5, symbols == END
-        state, ys = jaxrnn.unroll(self.net, params.net, xs, state, resets=resets, key=key)
-        if key is not None and self.net.dropout:
-            ys = dropout(jax.random.fold_in(key, 1), self.net.dropout, ys)
+        k_net, k_top = (None, None) if key is None else jax.random.split(key)
+        state, ys = jaxrnn.unroll(self.net, params.net, xs, state, resets=resets, key=k_net)
+        if k_top is not None and self.net.dropout:
+            ys = dropout(k_top, self.net.dropout, ys)
         if params.project is not None:
             ys = ys @ params.project
         return state, jaxrnn.affine(ys, params.embedding.T if params.softmax is None else params.softmax, params.b)
@@ -289,17 +290,22 @@ def xz_bits(train: Sequence[bytes], held_out: Sequence[bytes]) -> tuple[float, f
 # Training and sampling.
 
 
-def start(settings: Settings) -> tuple[Model, optax.GradientTransformation, training.TrainState]:
-    """The model of these settings, its optimizer and the state before the first step."""
+def build(settings: Settings) -> Model:
+    """The model of these settings."""
     kind = {"gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}[settings.cell]
     sizes = [settings.embedding] + settings.layers * [settings.hidden]
     net = jaxrnn.Stack(tuple(kind(i, h) for i, h in itertools.pairwise(sizes)), dropout=settings.dropout)
-    model = Model(net, settings.embedding, settings.tied)
+    return Model(net, settings.embedding, settings.tied)
+
+
+def start(settings: Settings) -> tuple[Model, optax.GradientTransformation, training.TrainState]:
+    """The model of these settings, its optimizer and the state before the first step."""
+    model = build(settings)
     decay = max(settings.steps, settings.warmup + 1)
     rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, settings.warmup, decay)
     optimizer = optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(rate))
     k_params, k_train = jax.random.split(jax.random.key(settings.seed))
-    carry = net.initial_state((settings.batch,))
+    carry = model.net.initial_state((settings.batch,))
     return model, optimizer, training.init_state(model.init(k_params), optimizer, k_train, carry)
 
 
@@ -372,8 +378,8 @@ def generate(model: Model, params: Params, settings: Settings) -> Iterator[int]:
 
 def sample(settings: Settings) -> str:
     """Print the prompt and what follows it while it is generated; returns what follows."""
-    model, _, like = start(settings)
-    params = training.restore(settings.directory, like).params
+    model = build(settings)
+    params = training.restore_params(settings.directory, model.init(jax.random.key(0)))
     decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
     print(settings.prompt, end="", flush=True)
     for symbol in generate(model, params, settings):
@@ -386,20 +392,18 @@ def sample(settings: Settings) -> str:
 
 def check(settings: Settings) -> None:
     """Errors that name the option, what it got and what it needs."""
-    needs = {
-        "1 or more": lambda n: n >= 1,
-        "0 or more": lambda n: n >= 0,
-        "a number above 0": lambda x: x > 0,
-        f"a number of bytes, 1 to {SYMBOLS}": lambda n: 1 <= n <= SYMBOLS,
-        "text without zero bytes": lambda prompt: END not in prompt.encode(),
-    }
-    one, zero, positive, count, text = needs
-    wanted = dict.fromkeys(("layers", "hidden", "embedding", "batch", "window", "stretch", "steps"), one)
-    wanted |= {"warmup": zero, "sample": zero, "learning_rate": positive, "clip": positive, "temperature": positive}
-    for name, need in (wanted | {"top_k": count, "prompt": text}).items():
-        value = getattr(settings, name)
-        if not needs[need](value):
-            raise ValueError(f"{name}: got {value!r}, needs {need}")
+    sizes = ("layers", "hidden", "embedding", "batch", "window", "stretch", "steps")
+    for names, needed, holds in (
+        (sizes, "1 or more", lambda n: n >= 1),
+        (("warmup", "sample"), "0 or more", lambda n: n >= 0),
+        (("learning_rate", "clip", "temperature"), "a number above 0", lambda x: x > 0),
+        (("top_k",), f"a number of bytes, 1 to {SYMBOLS}", lambda n: 1 <= n <= SYMBOLS),
+        (("prompt",), "text without zero bytes", lambda prompt: END not in prompt.encode()),
+    ):
+        for name in names:
+            value = getattr(settings, name)
+            if not holds(value):
+                raise ValueError(f"{name}: got {value!r}, needs {needed}")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:

@@ -177,7 +177,27 @@ def test_dropout_acts_with_a_key_and_follows_it():
     np.testing.assert_array_equal(dropped(jax.random.key(1)), runs[2])
 
 
+def test_the_dropout_before_the_softmax_has_a_key_of_its_own(monkeypatch):
+    """None that `Stack` derives for a layer from the key that it is given."""
+    model, _, state = char_lm.start(settings(layers=2, dropout=0.5))
+    given = {}
+
+    def unroll(net, params, xs, state, *, resets, key):
+        given["net"] = key
+        return state, jnp.zeros((*xs.shape[:2], 16))
+
+    monkeypatch.setattr(char_lm.jaxrnn, "unroll", unroll)
+    monkeypatch.setattr(char_lm, "dropout", lambda key, rate, ys: given.update(top=key) or ys)
+    model(state.params, None, jnp.ones((5, 2), jnp.int32), jax.random.key(0))
+    assert given["top"] not in [given["net"], *(jax.random.fold_in(given["net"], layer) for layer in range(2))]
+
+
 # Training and sampling.
+
+
+def restored(directory):
+    model, _, like = char_lm.start(settings())
+    return model, training.restore(directory, like).params
 
 
 def test_it_learns_and_says_what_that_is_worth(trained):
@@ -191,14 +211,16 @@ def test_it_learns_and_says_what_that_is_worth(trained):
 
 def test_a_sample_is_what_the_model_finds_likeliest(trained, folder, capsys):
     directory, _ = trained
-    char_lm.main([*TINY, "--directory", str(directory), "--sample", "30", "--prompt", "def spam", "--top-k", "1"])
+    # The batch of the run does not matter.
+    options = ["--batch", "5", "--sample", "30", "--prompt", "def spam", "--top-k", "1"]
+    char_lm.main([*TINY, "--directory", str(directory), *options])
     printed = capsys.readouterr().out
     assert printed.startswith("def spam")
-    model, _, like = char_lm.start(settings())
+    model, params = restored(directory)
     rest = printed[8:-1].replace("\n" + 78 * "─" + "\n", "\0")
     assert len(rest) == 30
     symbols = np.array(list(f"\0def spam{rest}".encode()))
-    _, logits = model(training.restore(directory, like).params, None, symbols[:, None])
+    _, logits = model(params, None, symbols[:, None])
     np.testing.assert_array_equal(np.argmax(logits[8:-1, 0], axis=-1), symbols[9:])
 
 
@@ -217,8 +239,7 @@ def test_samples_follow_the_seed_the_temperature_and_top_k(trained):
 def test_a_step_of_generation_keeps_its_memory(trained):
     """The state that goes round is that of one position, however long the text."""
     directory, _ = trained
-    model, _, like = char_lm.start(settings())
-    params = training.restore(directory, like).params
+    model, params = restored(directory)
     traces = []
 
     class Counting(char_lm.Model):
