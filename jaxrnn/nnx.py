@@ -87,7 +87,7 @@ class Cell(nnx.RNNCellBase):
 
     def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
         """One time step: `(carry, y)` from inputs `[*batch, I]`."""
-        params = _values(self.params)
+        params = nnx.as_pure(self.params)
         if self.dtype is not None:
             params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
         return self.cell(params, carry, inputs)
@@ -202,7 +202,7 @@ class RNN(nnx.Module):
         stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
         return _flax.run(
             self.cell.cell,
-            _values(self.cell.params),
+            nnx.as_pure(self.cell.params),
             xs,
             initial_carry,
             lengths=seq_lengths,
@@ -218,10 +218,6 @@ class RNN(nnx.Module):
 
 def _param(value: Array, axes: tuple[str | None, ...] | None) -> nnx.Param:
     return nnx.Param(value if axes is None else nnx.with_partitioning(lambda: value, axes)())
-
-
-def _values(params: Params) -> Params:
-    return jax.tree.map(lambda p: p[...], params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
 def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> tuple[FlaxCell, Params]:

@@ -21,7 +21,7 @@ STOCHASTIC = [
 @pytest.mark.parametrize("cell", STOCHASTIC, ids=repr)
 def test_streams_are_keys(cell):
     rnn = jaxrnn.nnx.RNN(cell, rngs=nnx.Rngs(0))
-    params = jax.tree.map(lambda p: p[...], rnn.cell.params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    params = nnx.as_pure(rnn.cell.params)
     linen = jaxrnn.linen.RNN(cell)
     variables = {"params": {"cell": jaxrnn.linen.to_dict(params)}}
     key = jax.random.key(3)
@@ -45,7 +45,7 @@ def test_masks_and_learned_states():
     net = jaxrnn.Masked(cell, "hold")
     rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), start_init=jaxrnn.initializers.uniform(1.0))
     ys = np.asarray(nnx.jit(lambda rnn: rnn((XS, MASK))[1])(rnn))
-    params = jax.tree.map(lambda p: p[...], rnn.cell.params, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    params = nnx.as_pure(rnn.cell.params)
     for row in range(2):
         _, expected = unrolled(cell, params, XS[row][MASK[row]])
         np.testing.assert_allclose(ys[row][MASK[row]], expected, rtol=1e-5, atol=1e-6)

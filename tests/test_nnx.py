@@ -166,10 +166,10 @@ def test_learned_initial_carry():
             self.start = nnx.data(jax.tree.map(nnx.Param, self.rnn.cell.initialize_carry((B, I))))
 
         def __call__(self, xs):
-            return self.rnn(xs, initial_carry=jax.tree.map(lambda p: p[...], self.start, is_leaf=_is_param))
+            return self.rnn(xs, initial_carry=nnx.as_pure(self.start))
 
     model, xs = Model(nnx.Rngs(0)), inputs()
-    cell, params = model.rnn.cell.cell, _values(model.rnn.cell.params)
+    cell, params = model.rnn.cell.cell, nnx.as_pure(model.rnn.cell.params)
     ours = jax.grad(lambda params, start: squares(unroll(cell, params, xs, start)), (0, 1))
     grads = quick(nnx.grad(lambda model: squares(model(xs))), model)
     want = jax.jit(ours)(params, cell.initial_state((B,)))
@@ -200,7 +200,7 @@ def test_randomness_only_with_rngs():
     chex.assert_tree_all_finite((first, second))
     assert not jnp.allclose(first, calm)
     assert not jnp.allclose(first, second)
-    cell, params, key = rnn.cell.cell, _values(rnn.cell.params), nnx.Rngs(dropout=1).dropout()
+    cell, params, key = rnn.cell.cell, nnx.as_pure(rnn.cell.params), nnx.Rngs(dropout=1).dropout()
     close(calm, unroll(cell, params, xs)[1])
     close(first, unroll(cell, params, xs, key=key)[1])
     close(rnn(xs, rngs=nnx.Rngs(dropout=1).dropout)[1], first)
@@ -265,7 +265,7 @@ def test_parameters_have_names():
     }
     merged = nnx.merge(*nnx.split(rnn))
     assert merged.cell.cell == rnn.cell.cell
-    chex.assert_trees_all_equal(_values(merged.cell.params), _values(rnn.cell.params))
+    chex.assert_trees_all_equal(nnx.as_pure(merged.cell.params), nnx.as_pure(rnn.cell.params))
 
 
 def test_initialisation():
@@ -273,13 +273,14 @@ def test_initialisation():
     cell = LSTM(I, H)
     options = {"forget_bias": 3.0, "input_init": jaxrnn.initializers.uniform(0.5)}
     module = jaxrnn.nnx.Cell(cell, rngs=nnx.Rngs(7), param_dtype=jnp.bfloat16, **options)
-    chex.assert_trees_all_equal(_values(module.params), cell.init(nnx.Rngs(7).params(), dtype=jnp.bfloat16, **options))
+    want = cell.init(nnx.Rngs(7).params(), dtype=jnp.bfloat16, **options)
+    chex.assert_trees_all_equal(nnx.as_pure(module.params), want)
 
 
 def test_dtype_of_computation():
     cell = LSTM(I, H)
     rnn = jaxrnn.nnx.RNN(cell, rngs=nnx.Rngs(0), dtype=jnp.bfloat16)
-    xs, params = inputs(), _values(rnn.cell.params)
+    xs, params = inputs(), nnx.as_pure(rnn.cell.params)
     theirs = nnx.RNN(rnn.cell, return_carry=True)
     half, half_xs = jaxrnn.cast(params, jnp.bfloat16), xs.astype(jnp.bfloat16)
     grads, (state, ys), want, got = quick(
@@ -483,11 +484,3 @@ def test_errors():
 
     with pytest.raises(ValueError, match=r"flax_cell: got state of the kinds \['RngCount', 'RngKey'\]"):
         jaxrnn.nnx.from_flax(Noisy(I, H, rngs=rngs))
-
-
-def _is_param(leaf):
-    return isinstance(leaf, nnx.Param)
-
-
-def _values(params):
-    return jax.tree.map(lambda p: p[...], params, is_leaf=_is_param)
