@@ -4,7 +4,9 @@ the others in float64.
 Each converter writes down how that library lays its parameters out; ours are i, f, g, o and r, z, n, `[in, out]`.
 """
 
+import doctest
 import functools
+from pathlib import Path
 
 import chex
 import jax
@@ -297,3 +299,23 @@ def test_keras(cell, theirs, options, convert):
     np.testing.assert_allclose(ys, np.swapaxes(outputs, 0, 1), rtol=1e-6, atol=1e-6)
     for ours, theirs in zip(final, last, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+# The recipes of the README
+
+
+def test_recipes_of_the_readme():
+    """They undo the converters, also where both biases are filled, as other libraries fill them."""
+    section = (Path(__file__).parent.parent / "README.md").read_text().split("## Weights of other libraries\n")[1]
+    names = {"jnp": jnp, "jaxrnn": jaxrnn}
+    for part in doctest.DocTestParser().get_examples(section):
+        exec(part.source, names)
+    lstm, gru = (example(cell, dtype=jnp.float64)[0] for cell in (LSTM, GRU))
+    shift = np.random.default_rng(0).normal(size=16)
+    w_ih, w_hh, b_ih, b_hh = torch_weights(lstm)
+    close(names["lstm_from_pytorch"](w_ih, w_hh, b_ih + shift, b_hh - shift), lstm)
+    shift = np.append(shift[:8], np.zeros(4))  # the two biases of the candidate do not add up
+    w_ih, w_hh, b_ih, b_hh = torch_weights(gru)
+    close(names["gru_from_pytorch"](w_ih, w_hh, b_ih + shift, b_hh - shift), gru)
+    kernel, recurrent_kernel, bias = keras_after(gru)
+    close(names["gru_from_keras"](kernel, recurrent_kernel, bias + np.stack([shift, -shift])), gru)
