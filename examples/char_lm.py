@@ -93,7 +93,7 @@ class Settings:
     """Of the initialisation, of dropout and of sampling."""
 
     sample: int = 0
-    """Write this many bytes from the checkpoint instead of training."""
+    """Write this many bytes from the checkpoint instead of training; the sizes of the model are given as they were."""
     prompt: str = ""
     """What the sample goes on from; by default the start of a file."""
     temperature: float = 0.7
