@@ -3,8 +3,9 @@
     python -m bench.options
     python -m bench.options --cell gru --sizes 32,128,64,128
 
-A training step of one layer as in `bench.unroll`: with lengths, with resets, with less and with more memory, beside `lax.scan` over
-the same cell; temporary memory is the compiler's own count. Then the same at T = 2048 and at sixteen times that.
+A training step of one layer as in `bench.unroll`: with lengths, with resets, with less and with more memory, beside
+`lax.scan` over the same cell; temporary memory is the compiler's own count. Then the same at T = 2048 and at sixteen
+times that.
 """
 
 import functools
