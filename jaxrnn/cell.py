@@ -301,7 +301,9 @@ def computation_dtype(params: Params, x: PyTree) -> Any:
 
 def initial_like(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> State:
     """The initial state, in the dtypes of `state`."""
-    return jax.tree.map(lambda a, s: a.astype(s.dtype), cell.initial_state(batch_shape), state)
+    real = [jnp.finfo(s.dtype).dtype for s in jax.tree.leaves(state) if jnp.issubdtype(s.dtype, jnp.inexact)]
+    start = cell.initial_state(batch_shape, functools.reduce(np.promote_types, real, jnp.float32))
+    return jax.tree.map(lambda a, s: a.astype(s.dtype), start, state)
 
 
 def state_dtype(params: Params, x: PyTree) -> Any:

@@ -38,8 +38,11 @@ def check_key(key: Any, *, optional: bool = False) -> None:
     """Raise unless `key` is a typed key, or None where it is optional."""
     if optional and key is None:
         return
+    needs = f"needs a typed key, jax.random.key(seed){', or None' * optional}"
     if not jnp.issubdtype(getattr(key, "dtype", np.int32), jax.dtypes.prng_key):
-        raise TypeError(f"key: got {key!r}, needs a typed key, jax.random.key(seed){', or None' * optional}")
+        raise TypeError(f"key: got {key!r}, {needs}")
+    if key.shape:
+        raise ValueError(f"key: got keys of the shape {key.shape}, {needs}")
 
 
 def check_rate(**rates: Any) -> None:
@@ -104,10 +107,8 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
         needed = f"[{'T, ' * time}*batch{''.join(f', {n}' for n in want.shape)}]"
         if len(shape) < axes + time or shape[len(shape) - axes :] != want.shape:
             raise ValueError(f"{name}: got the shape {shape}, {cell} needs {needed}")
-        dtype = jnp.result_type(leaf)
-        kind = next(k for k in (jnp.inexact, jnp.integer, np.bool_) if jnp.issubdtype(want.dtype, k))
-        if not jnp.issubdtype(dtype, kind):
-            raise TypeError(f"{name}: got the dtype {dtype}, {cell} needs {kind.__name__} values")
+        if _kind(leaf) != _kind(want):
+            raise TypeError(f"{name}: got the dtype {_dtype(leaf)}, {cell} needs {_kind(want)} values")
         leading.add(shape[: len(shape) - axes])
     if len(leading) != 1:
         raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}")
@@ -120,9 +121,22 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
         raise TypeError(f"{name}: got the structure {structure}, needs {jax.tree.structure(want)}, {source}")
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
+        where = f"{name}{jax.tree_util.keystr(path)}"
         if jnp.shape(g) != jnp.shape(w):
-            where = f"{name}{jax.tree_util.keystr(path)}"
             raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
+        if _kind(g) != _kind(w):
+            raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
+
+
+def _kind(leaf: Any) -> str:
+    """What a leaf holds."""
+    kinds = {"real": jnp.floating, "complex": jnp.complexfloating, "integer": jnp.integer, "boolean": np.bool_}
+    dtype = _dtype(leaf)
+    return next((kind for kind, of in kinds.items() if jnp.issubdtype(dtype, of)), str(dtype))
 
 
 def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: str = "lengths") -> Array:
@@ -137,7 +151,8 @@ def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: 
         values = np.asarray(lengths)
         if values.size and not (values.min() >= 0 and values.max() <= steps):
             raise ValueError(f"{name}: got values from {values.min()} to {values.max()}, needs 0 to T = {steps}")
-    return jnp.asarray(lengths)
+    # That of counts: in a narrow dtype they would run over.
+    return jnp.asarray(lengths).astype(int)
 
 
 def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, *batch]") -> Array:

@@ -53,7 +53,7 @@ BAD_CALLS = {
     "integers": (
         lambda: run(xs=jnp.ones((5, 2, 3), int)),
         TypeError,
-        "xs: got the dtype int32, .* needs inexact values",
+        "xs: got the dtype int32, .* needs real values",
     ),
     "a pytree": (lambda: run(xs={"x": XS}), TypeError, r"xs: got the structure .*'x'.*needs PyTreeDef\(\*\)"),
     "other params": (
@@ -131,6 +131,21 @@ BAD_CALLS = {
         lambda: run(resets=jnp.zeros((5, 2), int)),
         TypeError,
         "resets: got the dtype int32, needs booleans",
+    ),
+    "integers for a state": (
+        lambda: run(state=jaxrnn.LSTMState(*(jnp.zeros((2, 4), int),) * 2)),
+        TypeError,
+        r"state\.h: got the dtype int32, needs real values, as from LSTM",
+    ),
+    "complex numbers for a real state": (
+        lambda: run(state=jaxrnn.LSTMState(*(jnp.zeros((2, 4), complex),) * 2)),
+        TypeError,
+        r"state\.h: got the dtype complex64, needs real values",
+    ),
+    "several keys": (
+        lambda: run(key=jax.random.split(jax.random.key(0))),
+        ValueError,
+        r"key: got keys of the shape \(2,\), needs a typed key",
     ),
     "an integer for a key": (lambda: run(key=0), TypeError, "key: got 0, needs a typed key"),
     "no key for noise": (

@@ -208,6 +208,16 @@ def test_reverse_sequence_is_within_lengths():
     np.testing.assert_array_equal(seq.reverse_sequence(xs), xs[::-1])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint32", "int64"])
+def test_lengths_may_be_of_any_integer_dtype(dtype):
+    """Also of one that T does not fit into."""
+    lengths = np.array([5, 100])
+    xs = np.arange(600).reshape(300, 2)
+    expected = np.asarray(seq.reverse_sequence(xs, lengths))
+    np.testing.assert_array_equal(seq.reverse_sequence(xs, lengths.astype(dtype)), expected)
+    np.testing.assert_array_equal(expected[:5, 0], xs[4::-1, 0])
+
+
 # Lists
 
 
@@ -332,7 +342,7 @@ def test_repeat_is_the_same_input_at_every_step():
         (
             lambda: unrolled(seq.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), jnp.ones((5, 2)))),
             TypeError,
-            "xs: got the dtype float32, .* needs bool values",
+            "xs: got the dtype float32, .* needs boolean values",
         ),
         (
             lambda: unrolled(seq.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), MASK)),

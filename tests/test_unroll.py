@@ -167,6 +167,18 @@ def test_a_reset_keeps_nan_of_the_old_state_out(reverse):
         assert slopes[2].h[0].all()
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_reset_is_to_the_initial_state_in_the_state_s_precision():
+    """A tenth is not the tenth of float32."""
+
+    def tenths(batch_shape, dtype):
+        return jnp.full((*batch_shape, 3), 0.1, dtype)
+
+    cell = jaxrnn.Function(lambda p, s, x: (s, s), lambda key, dtype: jnp.ones((), dtype), tenths, 3)
+    _, ys = unrolled(cell, jnp.ones(()), jnp.zeros((T, 3)), resets=np.arange(T) == 2)
+    assert (np.asarray(ys) == 0.1).all()
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.usefixtures("x64")
 def test_flags_in_the_padding_are_of_no_account(reverse):
