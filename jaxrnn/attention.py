@@ -15,19 +15,19 @@ The memory is a part of the state that never changes, so that beam search and ge
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, advance, affine, check_cell, computation_dtype, dot, state_dtype
+from jaxrnn.cell import Cell, affine, check_cell, computation_dtype, dot, state_dtype
 from jaxrnn.checks import check_choice, check_flags, check_key, check_sizes
 from jaxrnn.networks import Residual, Stack
 from jaxrnn.rows import Walk, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.wrapper import Wrapper
+from jaxrnn.wrapper import Draw, StepWrapper
 
 __all__ = ["Attended", "Attention", "AttentionParams", "AttentionState", "Memory", "recurrent_attention"]
 
@@ -36,7 +36,7 @@ class Memory(NamedTuple):
     """What a decoder looks at."""
 
     values: Array  # [*batch, S, M]
-    keys: Array  # [*batch, S, A]
+    keys: Array | None  # [*batch, S, A]; None without `w_k`
     valid: Array  # [*batch, S] bool
 
 
@@ -66,7 +66,7 @@ class Attended(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Attention(Cell):
+class Attention(StepWrapper):
     """A decoder's cell that attends to a memory; its output is `Attended(y, alignment)`.
 
         query "before" (Bahdanau)               query "after" (Luong, input feeding)
@@ -78,9 +78,9 @@ class Attention(Cell):
     whole input product is in the loop.
 
     Args:
-        cell: a cell that is no more than its single steps, or a `Stack` of them without dropout: the attention steps
-            it itself. O is its `output_size`, and its `input_size` I plus what is fed back: M, or O with the query
-            "after".
+        cell: a plain cell, one in step wrappers such as `Zoneout`, or a `Stack` of plain cells without dropout, which
+            is stepped as one. O is its `output_size`, and its `input_size` I plus what is fed back: M, or O with the
+            query "after".
         memory_size: M.
         memory_steps: S, places of the memory.
         score: "additive", "general", "dot" or "location", as above.
@@ -106,16 +106,17 @@ class Attention(Cell):
     Luong, Pham & Manning 2015, "Effective approaches to attention-based neural machine translation".
     """
 
-    cell: Cell
     memory_size: int
     memory_steps: int
     score: Literal["additive", "general", "dot", "location"] = "additive"
     query: Literal["before", "after"] = "before"
     attention_size: int | None = None
+    outermost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_cell(self.cell)
-        _check_steps(self.cell)
+        if not isinstance(self.cell, StepWrapper):
+            _check_steps(self.cell)
         check_sizes(memory_size=self.memory_size, memory_steps=self.memory_steps)
         check_choice(score=self.score, among=("additive", "general", "dot", "location"))
         check_choice(query=self.query, among=("before", "after"))
@@ -137,9 +138,8 @@ class Attention(Cell):
 
     @property
     def _keys(self) -> int:
-        """Length of a key."""
-        o = self.cell.output_size
-        return {"additive": self.attention_size or o, "general": o, "dot": self.memory_size, "location": 1}[self.score]
+        """A: length of a key, where there are keys."""
+        return self.attention_size or self.cell.output_size
 
     @property
     def input_size(self) -> int:
@@ -147,14 +147,15 @@ class Attention(Cell):
         return self.cell.input_size - self._fed
 
     @property
-    def hidden_size(self) -> Any:
-        """That of the cell."""
-        return self.cell.hidden_size
+    def input_spec(self) -> jax.ShapeDtypeStruct:
+        """`[I]`."""
+        return jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
 
     @property
-    def output_size(self) -> int:
-        """O + M, or O with the query "after"."""
-        return self.cell.output_size + (self.memory_size if self.query == "before" else 0)
+    def output_size(self) -> Attended:
+        """`Attended(O + M, S)`, or `Attended(O, S)` with the query "after"."""
+        y = self.cell.output_size + (self.memory_size if self.query == "before" else 0)
+        return Attended(y, self.memory_steps)  # type: ignore[arg-type]
 
     def init(
         self,
@@ -184,7 +185,7 @@ class Attention(Cell):
             fed=jnp.zeros((*batch_shape, self.cell.output_size), dtype),
             memory=Memory(
                 jnp.zeros((*places, self.memory_size), dtype),
-                jnp.zeros((*places, self._keys), dtype),
+                jnp.zeros((*places, self._keys), dtype) if self.score in ("additive", "general") else None,
                 jnp.zeros(places, bool),
             ),
         )
@@ -208,49 +209,50 @@ class Attention(Cell):
         dtype = state_dtype(params, memory)
         zero = self.initial_state(shape[1:-1], dtype)
         values = jnp.moveaxis(keep(mask, memory), 0, -2)
-        keys = zero.memory.keys if self.score == "location" else values
-        if params.w_k is not None:
-            keys = affine(values, params.w_k, None)
-        found = Memory(values.astype(dtype), keys.astype(dtype), jnp.moveaxis(mask, 0, -1))
+        keys = None if params.w_k is None else affine(values, params.w_k, None).astype(dtype)
+        found = Memory(values.astype(dtype), keys, jnp.moveaxis(mask, 0, -1))
         return zero._replace(memory=found, cell=zero.cell if state is None else state)
 
     def project(self, params: AttentionParams, x: Array) -> Array:
         """The input itself: the cell's product waits for what is fed back."""
         return x
 
-    def step(self, params: AttentionParams, state: AttentionState, drive: Array) -> tuple[AttentionState, Attended]:
-        """One step."""
+    def step_with(
+        self, params: AttentionParams, state: AttentionState, drive: Array, draw: Draw
+    ) -> tuple[AttentionState, Attended]:
+        """One step, the cell's with what it draws itself."""
+
+        def inner(fed: Array) -> tuple[State, Array]:
+            z = self.cell.project(params.cell, jnp.concatenate([drive, fed.astype(drive.dtype)], axis=-1))
+            cell, output = self.inner_step(params.cell, state.cell, z, draw)
+            return cell, self.cell.readout(params.cell, output, z)
+
         if self.query == "before":
             context, alignment = self._attend(params, state.fed, state.memory)
-            cell, h = self._inner(params, state.cell, drive, context)
+            cell, h = inner(context)
             y = jnp.concatenate([h, context.astype(h.dtype)], axis=-1)
             return AttentionState(cell, h, state.memory), Attended(y, alignment)
-        cell, h = self._inner(params, state.cell, drive, state.fed)
+        cell, h = inner(state.fed)
         context, alignment = self._attend(params, h, state.memory)
         w_c: Any = params.w_c
         h = jnp.tanh(dot(jnp.concatenate([context.astype(h.dtype), h], axis=-1), w_c))
         return AttentionState(cell, h, state.memory), Attended(h, alignment)
 
-    def _inner(self, params: AttentionParams, state: State, x: Array, fed: Array) -> tuple[State, Array]:
-        """One step of the cell, of which the input is x and what is fed back."""
-        drive = self.cell.project(params.cell, jnp.concatenate([x, fed.astype(x.dtype)], axis=-1))
-        state, output = advance(self.cell, params.cell, state, drive)
-        return state, self.cell.readout(params.cell, output, drive)
+    def readout(self, params: AttentionParams, output: Attended, drive: Array) -> Attended:
+        """The output: the next step waits for all of it."""
+        return output
 
     def _attend(self, params: AttentionParams, q: Array, memory: Memory) -> tuple[Array, Array]:
         """The context `[*batch, M]` and the alignment `[*batch, S]`."""
         query = q if params.w_q is None else dot(q, params.w_q)
-        query = query.astype(memory.keys.dtype)
+        keys = memory.values if memory.keys is None else memory.keys
+        query = query.astype(keys.dtype)
         if self.score == "additive":
-            seen = jnp.tanh(memory.keys + jnp.broadcast_to(query[..., None, :], memory.keys.shape))
+            seen = jnp.tanh(keys + jnp.broadcast_to(query[..., None, :], keys.shape))
             scores = jnp.matmul(seen, params.v.astype(seen.dtype))  # type: ignore[union-attr]
         else:
-            scores = query if self.score == "location" else jnp.einsum("...a,...sa->...s", query, memory.keys)
-        scores = jnp.where(memory.valid, scores, jnp.full_like(scores, jnp.finfo(scores.dtype).min))
-        weights = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-        weights = jnp.where(memory.valid, weights, jnp.zeros_like(weights))
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        alignment = weights / jnp.where(total > 0, total, jnp.ones_like(total))
+            scores = query if self.score == "location" else jnp.einsum("...a,...sa->...s", query, keys)
+        alignment = jax.nn.softmax(scores, where=memory.valid)
         return jnp.einsum("...s,...sm->...m", alignment, memory.values), alignment
 
     def walk(
@@ -269,14 +271,18 @@ def _check_steps(cell: Cell) -> None:
         for layer in cell.cells:
             _check_steps(layer)
     elif not cell.stepped:
-        raise ValueError(f"cell: got {cell}, which walks a sequence in its own way, needs a cell of single steps alone")
+        raise ValueError(
+            f"cell: got {cell}, which walks a sequence in its own way; Attention needs single steps: those of a plain "
+            "cell, of step wrappers around one, or of a Stack of plain cells without dropout"
+        )
 
 
 @dataclass(frozen=True)
-class _Attending(Wrapper):
+class _Attending(StepWrapper):
     """An attention whose memory stands beside its parameters: neither carried by the loop nor saved at every step."""
 
     cell: Attention
+    outermost: ClassVar[bool] = True
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> AttentionState:
         """Without the memory."""
@@ -286,20 +292,16 @@ class _Attending(Wrapper):
         """That of the attention."""
         return self.cell.project(params[0], x)
 
-    def step(
-        self, params: tuple[AttentionParams, Memory], state: AttentionState, drive: Array
+    def step_with(
+        self, params: tuple[AttentionParams, Memory], state: AttentionState, drive: Array, draw: Draw
     ) -> tuple[AttentionState, Attended]:
         """That of the attention."""
-        new, output = self.cell.step(params[0], state._replace(memory=params[1]), drive)
+        new, output = self.inner_step(params[0], state._replace(memory=params[1]), drive, draw)
         return new._replace(memory=()), output
 
     def readout(self, params: tuple[AttentionParams, Memory], output: Attended, drive: Array) -> Attended:
-        """That of the attention: the identity."""
-        return output
-
-    def walk(self, params: Any, xs: Array, state: AttentionState, how: Walk) -> tuple[AttentionState, Attended]:
-        """Step by step."""
-        return Cell.walk(self, params, xs, state, how)
+        """That of the attention."""
+        return self.cell.readout(params[0], output, drive)
 
 
 class Glimpses(NamedTuple):

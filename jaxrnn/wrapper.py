@@ -92,7 +92,7 @@ class Wrapper(Cell):
 
     cell: Cell
     outermost: ClassVar[bool] = False
-    """Whether step wrappers that are not must stand inside of it."""
+    """If True, only another `outermost` step wrapper may wrap this one."""
 
     def __post_init__(self) -> None:
         check_cell(self.cell)
@@ -113,7 +113,7 @@ class Wrapper(Cell):
         return self.cell.input_spec
 
     @property
-    def output_size(self) -> int:
+    def output_size(self) -> Any:
         """That of the cell."""
         return self.cell.output_size
 
