@@ -1,18 +1,21 @@
 """What a cell does inside: its states and gates at every step, of any cell, without a change to its equations."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.cell import Cell, state_dtype
-from jaxrnn.checks import check_input
+from jaxrnn.cell import Cell, check_cell
 from jaxrnn.jaxprs import bind, evaluate
-from jaxrnn.rows import select, valid_steps
-from jaxrnn.typing import Params, PyTree, State
+from jaxrnn.networks import Bidirectional, Residual, Stack
+from jaxrnn.parametrizations import Parametrized
+from jaxrnn.regularization import Dropout, WeightDrop, WeightNoise
+from jaxrnn.rows import Walk, select, valid_steps
+from jaxrnn.typing import Array, Params, PyTree, State
 from jaxrnn.unroll import unroll
-from jaxrnn.wrapper import Draw, StepWrapper
+from jaxrnn.wrapper import Draw, StepWrapper, Wrapper
 
 __all__ = ["Inspected", "Inspection", "state_history"]
 
@@ -95,29 +98,59 @@ _LINEAR = ("add", "add_any", "convert_element_type", "broadcast_in_dim", "reshap
 def state_history(cell: Cell, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
     """All states, the one before the first step included: leaves `[T + 1, *batch, ...]`; held beyond `lengths`.
 
+    Entry t lies between the steps t - 1 and t: a walk goes through the entries from the first to the last, with
+    `reverse`, and in the backward cell of a `Bidirectional`, from the last to the first.
+
     Args:
-        cell: any cell that is walked step by step.
+        cell: any cell that is walked step by step; a `Stack` or a `Bidirectional` of such, also in `Residual`, in a
+            `Dropout` or around other parameters.
         params: from `cell.init`.
         xs: as for `unroll`.
         state: the state before the first step; None: the initial state.
-        **options: `lengths`, `resets` and `key`, as for `unroll`.
+        **options: as for `unroll`.
 
     Example:
         >>> import jaxrnn
-        >>> cell = jaxrnn.LSTM(3, 4)
-        >>> states = state_history(cell, cell.init(jax.random.key(0)), jnp.ones((5, 2, 3)))
-        >>> states.c.shape, bool((states.c[0] == 0).all())
-        ((6, 2, 4), True)
+        >>> net = jaxrnn.Stack((jaxrnn.LSTM(3, 4), jaxrnn.GRU(4, 2)))
+        >>> lstm, gru = state_history(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)))
+        >>> lstm.c.shape, gru.h.shape, bool((gru.h[0] == 0).all())
+        ((6, 2, 4), (6, 2, 2), True)
     """
-    if options.get("reverse"):
-        raise ValueError("reverse: got True, a history begins with the state before its first step")
-    if state is None:
-        _, *batch = check_input(cell, xs, "xs", time=True)
-        state = cell.initial_state(tuple(batch), state_dtype(params, xs))
-    final, seen = unroll(Inspected(cell), params, xs, state, **options)
-    states, lengths = seen.state, options.get("lengths")
-    if lengths is not None:
-        steps = jax.tree.leaves(states)[0].shape[0]
-        valid = valid_steps(jnp.arange(steps), jnp.asarray(lengths))
-        states = jax.tree.map(lambda s, f: select(valid, s, jnp.broadcast_to(f[None], s.shape)), states, final)
-    return jax.tree.map(lambda a, b: jnp.concatenate([jnp.asarray(a)[None].astype(b.dtype), b]), state, states)
+    check_cell(cell)
+    return unroll(_remembering(cell), params, xs, state, **options)[0]
+
+
+def _remembering(cell: Cell) -> Cell:
+    """The cell with all states in the place of the last."""
+    if isinstance(cell, Stack):
+        return dataclasses.replace(cell, cells=tuple(map(_remembering, cell.cells)))
+    if isinstance(cell, Bidirectional):
+        forward, backward = map(_remembering, cell.cells)
+        return dataclasses.replace(cell, forward=forward, backward=backward)
+    # Their walks hand on the state of the cell in them as it is.
+    if isinstance(cell, Residual | Dropout | WeightDrop | WeightNoise | Parametrized):
+        return dataclasses.replace(cell, cell=_remembering(cell.cell))
+    return _Remembering(Inspected(cell))
+
+
+@dataclass(frozen=True)
+class _Remembering(Wrapper):
+    """An inspected cell whose walk gives all states in the place of the last, and the outputs of the cell."""
+
+    cell: Inspected
+
+    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
+        """The cell over the sequence, all states with the one before it."""
+        final, seen = self.cell.walk(params, xs, state, how)
+        states = seen.state
+        if how.lengths is not None:
+            # A walk back begins beyond the lengths.
+            rest, steps = state if how.reverse else final, jax.tree.leaves(states)[0].shape[0]
+            valid = valid_steps(jnp.arange(steps), how.lengths)
+            states = jax.tree.map(lambda s, r: select(valid, s, jnp.broadcast_to(r[None], s.shape)), states, rest)
+
+        def joined(before: Array, states: Array) -> Array:
+            parts = [jnp.asarray(before)[None].astype(states.dtype), states]
+            return jnp.concatenate(parts[::-1] if how.reverse else parts)
+
+        return jax.tree.map(joined, state, states), seen.y

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from bench.loops import products
 from jaxrnn import inspection
 from tests.reference import sigmoid
 from tests.registry import T, example, unrolled
@@ -70,8 +71,40 @@ def test_a_history_holds_every_state():
         s, _ = call(params, s, inputs[t])
         close(states.c[t + 1, 0], np.asarray(s.c)[0])
     close(states.c[2:, 1], np.broadcast_to(states.c[2, 1], (4, 4)))
-    with pytest.raises(ValueError, match="reverse: got True, a history begins"):
-        inspection.state_history(LSTM, params, xs, reverse=True)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_history_of_a_network_is_that_of_its_cells(reverse):
+    """Layer by layer with the layers' own keys, the backward cell's in the order of time."""
+    net = jaxrnn.Stack(
+        (jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)), jaxrnn.WeightNorm(jaxrnn.Dropout(jaxrnn.GRU(8, 4), 0.5))), dropout=0.5
+    )
+    params, xs, state = example(net)
+    options = {"lengths": np.array([5, 2]), "key": jax.random.key(1), "reverse": reverse}
+    history = jax.jit(functools.partial(inspection.state_history, net, reverse=reverse))
+    states = history(params, xs, state, lengths=options["lengths"], key=options["key"])
+    final, ys = unrolled(net, params, xs, state, **options)
+    states, final, ys, state = jax.tree.map(np.asarray, (states, final, ys, state))
+    (forward, backward), top = states
+    first, last = (-1, 0) if reverse else (0, -1)
+    ends = (forward.h, first, last), (backward.h, last, first), (top.h, first, last)
+    starts_and_finals = zip(jax.tree.leaves(state), jax.tree.leaves(final), strict=True)
+    for (h, start, end), (before, after) in zip(ends, starts_and_finals, strict=True):
+        assert h.shape[0] == T + 1
+        np.testing.assert_array_equal(h[start], before)
+        close(h[end], after)
+        np.testing.assert_array_equal(h[2:, 1], np.broadcast_to(h[2, 1], (4, 4)))
+    # The output of a GRU is its state after the step.
+    after = top.h[:-1] if reverse else top.h[1:]
+    close(after[:, 0], ys[:, 0])
+    close(after[:2, 1], ys[:2, 1])
+
+
+def test_a_history_is_taken_layer_by_layer():
+    net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4))))
+    assert products(functools.partial(inspection.state_history, net), *example(net)) == [1, 1]
+    with pytest.raises(ValueError, match=r"cell: got Masked.*; Inspected changes single steps"):
+        inspection.state_history(jaxrnn.Masked(LSTM), None, None)
 
 
 def test_inspection_shows_what_a_regulariser_does():
