@@ -146,8 +146,8 @@ class Wrapper(Cell):
         """Step by step."""
         if how.key is not None and not self.cell.stepped:
             raise ValueError(
-                f"key: {type(self).__name__} takes single steps of {self.cell}, which draws in a walk of its own only; "
-                f"leave the key out, put {type(self).__name__} inside of it, or define `walk`"
+                f"key: {type(self).__name__} takes single steps of {self.cell}, which takes a key in its own walk "
+                f"only; leave the key out, put {type(self).__name__} inside of it, or define `walk`"
             )
         return super().walk(params, xs, state, how)
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -221,6 +222,45 @@ def test_no_wrapper_adds_a_product_to_the_loops(cell):
     inside = {eqn.primitive.name for _, body in innermost_loops(functools.partial(run, cell), *args) for eqn in body}
     everywhere = {eqn.primitive.name for eqn in equations(jax.make_jaxpr(functools.partial(run, cell))(*args).jaxpr)}
     assert "random_bits" in everywhere - inside
+
+
+@dataclass(frozen=True)
+class Double(jaxrnn.Wrapper):
+    """A user's wrapper that changes single steps."""
+
+    def readout(self, params, output, drive):
+        return 2 * self.cell.readout(params, output, drive)
+
+
+@dataclass(frozen=True)
+class Doubled(jaxrnn.Wrapper):
+    """A user's wrapper of a walk, as documented."""
+
+    def walk(self, params, xs, state, how):
+        state, ys = self.cell.walk(params, xs, state, how)
+        return state, 2 * ys
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        jaxrnn.Zoneout(LSTM, 0.5),
+        jaxrnn.Dropout(LSTM, 0.5),
+        jaxrnn.WeightDrop(LSTM, 0.5),
+        jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)), dropout=0.5),
+    ],
+    ids=repr,
+)
+def test_a_users_wrapper_refuses_a_key_or_hands_it_on(cell):
+    params, xs, state = example(cell)
+    final, ys = unrolled(cell, params, xs, state)
+    close(unrolled(Double(cell), params, xs, state), (final, 2 * ys))
+    with pytest.raises(ValueError, match=r"key: Double takes single steps of .*walk only; leave the key out, .*"):
+        unrolled(Double(cell), params, xs, state, key=KEY)
+    final, ys = unrolled(cell, params, xs, state, key=KEY)
+    close(unrolled(Doubled(cell), params, xs, state, key=KEY), (final, 2 * ys))
+    loops = products(functools.partial(jaxrnn.unroll, Doubled(cell), key=KEY), params, xs, state)
+    assert loops == [1] * (2 if isinstance(cell, jaxrnn.Stack) else 1)
 
 
 @pytest.mark.parametrize("cell", [WRAPPERS[2], WRAPPERS[4]], ids=repr)
