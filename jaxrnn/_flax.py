@@ -91,7 +91,7 @@ def run(
 
 
 class Recipe(Protocol):
-    """A Flax cell without its parameters; it hashes and compares by value."""
+    """A Flax cell without its parameters; it hashes, compares and, in a line, prints by value."""
 
     def init(self, key: Key, input_shape: tuple[int, ...]) -> Params:
         """Fresh parameters, a nested dict."""
@@ -127,18 +127,22 @@ class FlaxCell(Cell):
 
     @property
     def hidden_size(self) -> int:
-        """As `output_size`: Flax's cells do not tell."""
-        return self.output_size
+        """Length of the last axis of what a step gives: Flax's cells do not tell."""
+        return self._output_shape[-1]
 
     @property
-    def output_size(self) -> int:
-        """Length of the last axis of what a step gives."""
+    def output_size(self) -> int | tuple[int, ...]:
+        """Length of what a step gives for one example, or its shape where it has more axes."""
+        shape = self._output_shape
+        return shape if len(shape) > 1 else shape[0]
 
+    @property
+    def _output_shape(self) -> tuple[int, ...]:
         def output(key: Key) -> Array:
             x = jnp.zeros(self.input_spec.shape)
             return self.step(self.init(key), self.initial_state(), x)[1]
 
-        return jax.eval_shape(output, jax.random.key(0)).shape[-1]
+        return jax.eval_shape(output, jax.random.key(0)).shape
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
         """Fresh parameters by the Flax cell's own initialisers, then in `dtype`."""
