@@ -16,7 +16,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxrnn.cell import Cell, advance, check_cell, state_dtype
-from jaxrnn.checks import check_input, check_sizes
+from jaxrnn.checks import check_input, check_positive, check_sizes
 from jaxrnn.regularization import follow
 from jaxrnn.rows import select
 from jaxrnn.typing import Array, Params, PyTree, State
@@ -31,7 +31,7 @@ class Truncated(StepWrapper):
     """A cell whose gradients end at every `every`-th step: truncated backpropagation within one `unroll`.
 
     Values are those of the cell. Between steps `k every - 1` and `k every` the state passes as a constant, in either
-    direction of time; stepped once at a time, the cell is not truncated.
+    direction of time; called step by step, the cell is not truncated.
 
     Args:
         cell: any cell that is walked step by step; in a `Stack`, each layer is truncated.
@@ -77,7 +77,7 @@ class ClippedGradient(StepWrapper):
         limit: the greatest absolute value.
 
     Raises:
-        ValueError: `limit` is not positive, or the cell's state is complex.
+        ValueError: `limit` is not a positive number, or the cell's state is complex.
 
     Example:
         >>> import jaxrnn
@@ -92,8 +92,7 @@ class ClippedGradient(StepWrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.limit, (int, float)) and self.limit > 0):
-            raise ValueError(f"limit: got {self.limit!r}, needs a positive number")
+        check_positive(limit=self.limit)
         dtypes = [s.dtype for s in jax.tree.leaves(jax.eval_shape(self.cell.initial_state))]
         if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
             raise ValueError(f"cell: got {self.cell}, whose state has the dtypes {dtypes}, needs none that is complex")

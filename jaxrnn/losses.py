@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrnn.checks import check_choice, check_flags, check_key, check_lengths, check_sizes
+from jaxrnn.checks import check_choice, check_flags, check_key, check_lengths, check_positive, check_sizes
 from jaxrnn.rows import keep, mean, valid_steps
 from jaxrnn.typing import Array, Key, PyTree
 
@@ -182,8 +182,9 @@ def draw_noise(key: Key, table: AliasTable, shape: tuple[int, ...]) -> Array:
     """Independent draws from the table, `shape` integers."""
     check_key(key)
     which, coin = jax.random.split(key)
-    column = jax.random.randint(which, shape, 0, table.alias.shape[0])
-    return jnp.where(jax.random.uniform(coin, shape) < table.threshold[column], column, table.alias[column])
+    column = jax.random.randint(which, shape, 0, table.alias.shape[0], table.alias.dtype)
+    kept = jax.random.uniform(coin, shape, table.threshold.dtype) < table.threshold[column]
+    return jnp.where(kept, column, table.alias[column])
 
 
 def _noisy_scores(
@@ -295,8 +296,7 @@ def max_norm(limit: float, axis: int = 0) -> optax.GradientTransformation:
 
     Reference: Srebro & Shraibman 2005; Hinton et al. 2012; torch/rnn's `maxParamNorm`.
     """
-    if not limit > 0:
-        raise ValueError(f"limit: got {limit!r}, needs a positive number")
+    check_positive(limit=limit)
 
     def one(update: Array, param: Array) -> Array:
         if jnp.ndim(param) < 2:

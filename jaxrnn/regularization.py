@@ -52,6 +52,7 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
         broadcast: axes that share their masks: `(0,)` over `[T, *batch, H]` is locked dropout, one mask a sequence.
 
     Raises:
+        TypeError: `key` is not a typed key.
         ValueError: a rate outside of [0, 1), or an axis that a leaf does not have.
 
     Example:
@@ -59,6 +60,7 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
         >>> bool((ys == ys[:1]).all()), sorted(set(ys.ravel().tolist()))
         (True, [0.0, 2.0])
     """
+    check_key(key)
     check_rate(rate=rate)
     keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
 
@@ -230,7 +232,7 @@ class RecurrentDropout(StepWrapper):
 
 
 class _Seen(NamedTuple):
-    """A value that depends on the drive or, `of_state`, on the state; what is none depends on parameters alone."""
+    """A value that depends on the drive or, `of_state`, on the state; values not wrapped depend on parameters only."""
 
     value: Any
     of_state: bool
@@ -489,6 +491,7 @@ def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, sha
 
     Reference: Gal & Ghahramani 2016, section 4.2; Merity, Keskar & Socher 2017, section 4.3.
     """
+    check_key(key)
     check_rate(rate=rate)
     for axis in share:
         check_choice(share=axis, among=("batch",))

@@ -132,7 +132,9 @@ def test_norms_are_of_any_network_that_steps_and_of_valid_steps():
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="every: got 0, needs a positive integer"):
         gradients.Truncated(GRU, 0)
-    with pytest.raises(ValueError, match="limit: got 0, needs a positive number"):
-        gradients.ClippedGradient(GRU, 0)
+    assert gradients.ClippedGradient(LSTM, np.float32(1)).limit == 1
+    for limit in (0, True, np.inf):
+        with pytest.raises(ValueError, match=f"limit: got {limit}, needs a positive number"):
+            gradients.ClippedGradient(LSTM, limit)
     with pytest.raises(ValueError, match=r"cell: got LRU.*needs none that is complex"):
         gradients.ClippedGradient(jaxrnn.LRU(3, 4), 1.0)

@@ -49,7 +49,7 @@ def test_lru_starts_on_a_ring_and_keeps_the_variance_of_white_noise():
 def test_lru_starts_in_a_real_ring():
     with pytest.raises(ValueError, match=r"r_min, r_max: got 0\.9 and 0\.5, needs"):
         jaxrnn.LRU(3, 4).init(KEY, r_min=0.9, r_max=0.5)
-    with pytest.raises(ValueError, match="max_phase: got 0, needs a positive angle"):
+    with pytest.raises(ValueError, match="max_phase: got 0, needs a positive number"):
         jaxrnn.LRU(3, 4).init(KEY, max_phase=0)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from jaxrnn.cell import dot, weigh
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_positive, check_sizes
 from jaxrnn.linear import LinearCell, complex_dtype, to_complex, to_real, wide
 from jaxrnn.typing import Array, DTypeLike, Key
 
@@ -104,8 +104,7 @@ class LRU(LinearCell):
         """
         if not 0 <= r_min < r_max <= 1:
             raise ValueError(f"r_min, r_max: got {r_min} and {r_max}, needs 0 <= r_min < r_max <= 1")
-        if not max_phase > 0:
-            raise ValueError(f"max_phase: got {max_phase}, needs a positive angle")
+        check_positive(max_phase=max_phase)
         i, h = self.input_size, self.hidden_size
         kr, kp, kx, ky, kd = jax.random.split(key, 5)
         draw = np.promote_types(dtype, np.float32)
