@@ -18,7 +18,7 @@ from jax import lax
 from jaxrnn.cell import state_dtype
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Spread, Statistics
 from jaxrnn.checks import check_input, check_lengths, check_params, check_sizes, check_state
-from jaxrnn.rows import Walk, keep, valid_steps
+from jaxrnn.rows import Walk, keep, select, valid_steps
 from jaxrnn.typing import Array
 from jaxrnn.wrapper import Wrapper
 
@@ -37,8 +37,8 @@ def batch_unroll(
     """Run a batch-normalised cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
 
     At each step the moments are those of the rows that are valid then. Where fewer than two are left, those in
-    `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. What an optimiser
-    makes of `params.statistics` is to be replaced: `params._replace(statistics=statistics)`.
+    `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. Discard the
+    optimiser's update of `params.statistics`: `params._replace(statistics=statistics)`.
 
     Args:
         cell: a `BatchNormLSTM`.
@@ -79,7 +79,7 @@ def batch_unroll(
 
     flat = functools.partial(jax.tree.map, lambda a: a.reshape(rows, *a.shape[len(batch_shape) :]))
     flat_in_time = functools.partial(jax.tree.map, lambda a: a.reshape(steps, rows, *a.shape[len(batch_shape) + 1 :]))
-    inputs = flat_in_time((keep(valid, xs), valid.astype(jnp.int32)))
+    inputs = flat_in_time((keep(valid, xs), valid))
     state, (ys, seen) = _InBatch(cell).walk(params, inputs, flat(state), Walk(chunk=chunk))
     state = jax.tree.map(lambda a: a.reshape(*batch_shape, *a.shape[1:]), state)
     ys = keep(valid, ys.reshape(steps, *batch_shape, cell.hidden_size))
@@ -101,19 +101,18 @@ class _InBatch(Wrapper):
     @property
     def input_spec(self) -> Any:
         """The cell's, and a flag."""
-        return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.int32)
+        return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.bool_)
 
     def project(self, params: BatchNormLSTMParams, x: tuple[Array, Array]) -> _Drive:
         """The cell's, the flags, and the moments over the valid rows, the last of the leading axes."""
         z_x = self.cell.project(params, x[0])
-        return z_x, x[1], _spread(z_x, x[1] > 0)
+        return z_x, x[1], _spread(z_x, x[1])
 
     def step(
         self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: _Drive
     ) -> tuple[BatchNormLSTMState, tuple[Array, tuple[Spread, ...]]]:
         """One step with the moments of the valid rows; the others keep their state."""
-        z_x, flags, of_x = drive
-        valid = flags > 0
+        z_x, valid, of_x = drive
         enough = jnp.sum(valid) >= 2
 
         def choose(name: str, z: tuple[Array, ...], population: Spread) -> Spread:
@@ -121,7 +120,7 @@ class _InBatch(Wrapper):
             return jax.tree.map(lambda b, p: jnp.where(enough, b.astype(p.dtype), p), batch, population)
 
         new, spreads = self.cell.step_with(params, state, z_x, choose)
-        held = jax.tree.map(lambda n, o: keep(valid, n) + keep(~valid, o), new, state)
+        held = jax.tree.map(lambda n, o: select(valid, n, o), new, state)
         return held, (held.h, jax.tree.map(lambda s: s[0], spreads))
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, check_cell, computation_dtype, gates, recurrent, weigh
+from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent, weigh
 from jaxrnn.checks import check_sizes
 from jaxrnn.chunks import default_chunk, in_chunks
 from jaxrnn.jaxprs import flat_products
@@ -27,6 +27,7 @@ from jaxrnn.networks import BidirectionalParams, BidirectionalState
 from jaxrnn.recurrence import recurrence
 from jaxrnn.rows import Walk, at, flip, keep, select, starts, valid_steps
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
+from jaxrnn.wrapper import Wrapper
 
 __all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState", "Mirrored"]
 
@@ -50,6 +51,8 @@ class MDRNN(Cell):
     """Two-dimensional recurrent network; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
 
         h = φ(x W_x + h_above W_a + h_left W_l + b)             zero outside of the plane; y = h
+
+    The projected plane exists as a whole: the `chunk` and `save` of `unroll` bound what comes after it only.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -164,7 +167,8 @@ class MDLSTM(Cell):
         h = σ(o) ⊙ tanh(c)                      zero outside of the plane; y = h
 
     On a single row or column it is `LSTM`. All four directions: `Bidirectional(Mirrored(cell))`. A memory may grow with
-    the number of ways through the plane, which is exponential; a stable one is a mean of what it saw.
+    the number of ways through the plane, which is exponential; a stable one is a mean of what it saw. The projected
+    plane exists as a whole: the `chunk` and `save` of `unroll` bound what comes after it only.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -388,9 +392,9 @@ def _padded(tree: PyTree, n: int) -> PyTree:
 
 
 def _skew(plane: Array) -> Array:
-    """Rows to anti-diagonals, zero outside: `[R, *batch, C, H] -> [R + C - 1, *batch, R, H]`.
+    """Rows to anti-diagonals, zero outside: `[R, *batch, C, H] -> [D, *batch, R, H]`, D = R + C - 1.
 
-    Rows one longer than the anti-diagonals are many, read as if they were not, shift by one each.
+    Pad every row to D + 1, flatten, and read again with rows of length D: row r is shifted right by r.
     """
     rows, columns = plane.shape[0], plane.shape[-2]
     plane = jnp.moveaxis(_padded(plane, rows), -2, 1)
@@ -409,7 +413,7 @@ def _straight(columns: int, fronts: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Mirrored(Cell):
+class Mirrored(Wrapper):
     """A cell over a plane and one of its kind that sees every row from right to left; outputs side by side.
 
     Parameters and states are pairs, forward and backward; a mirrored state has its columns in the order of its walk.
@@ -431,28 +435,11 @@ class Mirrored(Cell):
     Reference: Graves, Fernández & Schmidhuber 2007, section 2.1, with `Bidirectional` for the other axis.
     """
 
-    cell: Cell
-
     def __post_init__(self) -> None:
-        check_cell(self.cell)
+        super().__post_init__()
         for size in (self.cell.input_size, self.cell.output_size):
             if not isinstance(size, tuple) or len(size) != 2:
                 raise ValueError(f"cell: got {self.cell} of the size {size!r}, needs (columns, values at a place)")
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """That of the cell."""
-        return self.cell.input_size
-
-    @property
-    def hidden_size(self) -> Any:
-        """That of the cell."""
-        return self.cell.hidden_size
-
-    @property
-    def input_spec(self) -> PyTree:
-        """That of the cell."""
-        return self.cell.input_spec
 
     @property
     def output_size(self) -> tuple[int, int]:

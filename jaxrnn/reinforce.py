@@ -8,13 +8,12 @@
 Where Element-Research's modules overwrite a gradient between two calls, here `jax.grad` of a sum of losses does it.
 """
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.special import gammaln
+from jax.scipy import stats
 
 from jaxrnn.checks import check_sizes
 from jaxrnn.typing import Array
@@ -45,14 +44,14 @@ def categorical_log_prob(logits: Array, sample: Array) -> Array:
 
 def normal_log_prob(mean: Array, std: Array | float, sample: Array) -> Array:
     """`log p(sample)` of independent normal values, elementwise."""
-    sample, std = lax.stop_gradient(sample), jnp.broadcast_to(jnp.asarray(std, mean.dtype), mean.shape)
-    return -0.5 * ((sample - mean) / std) ** 2 - jnp.log(std) - 0.5 * math.log(2 * math.pi)
+    std = jnp.broadcast_to(jnp.asarray(std, mean.dtype), mean.shape)
+    return stats.norm.logpdf(lax.stop_gradient(sample), mean, std)
 
 
 def gamma_log_prob(shape: Array, scale: Array | float, sample: Array) -> Array:
     """`log p(sample)` of independent gamma values with mean `shape scale`, elementwise."""
-    x, scale = lax.stop_gradient(sample), jnp.broadcast_to(jnp.asarray(scale, shape.dtype), shape.shape)
-    return (shape - 1) * jnp.log(x) - x / scale - gammaln(shape) - shape * jnp.log(scale)
+    scale = jnp.broadcast_to(jnp.asarray(scale, shape.dtype), shape.shape)
+    return stats.gamma.logpdf(lax.stop_gradient(sample), shape, scale=scale)
 
 
 def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> Array:
