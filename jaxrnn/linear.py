@@ -51,7 +51,7 @@ class LinearCell(Cell):
 
     @abc.abstractmethod
     def coefficients(self, params: Params, drive: PyTree) -> tuple[State, State]:
-        """`(a, b)` for any leading axes, trees like the state; an axis of length one in `a` stands for all of b's.
+        """`(a, b)` for any leading axes, trees like the state; axes of length one in `a` broadcast against `b`.
 
         `drive` is that of `project` in the precision of the state.
         """

@@ -43,8 +43,7 @@ def _ngrams(words: Words, n: int) -> Counter[tuple[Hashable, ...]]:
 def bleu(candidate: Words, references: Sequence[Words], n: int = 4) -> float:
     """BLEU of one candidate: the geometric mean of clipped n-gram precisions, less a penalty for brevity.
 
-    An order without a match counts as one match halved at each such order; an order of which the candidate has no
-    n-gram counts as precision one.
+    The k-th order without a match counts as 2^-k matches; an order longer than the candidate has the precision 1.
 
     Args:
         candidate: tokens.

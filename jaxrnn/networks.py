@@ -21,8 +21,7 @@ __all__ = ["Bidirectional", "BidirectionalParams", "BidirectionalState", "Residu
 class Stack(Cell):
     """Cells one above the other; `unroll` runs layer by layer, so that every layer's projection is hoisted.
 
-    Parameters and states are tuples, one entry a layer. Stepped once at a time, as in generation, it is
-    one cell.
+    Parameters and states are tuples, one entry a layer. Called step by step, as in generation, it is one cell.
 
     Args:
         cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`.

@@ -143,7 +143,7 @@ class LearnedState(StepWrapper):
         return LearnedStateParams(self.cell.init(key, dtype=dtype, **initializers), jax.tree.unflatten(tree, start))
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> LearnedStateState:
-        """The cell's, of no account, and the note that the next step is the first."""
+        """The cell's zero state (unused) and `fresh=True`."""
         return LearnedStateState(self.cell.initial_state(batch_shape, dtype), jnp.ones(batch_shape, bool))
 
     def project(self, params: LearnedStateParams, x: PyTree) -> PyTree:

@@ -179,8 +179,8 @@ class LayerNormGRU(Cell):
         n = tanh(LN(x W_xn; s_xn) + b_xn + r ⊙ (LN(h W_hn; s_hn) + b_n))
         h' = (1 - z) ⊙ n + z ⊙ h                                      y = h'
 
-    The reset gate acts after the product. The paper's update gate takes the new state where ours keeps the old, as the
-    authors' code does.
+    The reset gate acts after the product. In the paper an open `z` takes the new state; here, as in the authors' code,
+    it keeps the old one.
 
     Args:
         input_size: I, length of the last axis of the input.

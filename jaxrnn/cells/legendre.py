@@ -46,7 +46,7 @@ def legendre(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
     scale = (2 * i + 1) / theta
     a = np.where(i < i.T, -1.0, (-1.0) ** (i - i.T + 1)) * scale
     continuous = np.block([[a, (-1.0) ** i * scale], [np.zeros((1, order + 1))]])
-    # The exponential: a Taylor series of what is halved until it is small, squared again.
+    # The matrix exponential by scaling and squaring.
     halvings = max(0, int(np.ceil(np.log2(np.abs(continuous).sum(axis=0).max()))) + 3)
     small = continuous / 2.0**halvings
     term = total = np.eye(order + 1)

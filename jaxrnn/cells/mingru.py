@@ -4,8 +4,8 @@
     minLSTM:  f, i, n = x W_x + b               h' = f̄ ⊙ h + ī ⊙ φ(n)
 
 The paper walks these in log-space because it divides by products of all gates so far, which vanish. The associative
-scan of `LinearCell` only multiplies gates, which are in (0, 1), and adds; nothing in it over- or underflows, and it
-gives the values of the paper's log-space algorithm.
+scan of `LinearCell` only multiplies gates, which are in (0, 1), and adds: a product that underflows is of a state that
+is forgotten. So it gives the values of the paper's log-space algorithm.
 """
 
 from dataclasses import dataclass

@@ -56,7 +56,7 @@ class PhasedLSTM(Cell):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, memory cells.
-        timed: whether the input has times, which in bfloat16 have three digits.
+        timed: whether the input has time stamps (bfloat16 keeps about three significant digits of them).
         leak: α; the paper's is 0.001 in training and 0 afterwards, in another cell with the same parameters.
 
     Raises:
