@@ -13,6 +13,7 @@ The memory is a part of the state that never changes, so that beam search and ge
 `unroll` it is a constant of the loop.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -78,9 +79,9 @@ class Attention(StepWrapper):
     whole input product is in the loop.
 
     Args:
-        cell: a plain cell, one in step wrappers such as `Zoneout`, or a `Stack` of plain cells without dropout, which
-            is stepped as one. O is its `output_size`, and its `input_size` I plus what is fed back: M, or O with the
-            query "after".
+        cell: a cell of single steps, also in step wrappers such as `Zoneout`, or a `Stack` of such layers without
+            dropout, which is stepped as one. O is its `output_size`, and its `input_size` I plus what is fed back: M,
+            or O with the query "after".
         memory_size: M.
         memory_steps: S, places of the memory.
         score: "additive", "general", "dot" or "location", as above.
@@ -115,8 +116,9 @@ class Attention(StepWrapper):
 
     def __post_init__(self) -> None:
         check_cell(self.cell)
-        if not isinstance(self.cell, StepWrapper):
-            _check_steps(self.cell)
+        _check_steps(self.cell)
+        if not isinstance(self.cell.output_size, int):
+            raise ValueError(f"cell: got {self.cell} of the output size {self.cell.output_size}, needs a length")
         check_sizes(memory_size=self.memory_size, memory_steps=self.memory_steps)
         check_choice(score=self.score, among=("additive", "general", "dot", "location"))
         check_choice(query=self.query, among=("before", "after"))
@@ -224,7 +226,7 @@ class Attention(StepWrapper):
 
         def inner(fed: Array) -> tuple[State, Array]:
             z = self.cell.project(params.cell, jnp.concatenate([drive, fed.astype(drive.dtype)], axis=-1))
-            cell, output = self.inner_step(params.cell, state.cell, z, draw)
+            cell, output = _advance(draw, self.cell, params.cell, state.cell, z)
             return cell, self.cell.readout(params.cell, output, z)
 
         if self.query == "before":
@@ -264,17 +266,28 @@ class Attention(StepWrapper):
 
 
 def _check_steps(cell: Cell) -> None:
-    """Raise if `cell` does more over a sequence than its single steps do, such as drawing masks."""
+    """Raise if `cell` does more over a sequence than its single steps do, such as dropping inputs."""
     if isinstance(cell, Residual):
         _check_steps(cell.cell)
     elif isinstance(cell, Stack) and not cell.dropout:
         for layer in cell.cells:
             _check_steps(layer)
-    elif not cell.stepped:
+    elif not (cell.stepped or isinstance(cell, StepWrapper)):
         raise ValueError(
-            f"cell: got {cell}, which walks a sequence in its own way; Attention needs single steps: those of a plain "
-            "cell, of step wrappers around one, or of a Stack of plain cells without dropout"
+            f"cell: got {cell}, which walks a sequence in its own way; Attention needs single steps: those of a cell, "
+            "of step wrappers around it, or of a Stack of such layers without dropout"
         )
+
+
+def _advance(draw: Draw, cell: Cell, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+    """One step of a cell that passes `_check_steps`, with what it draws."""
+    if isinstance(cell, StepWrapper):
+        return cell.step_with(params, state, drive, draw)
+    if isinstance(cell, Residual):
+        return _advance(draw, cell.cell, params, state, drive[0])
+    if isinstance(cell, Stack):
+        return cell.step_by(functools.partial(_advance, draw), params, state, drive)
+    return cell.step(params, state, drive)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ class Inspected(StepWrapper):
 
     outermost: ClassVar[bool] = True
 
+    @property
+    def output_size(self) -> Inspection:
+        """Of the output and of the state; those of the gates are known when it runs."""
+        return Inspection(self.cell.output_size, self.cell.hidden_size, None)
+
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, Inspection]:
         """The step of the cell, equation by equation."""
 
@@ -130,18 +135,16 @@ def _remembering(cell: Cell) -> Cell:
     # Their walks hand on the state of the cell in them as it is.
     if isinstance(cell, Residual | Dropout | WeightDrop | WeightNoise | Parametrized):
         return dataclasses.replace(cell, cell=_remembering(cell.cell))
-    return _Remembering(Inspected(cell))
+    return _Remembering(cell)
 
 
 @dataclass(frozen=True)
 class _Remembering(Wrapper):
-    """An inspected cell whose walk gives all states in the place of the last, and the outputs of the cell."""
-
-    cell: Inspected
+    """A cell whose walk gives all states in the place of the last."""
 
     def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
         """The cell over the sequence, all states with the one before it."""
-        final, seen = self.cell.walk(params, xs, state, how)
+        final, seen = Inspected(self.cell).walk(params, xs, state, how)
         states = seen.state
         if how.lengths is not None:
             # A walk back begins beyond the lengths.
@@ -154,3 +157,7 @@ class _Remembering(Wrapper):
             return jnp.concatenate(parts[::-1] if how.reverse else parts)
 
         return jax.tree.map(joined, state, states), seen.y
+
+    def __repr__(self) -> str:
+        """That of the cell, of which errors speak."""
+        return repr(self.cell)

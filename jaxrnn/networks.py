@@ -59,12 +59,12 @@ class Stack(Cell):
         check_rate(dropout=self.dropout)
 
     @property
-    def input_size(self) -> int:
+    def input_size(self) -> Any:
         """That of the first layer."""
         return self.cells[0].input_size
 
     @property
-    def hidden_size(self) -> tuple[int, ...]:
+    def hidden_size(self) -> tuple[Any, ...]:
         """Those of the layers."""
         return tuple(cell.hidden_size for cell in self.cells)
 
@@ -74,7 +74,7 @@ class Stack(Cell):
         return self.cells[0].input_spec
 
     @property
-    def output_size(self) -> int:
+    def output_size(self) -> Any:
         """That of the last layer."""
         return self.cells[-1].output_size
 
@@ -98,6 +98,16 @@ class Stack(Cell):
         self, params: tuple[Params, ...], state: tuple[State, ...], drive: PyTree
     ) -> tuple[tuple[State, ...], PyTree]:
         """One step of every layer, from the first to the last."""
+        return self.step_by(advance, params, state, drive)
+
+    def step_by(
+        self,
+        advance: Callable[[Cell, Params, State, PyTree], tuple[State, PyTree]],
+        params: tuple[Params, ...],
+        state: tuple[State, ...],
+        drive: PyTree,
+    ) -> tuple[tuple[State, ...], PyTree]:
+        """One step, a layer's by `advance(cell, params, state, drive)`."""
         states, y = [], None
         for i, cell in enumerate(self.cells):
             drive = cell.project(params[i], y) if i else drive
@@ -182,12 +192,12 @@ class Bidirectional(Cell):
             )
 
     @property
-    def input_size(self) -> int:
+    def input_size(self) -> Any:
         """That of either cell."""
         return self.forward.input_size
 
     @property
-    def hidden_size(self) -> tuple[int, int]:
+    def hidden_size(self) -> tuple[Any, Any]:
         """Those of the two cells."""
         forward, backward = self.cells
         return forward.hidden_size, backward.hidden_size

@@ -92,18 +92,24 @@ def test_every_score_and_query_is_that_of_its_equations(net):
     np.testing.assert_allclose(state.fed, final.fed, rtol=1e-5, atol=1e-6)
 
 
-def test_the_cell_of_a_decoder_may_draw():
-    """Of zoneout: every unit is its old self, or what the cell makes of the old state and the context."""
-    net = attention.Attention(jaxrnn.Zoneout(jaxrnn.GRU(3 + M, H), 0.5), M, S)
+def test_layers_of_a_decoder_may_draw():
+    """Of zoneout: every unit is its old self, or what the layer makes of its old state and of what is below."""
+    first, second = jaxrnn.GRU(3 + M, H), jaxrnn.GRU(H, H)
+    net = attention.Attention(
+        jaxrnn.Stack((jaxrnn.Zoneout(first, 0.5), jaxrnn.Residual(jaxrnn.Zoneout(second, 0.5)))), M, S
+    )
     params, xs, memory = case(net)
-    _, (ys, _) = unrolled(net, params, xs, net.start(params, memory, MASK), key=jax.random.key(0))
-    xs, ys = np.asarray(xs), np.asarray(ys)
-    before = np.concatenate([np.zeros((1, B, H), np.float32), ys[:-1, :, :H]])
-    inputs = np.concatenate([xs, ys[..., H:]], axis=-1)
-    new = np.asarray(jax.jit(net.cell.cell)(params.cell, jaxrnn.GRUState(before), inputs)[1])
-    kept = ys[..., :H] == before
-    assert 0 < kept.sum() < kept.size
-    np.testing.assert_allclose(ys[..., :H][~kept], new[~kept], rtol=1e-5, atol=1e-6)
+    start = net.start(params, memory, MASK)
+    _, seen = unrolled(jaxrnn.Inspected(net), params, xs, start, key=jax.random.key(0))
+    xs, y, states = np.asarray(xs), np.asarray(seen.y.y), jax.tree.map(np.asarray, seen.state.cell)
+    below = np.concatenate([xs, y[..., H:]], axis=-1)
+    for cell, p, (h,) in zip((first, second), params.cell, states, strict=True):
+        before = np.concatenate([np.zeros((1, B, H), np.float32), h[:-1]])
+        new = np.asarray(jax.jit(cell)(p, jaxrnn.GRUState(before), below)[1])
+        kept, below = h == before, h
+        assert 0.2 < kept.mean() < 0.8
+        np.testing.assert_allclose(h[~kept], new[~kept], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y[..., :H], states[0].h + states[1].h, rtol=1e-6)
 
 
 @pytest.mark.parametrize("score", ["additive", "general"])
@@ -206,8 +212,12 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
             "cell: got Stack.*dropout=0.5.*, which walks a sequence in its own way; Attention needs single steps",
         ),
         (
-            lambda: attention.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.Zoneout(jaxrnn.GRU(4, 4), 0.1))), 5, 6),
-            "cell: got Zoneout.*; Attention needs single steps: .*or of a Stack of plain cells without dropout",
+            lambda: attention.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.Dropout(jaxrnn.GRU(4, 4), 0.1))), 5, 6),
+            "cell: got Dropout.*; Attention needs single steps: .*or of a Stack of such layers without dropout",
+        ),
+        (
+            lambda: attention.Attention(decoder("dot", "after"), 5, 6),
+            r"cell: got Attention.* of the output size Attended\(y=4, alignment=6\), needs a length",
         ),
         (
             lambda: jaxrnn.Zoneout(decoder("dot", "before"), 0.1),

@@ -14,6 +14,7 @@ from tests.reference import sigmoid
 from tests.registry import T, example, unrolled
 
 LSTM = jaxrnn.LSTM(3, 4, peephole=True)
+MASKED = jaxrnn.Masked(LSTM)
 
 
 def close(a, b):
@@ -103,8 +104,10 @@ def test_the_history_of_a_network_is_that_of_its_cells(reverse):
 def test_a_history_is_taken_layer_by_layer():
     net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4))))
     assert products(functools.partial(inspection.state_history, net), *example(net)) == [1, 1]
+    with pytest.raises(ValueError, match=r"Inspected.* gives Inspection\(y=4, .*GRU.* above it needs 4"):
+        jaxrnn.Stack((inspection.Inspected(LSTM), jaxrnn.GRU(4, 4)))
     with pytest.raises(ValueError, match=r"cell: got Masked.*; Inspected changes single steps"):
-        inspection.state_history(jaxrnn.Masked(LSTM), None, None)
+        inspection.state_history(MASKED, *example(MASKED))
 
 
 def test_inspection_shows_what_a_regulariser_does():

@@ -446,12 +446,13 @@ def test_penalties_are_finite_where_states_are_zero_and_padding_is_not(penalty):
     assert float(jax.jit(penalty)(np.ones((1, B, 4), np.float32), 0.0)) == 0.0
 
 
+@pytest.mark.usefixtures("x64")
 def test_batch_entropy_is_that_of_the_mean():
-    logits = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(5, 2, 3))
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     mean = p.reshape(-1, 3).mean(0)
     entropy = -(mean * np.log(mean)).sum()
-    np.testing.assert_allclose(jax.jit(penalties.batch_entropy)(logits), np.log(3) - entropy, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(penalties.batch_entropy)(logits), np.log(3) - entropy, rtol=1e-9)
     assert float(jax.jit(functools.partial(penalties.batch_entropy, minimum=0.5))(logits)) == 0.0
     # All rows one class: the penalty pushes that class down.
     grads = jax.jit(jax.grad(penalties.batch_entropy))(np.tile(np.float32([2, 0, 0]), (4, 1)))

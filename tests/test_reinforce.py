@@ -138,7 +138,7 @@ def test_glimpses_are_crops_averaged_down(size):
                     for i in range(size)
                 ]
             )
-            np.testing.assert_allclose(found[row, :, :, 2 * d : 2 * d + 2], expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(found[row, :, :, 2 * d : 2 * d + 2], expected, rtol=1e-5, atol=1e-6)
     assert by_image.any()
     assert not by_location.any()
 
