@@ -1,6 +1,6 @@
 """What the adapters to Flax's two interfaces share: parameters by name, the layout of time, Flax's cells as ours."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -119,11 +119,9 @@ class FlaxCell(Cell):
     flax: Recipe
     input_size: int | tuple[int, ...]
 
-    @property
-    def input_spec(self) -> jax.ShapeDtypeStruct:
-        """Of the shape that `input_size` gives."""
-        shape = (self.input_size,) if isinstance(self.input_size, int) else tuple(self.input_size)
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
+    def __post_init__(self) -> None:
+        if isinstance(self.input_size, Sequence):
+            object.__setattr__(self, "input_size", tuple(self.input_size))
 
     @property
     def hidden_size(self) -> int:

@@ -117,9 +117,8 @@ class Attention(StepWrapper):
     def __post_init__(self) -> None:
         check_cell(self.cell)
         _check_steps(self.cell)
-        if not isinstance(self.cell.output_size, int):
-            raise ValueError(f"cell: got {self.cell} of the output size {self.cell.output_size}, needs a length")
         check_sizes(memory_size=self.memory_size, memory_steps=self.memory_steps)
+        check_sizes(**{"cell.output_size": self.cell.output_size})
         check_choice(score=self.score, among=("additive", "general", "dot", "location"))
         check_choice(query=self.query, among=("before", "after"))
         if self.attention_size is not None:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, recurrent, weigh
+from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, initial_like, recurrent, weigh
 from jaxrnn.checks import check_sizes
 from jaxrnn.chunks import default_chunk, in_chunks
 from jaxrnn.jaxprs import flat_products
@@ -79,11 +79,6 @@ class MDRNN(Cell):
 
     def __post_init__(self) -> None:
         _check(self)
-
-    @property
-    def input_spec(self) -> jax.ShapeDtypeStruct:
-        """`[C, I]`."""
-        return jax.ShapeDtypeStruct(self.input_size, jnp.float32)
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -199,11 +194,6 @@ class MDLSTM(Cell):
 
     def __post_init__(self) -> None:
         _check(self)
-
-    @property
-    def input_spec(self) -> jax.ShapeDtypeStruct:
-        """`[C, I]`."""
-        return jax.ShapeDtypeStruct(self.input_size, jnp.float32)
 
     @property
     def output_size(self) -> tuple[int, int]:
@@ -344,7 +334,7 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
     inside = ((place >= 0) & (place < length)).reshape(diagonals, *[1] * len(batch_shape), width)
     first, fresh = state, None
     if resets is not None:
-        start = jax.tree.map(lambda a, s: a.astype(s.dtype), cell.initial_state(tuple(batch_shape)), state)
+        start = initial_like(cell, state, tuple(batch_shape))
         flags = jnp.broadcast_to(resets[..., None, None], (*resets.shape, columns, 1))
         fresh = skew(flags)[..., 0], jax.tree.map(lambda s: skew(jnp.broadcast_to(s[None], (rows, *s.shape))), start)
         first = jax.tree.map(lambda a, s: select(resets[0], a, s), start, state)

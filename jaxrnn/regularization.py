@@ -22,7 +22,7 @@ import numpy as np
 from jax.extend.core import jaxprs_in_params
 
 from jaxrnn.cell import cast
-from jaxrnn.checks import check_choice, check_input, check_key, check_rate, check_sizes
+from jaxrnn.checks import check_at_least, check_choice, check_input, check_key, check_rate, check_sizes
 from jaxrnn.jaxprs import bind, evaluate, is_matrix_product
 from jaxrnn.rows import Walk
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -457,8 +457,7 @@ class WeightNoise(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (isinstance(self.std, (int, float)) and 0 <= self.std < float("inf")):
-            raise ValueError(f"std: got {self.std!r}, needs a number of at least 0")
+        check_at_least(0, std=self.std)
         if self.names is not None:
             _check_names(self.cell, self.names)
 

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.cell import Cell, advance
+from jaxrnn.cell import Cell, advance, initial_like
 from jaxrnn.checks import check_choice, check_flags, check_input, check_lengths, check_sizes
 from jaxrnn.networks import Bidirectional, BidirectionalState
 from jaxrnn.rows import Walk, at, flip, keep, mean, select, valid_steps
@@ -139,16 +139,12 @@ class Masked(Wrapper):
         """One step where the mask holds; elsewhere the state that the policy says."""
         new, output = advance(self.cell, params, state, drive[0])
         mask = drive[1]
-        rest = state if self.policy == "hold" else self._start(state, mask.shape)
+        rest = state if self.policy == "hold" else initial_like(self.cell, state, mask.shape)
         return jax.tree.map(lambda n, r: select(mask, n, r), new, rest), output
 
     def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, Array]) -> PyTree:
         """The cell's output where the mask holds, else zero."""
         return keep(drive[1], self.cell.readout(params, output, drive[0]))
-
-    def _start(self, state: State, batch_shape: tuple[int, ...]) -> State:
-        start = self.cell.initial_state(batch_shape)
-        return jax.tree.map(lambda a, s: a.astype(s.dtype), start, state)
 
     def walk(self, params: Params, inputs: tuple[PyTree, Array], state: State, how: Walk) -> tuple[State, PyTree]:
         """The cell over the valid steps alone."""
@@ -180,7 +176,7 @@ class Masked(Wrapper):
             late, back_late, back_early = (
                 jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading)
             )
-            start, forward = self._start(state, tuple(rest)), _forward(state, not how.reverse)
+            start, forward = initial_like(self.cell, state, tuple(rest)), _forward(state, not how.reverse)
             state = jax.tree.map(lambda f, a, s: s if f else select(back_late, a, s), forward, start, state)
             state, ys = self.cell.walk(params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
             state = jax.tree.map(lambda f, a, s: select(late if f else back_early, a, s), forward, start, state)

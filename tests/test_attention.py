@@ -217,7 +217,7 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
         ),
         (
             lambda: attention.Attention(decoder("dot", "after"), 5, 6),
-            r"cell: got Attention.* of the output size Attended\(y=4, alignment=6\), needs a length",
+            r"cell\.output_size: got Attended\(y=4, alignment=6\), needs a positive integer",
         ),
         (
             lambda: jaxrnn.Zoneout(decoder("dot", "before"), 0.1),

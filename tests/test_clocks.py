@@ -175,7 +175,7 @@ def test_parameters_and_products_are_counted(cell, count, in_the_loop):
         (lambda: jaxrnn.Clockwork(3, 5, periods=(1, 2)), "hidden_size: got 5, needs a multiple of the 2 periods"),
         (lambda: jaxrnn.OrderedLSTM(3, 4, chunk=3), "chunk: got 3, needs a divisor of hidden_size = 4"),
         (lambda: jaxrnn.Highway(3, 4, depth=0), "depth: got 0, needs a positive integer"),
-        (lambda: jaxrnn.PhasedLSTM(3, 4, leak=-0.1), "leak: got -0.1, needs a number of 0 or more"),
+        (lambda: jaxrnn.PhasedLSTM(3, 4, leak=-0.1), "leak: got -0.1, needs a number of at least 0"),
         (
             lambda: jaxrnn.PhasedLSTM(3, 4).init(jax.random.key(0), periods=(0.0, 9.0)),
             r"periods: got \(0.0, 9.0\), needs 0 < shortest",

@@ -86,11 +86,6 @@ class ConvLSTM(Cell):
         _check(self)
 
     @property
-    def input_spec(self) -> jax.ShapeDtypeStruct:
-        """`[*space, C]`."""
-        return jax.ShapeDtypeStruct(self.input_size, jnp.float32)
-
-    @property
     def output_size(self) -> tuple[int, ...]:
         """`(*space, F)`."""
         return _output_size(self)
@@ -205,11 +200,6 @@ class ConvGRU(Cell):
 
     def __post_init__(self) -> None:
         _check(self)
-
-    @property
-    def input_spec(self) -> jax.ShapeDtypeStruct:
-        """`[*space, C]`."""
-        return jax.ShapeDtypeStruct(self.input_size, jnp.float32)
 
     @property
     def output_size(self) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, add, affine, dot, gates
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_at_least, check_sizes
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["PhasedLSTM", "PhasedLSTMParams", "PhasedLSTMState"]
@@ -82,8 +82,7 @@ class PhasedLSTM(Cell):
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
-        if not self.leak >= 0:
-            raise ValueError(f"leak: got {self.leak!r}, needs a number of 0 or more")
+        check_at_least(0, leak=self.leak)
 
     @property
     def input_spec(self) -> Any:
