@@ -163,7 +163,7 @@ class Cell(abc.ABC):
 
     @property
     def output_size(self) -> Any:
-        """Length of the last axis of `y`, or the shape of one example's `y` where that has more axes."""
+        """Length of one example's `y`, or its shape where it has more axes; a pytree of them where `y` is one."""
         return self.hidden_size
 
     def __call__(self, params: Params, state: State, x: PyTree) -> tuple[State, PyTree]:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.cell import Cell, cast, gates
+from jaxrnn.cell import Cell, cast, gates, initial_like
 from jaxrnn.checks import check_choice
 from jaxrnn.chunks import StepData, default_chunk
 from jaxrnn.recurrence import saved, states_before
@@ -76,7 +76,7 @@ class LinearCell(Cell):
         if valid is not None:
             a = jax.tree.map(lambda k: select(valid, k, jnp.ones_like(k)), a)
             b = keep(valid, b)
-        start = None if resets is None else self.initial_state(resets.shape)
+        start = None if resets is None else initial_like(self, state, resets.shape)
         states = _states(a, b, state, resets, start, reverse)
         return jax.tree.map(lambda h: h[0 if reverse else -1], states), states
 
@@ -101,7 +101,7 @@ def _states(a: State, b: State, state: State, resets: Array | None, start: State
     first = -1 if reverse else 0
     before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
     if resets is not None:
-        before = jax.tree.map(lambda s, h: select(resets, s.astype(h.dtype), h), start, before)
+        before = jax.tree.map(lambda s, h: select(resets, s, h), start, before)
     return _solve(reverse, resets, a, jax.tree.map(lambda a, b, h: a * h + b, a, b, before))
 
 

@@ -9,6 +9,7 @@ more where cells are in cells, `{"0": {"w_x": ...}, "1": ...}` in a `Stack`. `ja
 `flax.linen.RNN(jaxrnn.linen.Cell(cell))` have the same parameters at the same paths, under "cell".
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -285,6 +286,11 @@ def from_flax(flax_cell: nn.RNNCellBase, input_size: int | tuple[int, ...]) -> F
 
 class _Recipe(NamedTuple):
     module: nn.RNNCellBase
+
+    def __repr__(self) -> str:
+        fields = ((f, getattr(self.module, f.name)) for f in dataclasses.fields(self.module) if f.name != "parent")
+        options = (f"{f.name}={getattr(v, '__name__', v)}" for f, v in fields if v is not f.default and v != f.default)
+        return f"{type(self.module).__name__}({', '.join(options)})"
 
     def variables(self, key: Key, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
         carry = self.module.initialize_carry(key, input_shape)

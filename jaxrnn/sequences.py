@@ -157,6 +157,7 @@ class Masked(Wrapper):
             inside = valid_steps(jnp.arange(steps), how.lengths)
             mask = mask & inside
         gap = inside & ~mask
+        xs = keep(mask, xs)
         order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
         done = jnp.cumsum(mask, axis=0)
         inner = how._replace(lengths=done[-1], resets=None)

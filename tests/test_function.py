@@ -38,6 +38,14 @@ def test_a_cell_is_a_function():
     close(*(jax.jit(init)(jax.random.key(0)) for init in (cell.init, NET.init)))
 
 
+def test_outputs_have_a_length_a_shape_or_several():
+    def outputs(params, state, x):
+        return state, {"vector": x, "plane": x[..., None] * x[..., None, :], "number": x[..., 0]}
+
+    cell = jaxrnn.Function(outputs, lambda key, dtype: (), lambda batch_shape, dtype: (), 3)
+    assert cell.output_size == {"vector": 3, "plane": (3, 3), "number": ()}
+
+
 @pytest.mark.usefixtures("x64")
 def test_functions_nest():
     """In one another, and as a layer of a stack."""

@@ -365,7 +365,10 @@ def test_from_flax(flax_cell, shape):
     cell = from_flax(flax_cell, shape[0] if len(shape) == 1 else shape)
     theirs, ours = nn.RNN(flax_cell, return_carry=True), jaxrnn.linen.RNN(cell)
     xs = inputs((B, T, *shape))
-    assert (cell.output_size, cell.hidden_size) == (H, H)
+    assert (cell.output_size, cell.hidden_size) == ((*shape[:-1], H) if len(shape) > 1 else H, H)
+    assert "\n" not in repr(cell)
+    above = jaxrnn.GRU(H, H) if len(shape) == 1 else from_flax(flax_cell, (*shape[:-1], H))
+    assert Stack((cell, above)).output_size == cell.output_size
 
     def run(params):
         def loss(rnn, params, xs):

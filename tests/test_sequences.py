@@ -66,6 +66,13 @@ def test_held_steps_are_left_out_of_runs_of_each_row(net, lengths, reverse):
         assert not np.delete(ys[:, row], steps, axis=0).any()
 
 
+def test_no_nan_of_a_gap_is_moved():
+    """Not even into what is thrown away."""
+    params, (xs, mask), state = example(seq.Masked(GRU, "hold"))
+    with jax.debug_nans(True):
+        jaxrnn.unroll(seq.Masked(GRU, "hold"), params, (np.where(mask[..., None], xs, np.nan), mask), state)
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gaps_reset_between_runs_of_each_stretch(reverse):
     """Element-Research's MaskZero: what a gap separates are sequences of their own."""

@@ -95,8 +95,9 @@ class Function(Cell):
 
     @property
     def output_size(self) -> Any:
-        """Length of the last axis of `y`; for a `y` of several arrays, one a leaf."""
-        return jax.tree.map(lambda leaf: leaf.shape[-1], self._step_spec()[1])
+        """Length of `y`, or its shape where that is not one axis; for a `y` of several arrays, one a leaf."""
+        y = self._step_spec()[1]
+        return jax.tree.map(lambda leaf: leaf.shape[0] if leaf.ndim == 1 else leaf.shape, y)
 
     def _state_spec(self) -> PyTree:
         return jax.eval_shape(self.initial_state)
