@@ -53,7 +53,9 @@ def default_chunk(steps: int, bytes_per_step: int) -> int:
     if not isinstance(bytes_per_step, int):
         return even_chunk(steps, 32)  # of a symbolic batch (`jax.export`): between the bounds
     budget = 2**20 if jax.default_backend() == "cpu" else 2**25
-    return even_chunk(steps, max(16, min(256, budget // max(bytes_per_step, 1))))
+    fit = budget // max(bytes_per_step, 1)
+    # Where not even eight fit, more are as good, and what is done once a chunk is done less often.
+    return even_chunk(steps, min(256, fit) if fit >= 8 else 16)
 
 
 def even_chunk(steps: int, wanted: int) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
+import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell, affine, gates, safe_sqrt
@@ -140,7 +140,7 @@ class GatedLinearAttention(Cell):
     def chunk_size(self, steps: int, drive: PyTree, state: GLAState) -> int:
         """Steps a chunk by default: few, each pair of them has a decay for each entry of the key."""
         del drive, state
-        return even_chunk(steps, 16)
+        return even_chunk(steps, 8)
 
 
 def _gla_at_once(state: GLAState, data: StepData) -> tuple[GLAState, Array]:
@@ -295,11 +295,36 @@ def _delta_at_once(state: DeltaNetState, data: StepData) -> tuple[DeltaNetState,
     old, new = seen[..., :1].astype(k.dtype), seen[..., 1:].astype(k.dtype)
     keys = jnp.swapaxes(k, -1, -2)
     found = old * jnp.matmul(k, state.s)
-    # The diagonal is not read, it counts as one.
-    u = solve_triangular(b * new * jnp.matmul(k, keys), b * (v - found), lower=True, unit_diagonal=True)
+    u = jnp.matmul(_inverse(b * new * jnp.matmul(k, keys)), b * (v - found))
     y = old * jnp.matmul(q, state.s) + jnp.matmul(new * jnp.matmul(q, keys), u)
     s = old[..., -1:, :] * state.s + jnp.matmul(keys * new[..., -1:, :], u)
     return DeltaNetState(s), jnp.moveaxis(y, -2, 0)
+
+
+def _inverse(a: Array) -> Array:
+    """`(1 + A)^-1` of the `A` below the diagonal of `a` `[..., T, T]`; what stands elsewhere is not read.
+
+    Blocks of twice the size at each round, all of them at once:
+
+        ( L_1   0  )^-1     (       L_1^-1          0    )
+        (  A   L_2 )     =  ( -L_2^-1 A L_1^-1   L_2^-1  )
+
+    (XLA's CPU runtime can wait forever for LAPACK's triangular solve within a loop.)
+    """
+    *batch, steps, _ = a.shape
+    size = 1 << (steps - 1).bit_length()
+    a = jnp.pad(a, [(0, 0)] * len(batch) + [(0, size - steps)] * 2)
+    inverse = jnp.ones((*batch, size, 1, 1), a.dtype)
+    while (m := inverse.shape[-1]) < size:
+        pairs = size // (2 * m)
+        below = a.reshape(*batch, pairs, 2, m, pairs, 2, m)[..., 1, :, :, 0, :]
+        same = jnp.broadcast_to(np.eye(pairs, dtype=bool)[:, None, :, None], below.shape)
+        below = jnp.sum(jnp.where(same, below, jnp.zeros_like(below)), axis=-2)
+        first, second = inverse[..., ::2, :, :], inverse[..., 1::2, :, :]
+        corner = -jnp.matmul(jnp.matmul(second, below), first)
+        upper = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        inverse = jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+    return inverse[..., 0, :steps, :steps]
 
 
 def _row(q: Array, s: Array) -> Array:
