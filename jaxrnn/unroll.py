@@ -68,8 +68,8 @@ def unroll(
         save: what reverse mode keeps of the forward pass. "states": the state after every step, from which the rest
             is computed again for a chunk of steps at once. "boundaries": the state before every chunk alone, for
             very long sequences: chunks are then walked again too, and memory grows with T / chunk + chunk.
-            "residuals": all that derivatives need, nothing is computed again; it takes several times the memory, and on
-            a CPU more time too. Like `chunk` it changes no value.
+            "residuals": all that derivatives need, so that nothing is computed again; several times the memory, and
+            on a CPU more time too. Like `chunk` it changes no value.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`
