@@ -90,7 +90,7 @@ class Settings:
     clip: float = 1.0
     """Norm that gradients are clipped to."""
     seed: int = 0
-    """Of the initialisation, of dropout and of sampling."""
+    """Of the initialization, of dropout and of sampling."""
 
     sample: int = 0
     """Write this many bytes from the checkpoint instead of training; the sizes of the model are given as they were."""

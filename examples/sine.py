@@ -57,7 +57,7 @@ class Settings:
     learning_rate: float = 1e-2
     """Adam's, at the start."""
     seed: int = 0
-    """Of the initialisation; the waves are always the same."""
+    """Of the initialization; the waves are always the same."""
     directory: Path = Path("runs/sine")
     """Where the picture goes."""
     quick: bool = False
@@ -122,7 +122,7 @@ def mse(ys: jax.Array, targets: jax.Array) -> jax.Array:
 def make_step(
     settings: Settings, loss: Callable[[Params], jax.Array]
 ) -> tuple[Callable[[Params], Any], Callable[[Params, Any], tuple[Params, Any, jax.Array]]]:
-    """`init` and `step` of the optimiser: the second makes all iterations of a step and counts its evaluations."""
+    """`init` and `step` of the optimizer: the second makes all iterations of a step and counts its evaluations."""
     if settings.optimizer == "adam":
         schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps * settings.iterations)
         optimizer = optax.with_extra_args_support(optax.adam(schedule))

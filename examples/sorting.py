@@ -55,7 +55,7 @@ class Settings:
     learning_rate: float = 5e-3
     """Adam's, at the end of the warmup; a cosine takes it to nothing."""
     seed: int = 0
-    """Of the initialisation and of all sequences."""
+    """Of the initialization and of all sequences."""
     directory: Path = Path("runs/sorting")
     """Where metrics, checkpoints and the picture go."""
     show: int = 4
@@ -159,9 +159,9 @@ def picture(directory: Path, settings: Settings) -> Path:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, label, colour in (("positions", "positions", "#1f6fb4"), ("sequences", "whole sequences", "#d1495b")):
+    for name, label, color in (("positions", "positions", "#1f6fb4"), ("sequences", "whole sequences", "#d1495b")):
         values = [100 * line[f"eval_{name}"] for line in lines]
-        axes.plot(steps, values, ".-", color=colour, label=f"{label}: {values[-1]:.1f} %")
+        axes.plot(steps, values, ".-", color=color, label=f"{label}: {values[-1]:.1f} %")
     axes.set(
         xlabel=f"steps of {settings.batch} sequences of {settings.length} numbers, {settings.low}..{settings.high}",
         ylabel=f"right, % of {UNSEEN} unseen sequences",

@@ -143,7 +143,7 @@ class FlaxCell(Cell):
         return jax.eval_shape(output, jax.random.key(0)).shape
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
-        """Fresh parameters by the Flax cell's own initialisers, then in `dtype`."""
+        """Fresh parameters by the Flax cell's own initializers, then in `dtype`."""
         return cast(self.flax.init(key, self.input_spec.shape), dtype)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:

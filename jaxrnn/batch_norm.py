@@ -1,4 +1,4 @@
-"""The training form of recurrent batch normalisation: `unroll` with the statistics of the batch.
+"""The training form of recurrent batch normalization: `unroll` with the statistics of the batch.
 
     mean_t, var_t = over the rows that are valid at step t
     population_t' = (1 - α) population_t + α (mean_t, var_t)
@@ -34,11 +34,11 @@ def batch_unroll(
     lengths: Array | None = None,
     chunk: int | None = None,
 ) -> tuple[BatchNormLSTMState, Array, Statistics]:
-    """Run a batch-normalised cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
+    """Run a batch-normalized cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
 
     At each step the moments are those of the rows that are valid then. Where fewer than two are left, those in
     `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. Discard the
-    optimiser's update of `params.statistics`: `params._replace(statistics=statistics)`.
+    optimizer's update of `params.statistics`: `params._replace(statistics=statistics)`.
 
     Args:
         cell: a `BatchNormLSTM`.
@@ -131,8 +131,8 @@ def _spread(z: tuple[Array, ...], valid: Array) -> Spread:
         z = z.astype(np.promote_types(z.dtype, np.float32))
         count = jnp.maximum(jnp.sum(valid, axis=-1), 1).astype(z.dtype)[..., None, None]
         mean = jnp.sum(keep(valid, z), axis=-2, keepdims=True) / count
-        centred = keep(valid, z - mean)
-        return Spread(mean, jnp.sum(centred * centred, axis=-2, keepdims=True) / count)
+        centered = keep(valid, z - mean)
+        return Spread(mean, jnp.sum(centered * centered, axis=-2, keepdims=True) / count)
 
     return jax.tree.map(lambda *blocks: jnp.concatenate(blocks, axis=-1), *map(one, z))
 

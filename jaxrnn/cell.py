@@ -133,7 +133,7 @@ class Cell(abc.ABC):
 
     @abc.abstractmethod
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
-        """Fresh parameters in `dtype`; initialisers are further keyword arguments of the subclass."""
+        """Fresh parameters in `dtype`; initializers are further keyword arguments of the subclass."""
 
     @abc.abstractmethod
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:

@@ -1,6 +1,6 @@
-"""Initialisers of recurrent weights and biases, each seeing one gate's block at a time.
+"""Initializers of recurrent weights and biases, each seeing one gate's block at a time.
 
-A fused matrix is initialised block by block (`blocks`), so that an orthogonal recurrent matrix is orthogonal in every
+A fused matrix is initialized block by block (`blocks`), so that an orthogonal recurrent matrix is orthogonal in every
 gate and the scale of a block does not depend on how many gates stand beside it.
 """
 
@@ -95,11 +95,11 @@ def uniform(bound: float) -> Initializer:
 
 
 def chrono(max_time: float) -> Initializer:
-    """A bias initialiser for dependencies of up to `max_time` steps: forgetting times are spread over `[1, max_time)`.
+    """A bias initializer for dependencies of up to `max_time` steps: forgetting times are spread over `[1, max_time)`.
 
         LSTM:  b_f = log(u),  b_i = -b_f,  u ~ U[1, max_time - 1)      GRU:  b_z = log(u)
 
-    A bias initialiser sees the gates as rows, `[4, H]` (i, f, g, o) or `[3, H]` (r, z, n). For the LSTM it takes the
+    A bias initializer sees the gates as rows, `[4, H]` (i, f, g, o) or `[3, H]` (r, z, n). For the LSTM it takes the
     place of the forget bias: `cell.init(key, bias_init=chrono(784), forget_bias=0.0)`.
 
     Raises:

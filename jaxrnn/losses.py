@@ -231,12 +231,12 @@ def nce_loss(
         key: a typed key.
         hidden: `[T, *batch, H]`.
         w: `[H, V]`.
-        b: `[V]`; start it at -log V, so that scores start out normalised.
+        b: `[V]`; start it at -log V, so that scores start out normalized.
         targets: `[T, *batch]` integers.
         table: the noise q; it must give every target a probability above zero.
         samples: k, noise words for each target.
         per_row: draw noise for every step of every row; False: one set for all, and one product for all.
-        log_normalizer: log Z, held fixed; 0: the network learns to be normalised.
+        log_normalizer: log Z, held fixed; 0: the network learns to be normalized.
 
     Example:
         >>> table = alias_table(jnp.full(10, 0.1))

@@ -232,7 +232,7 @@ def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> t
 
     Returns:
         `(cell, params)`. `cell.init` builds the Flax cell anew from those attributes that its constructor names, with
-        the default initialisers, as Flax's cells do not keep theirs.
+        the default initializers, as Flax's cells do not keep theirs.
 
     Raises:
         TypeError: `flax_cell` is not an nnx cell.

@@ -1,4 +1,4 @@
-"""Parametrisations: a cell's weights as functions of other parameters, computed once before the loop.
+"""Parametrizations: a cell's weights as functions of other parameters, computed once before the loop.
 
     WeightNorm      w = g ⊙ v / ‖v‖               every matrix, column by column
     Orthogonal      w = exp(U - Uᵀ)               one square matrix; U strictly upper triangular
@@ -82,7 +82,7 @@ class WeightNormParams(NamedTuple):
 
 @dataclass(frozen=True)
 class WeightNorm(Parametrized):
-    """Weight normalisation: the length of every column of every matrix apart from its direction.
+    """Weight normalization: the length of every column of every matrix apart from its direction.
 
         w = g ⊙ v / ‖v‖        the norm over the inputs of each unit
 

@@ -34,17 +34,17 @@ def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> 
 
 
 def text(characters: Sequence[str], values: Array, ax: Any = None, width: int = 60) -> Any:
-    """Characters `[T]` on the colours of one unit's activations `[T]`, `width` of them a line."""
+    """Characters `[T]` on the colors of one unit's activations `[T]`, `width` of them a line."""
     if len(characters) != len(values):
         raise ValueError(f"values: got {len(values)}, needs one for each of the {len(characters)} characters")
     lines = -(-len(characters) // width)
     ax = plt.subplots(figsize=(width / 6, lines / 3 + 0.3))[1] if ax is None else ax
     limit = float(np.max(np.abs(values))) or 1.0
-    colours = plt.get_cmap("coolwarm")
+    colors = plt.get_cmap("coolwarm")
     for i, (character, value) in enumerate(zip(characters, values, strict=True)):
         shown = {"\n": "⏎", "\t": "⇥"}.get(character, character)
-        colour = colours(0.5 + 0.5 * float(value) / limit)
-        ax.text(i % width, -(i // width), shown, family="monospace", ha="center", va="center", backgroundcolor=colour)
+        color = colors(0.5 + 0.5 * float(value) / limit)
+        ax.text(i % width, -(i // width), shown, family="monospace", ha="center", va="center", backgroundcolor=color)
     ax.set_xlim(-1, width)
     ax.set_ylim(-lines, 1)
     ax.axis("off")

@@ -1,4 +1,4 @@
-"""Regularisers: cells around cells, all that is random in them drawn once before the loop.
+"""Regularizers: cells around cells, all that is random in them drawn once before the loop.
 
     Dropout             the input, by masks that may be one for all steps (locked, variational)
     RecurrentDropout    the left operand of every recurrent product (Gal & Ghahramani)

@@ -38,7 +38,7 @@ def constant_state(
 
 
 def noisy_state(key: Key, std: float, state: State) -> State:
-    """`state + std ε` in its real and complex leaves; with 0.1 before batch-normalised steps, in Cooijmans et al. 2016.
+    """`state + std ε` in its real and complex leaves; with 0.1 before batch-normalized steps, in Cooijmans et al. 2016.
 
     Example:
         >>> import jaxrnn

@@ -76,11 +76,11 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key
 def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
     """One jitted update: `(state, batch) -> (state, metrics)`; the given state's buffers are donated, so it is gone.
 
-    An update whose loss or gradients are not finite is skipped: parameters, optimiser state and carry stay as they
+    An update whose loss or gradients are not finite is skipped: parameters, optimizer state and carry stay as they
     were, and it is counted.
 
     Args:
-        loss_fn: `(params, carry, batch, key) -> (loss, (carry, metrics))`: the scalar to minimise, the carry for the
+        loss_fn: `(params, carry, batch, key) -> (loss, (carry, metrics))`: the scalar to minimize, the carry for the
             next window and a dict of scalars. The carry enters as a constant; `key` is this step's own.
         optimizer: an Optax transformation; one that searches along a line (`optax.lbfgs`) gets `value`, `grad` and
             `value_fn` as well.
@@ -227,7 +227,7 @@ def restore(directory: str | os.PathLike[str], like: TrainState) -> TrainState:
 
     Args:
         directory: the one that `fit` got.
-        like: a state of the same model, optimiser and carry, such as the one from `init_state`: it gives the
+        like: a state of the same model, optimizer and carry, such as the one from `init_state`: it gives the
             structure, shapes, dtypes and devices; its values are not used.
 
     Returns:

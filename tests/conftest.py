@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-# Most of the time of these tests is compilation, and what they compare does not hang on how well code is optimised.
+# Most of the time of these tests is compilation, and what they compare does not hang on how well code is optimized.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

@@ -1,4 +1,4 @@
-"""Recurrent batch normalisation in training: moments of the batch, moving averages, padding."""
+"""Recurrent batch normalization in training: moments of the batch, moving averages, padding."""
 
 import functools
 

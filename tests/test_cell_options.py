@@ -16,10 +16,10 @@ from tests.registry import example, unrolled
     [
         (jaxrnn.MinGRU(3, 4, activation=jax.nn.identity), mingru.mingru),
         (jaxrnn.MinGRU(3, 4, use_bias=False), mingru.mingru),
-        (jaxrnn.MinLSTM(3, 4, normalise=False), mingru.minlstm),
+        (jaxrnn.MinLSTM(3, 4, normalize=False), mingru.minlstm),
         (jaxrnn.MinLSTM(3, 4, activation=jnp.tanh, use_bias=False), mingru.minlstm),
         (jaxrnn.QRNN(3, 4, use_bias=False), qrnn.qrnn),
-        (jaxrnn.S5(3, 4, discretisation="bilinear"), state_space.s5),
+        (jaxrnn.S5(3, 4, discretization="bilinear"), state_space.s5),
         (jaxrnn.RGLRU(4, power=2.0), state_space.rg_lru),
         (jaxrnn.SRU(4, 4, highway_scale=1.5), sru.sru),
         (jaxrnn.SLSTM(3, 4, forget_gate="exponential"), xlstm.slstm),

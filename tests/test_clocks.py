@@ -14,7 +14,7 @@ from jaxrnn.cells.ordered import cumax
 from tests import reference
 from tests.oracles import oracle
 from tests.reference.highway import highway
-from tests.reference.legendre import discretised
+from tests.reference.legendre import discretized
 from tests.registry import B, T, example, unrolled
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
@@ -127,8 +127,8 @@ def test_an_ordered_lstm_whose_master_gates_overlap_fully_is_an_lstm():
 
 
 @pytest.mark.parametrize(("order", "theta"), [(1, 2.0), (6, 20.0), (64, 784.0), (256, 784.0), (12, 1.5)])
-def test_the_legendre_memory_is_discretised_as_scipy_does(order, theta):
-    for ours, theirs in zip(legendre(order, theta), discretised(order, theta), strict=True):
+def test_the_legendre_memory_is_discretized_as_scipy_does(order, theta):
+    for ours, theirs in zip(legendre(order, theta), discretized(order, theta), strict=True):
         np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=1e-9, atol=1e-11)
 
 

@@ -32,7 +32,7 @@ def test_parameter_counts():
 @pytest.mark.parametrize("shift", [-200.0, 200.0])
 @pytest.mark.usefixtures("x64")
 def test_slstm_does_not_see_the_scale_of_its_input_gates(shift):
-    """Numerator and normaliser share it; without the running maximum both would over- or underflow in float32."""
+    """Numerator and normalizer share it; without the running maximum both would over- or underflow in float32."""
     cell = jaxrnn.SLSTM(3, 4)
     params, xs, _ = example(cell, dtype=jnp.float64)
     shifted = params._replace(b=params.b.at[:4].add(shift))

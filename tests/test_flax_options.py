@@ -1,4 +1,4 @@
-"""Regularisers, masks and learned states inside of the Flax modules: plain arguments, streams as keys once a call."""
+"""Regularizers, masks and learned states inside of the Flax modules: plain arguments, streams as keys once a call."""
 
 import jax
 import numpy as np

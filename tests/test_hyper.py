@@ -1,4 +1,4 @@
-"""HyperLSTM: the limit in which it is an LSTM, counts, initialisation."""
+"""HyperLSTM: the limit in which it is an LSTM, counts, initialization."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Initialisers: what each promises, block by block."""
+"""Initializers: what each promises, block by block."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Layer-normalised cells: conventions, invariances, parameter counts."""
+"""Layer-normalized cells: conventions, invariances, parameter counts."""
 
 import functools
 
@@ -52,7 +52,7 @@ def outputs(cell, params, xs, state):
 @pytest.mark.parametrize("kind", [LSTM, GRU], ids=lambda kind: kind.__name__)
 @pytest.mark.usefixtures("x64")
 def test_the_size_of_a_weight_matrix_is_of_no_account(kind, name):
-    """The paper's table 1. One gate's block alone counts where gates are normalised jointly, and does not otherwise."""
+    """The paper's table 1. One gate's block alone counts where gates are normalized jointly, and does not otherwise."""
     for per_gate in (False, True):
         cell = kind(3, 4, per_gate=per_gate, epsilon=1e-14)
         params, xs, state = example(cell, dtype=jnp.float64)

@@ -16,7 +16,7 @@ from tests.registry import B, T, example
 # Those whose associative walk is not in the registry, where every law runs over it.
 CELLS = [
     jaxrnn.MinGRU(3, 4),
-    jaxrnn.S5(3, 4, discretisation="bilinear"),
+    jaxrnn.S5(3, 4, discretization="bilinear"),
     jaxrnn.RGLRU(4, heads=2),
 ]
 

@@ -236,7 +236,7 @@ def test_parameters_have_names():
     }
 
 
-def test_initialisation():
+def test_initialization():
     """By `cell.init` with its options, in the asked dtype; two modules draw differently, two calls of one do not."""
 
     class Twice(nn.Module):

@@ -147,7 +147,7 @@ def test_nce_by_hand(per_row):
 @pytest.mark.parametrize("per_row", [False, True])
 @pytest.mark.parametrize("loss", [losses.nce_loss, losses.sampled_softmax_loss], ids=lambda f: f.__name__)
 def test_with_much_noise_the_gradient_is_that_of_the_softmax(loss, per_row):
-    """In expectation; of a normalised model, whose gradient noise-contrastive estimation approaches as k grows."""
+    """In expectation; of a normalized model, whose gradient noise-contrastive estimation approaches as k grows."""
     bias = BIAS - np.log(np.exp(HIDDEN[0, 0] @ W + BIAS).sum())
 
     def exact(b):

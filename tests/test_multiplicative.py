@@ -35,7 +35,7 @@ def test_factors_of_one_leave_the_cell(inner):
     np.testing.assert_allclose(ys, zs, rtol=1e-12)
 
 
-def test_the_cell_s_initialisers_reach_it():
+def test_the_cell_s_initializers_reach_it():
     params = Multiplicative(LSTM(3, 4)).init(jax.random.key(0), forget_bias=2.0)
     assert params.cell.b[4:8].tolist() == [2.0] * 4
 

@@ -58,7 +58,7 @@ def test_layers_start_from_different_keys():
     assert not np.array_equal(params[0].w_x, params[1].w_x)
 
 
-def test_init_passes_initialisers_and_dtype_on():
+def test_init_passes_initializers_and_dtype_on():
     net = jaxrnn.Stack((jaxrnn.GRU(4, 4), jaxrnn.Residual(jaxrnn.Bidirectional(jaxrnn.LSTM(4, 2)))))
     params = net.init(jax.random.key(0), dtype=jnp.bfloat16, input_init=jaxrnn.initializers.zeros)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
@@ -109,7 +109,7 @@ def test_dropout_drops_at_its_rate_and_keeps_the_mean():
     np.testing.assert_allclose(ys[kept], 1 / (1 - rate), rtol=1e-6)
     # 20000 draws: four standard deviations are 0.013.
     assert abs(kept.mean() - (1 - rate)) < 4 * (rate * (1 - rate) / (steps * width)) ** 0.5
-    # Steps and units have masks of their own: neighbours agree as often as chance has it.
+    # Steps and units have masks of their own: neighbors agree as often as chance has it.
     chance = rate**2 + (1 - rate) ** 2
     assert abs((kept[1:] == kept[:-1]).mean() - chance) < 0.02
     assert abs((kept[:, 1:] == kept[:, :-1]).mean() - chance) < 0.02

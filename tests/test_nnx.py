@@ -179,7 +179,7 @@ def test_learned_initial_carry():
 
 
 def test_carry():
-    """Its fields have names (flax#4124); initialising takes a shape alone, or Flax's arguments."""
+    """Its fields have names (flax#4124); initializing takes a shape alone, or Flax's arguments."""
     cell = jaxrnn.nnx.Cell(LSTM(I, H), rngs=nnx.Rngs(0))
     carry = cell.initialize_carry((2, 6, I))
     assert (carry.h.shape, carry.c.shape, cell.num_feature_axes) == ((2, 6, H), (2, 6, H), 1)
@@ -268,7 +268,7 @@ def test_parameters_have_names():
     chex.assert_trees_all_equal(nnx.as_pure(merged.cell.params), nnx.as_pure(rnn.cell.params))
 
 
-def test_initialisation():
+def test_initialization():
     """That of `cell.init` with the stream's key, options and dtype."""
     cell = LSTM(I, H)
     options = {"forget_bias": 3.0, "input_init": jaxrnn.initializers.uniform(0.5)}

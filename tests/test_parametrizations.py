@@ -1,4 +1,4 @@
-"""Parametrisations: weights from other parameters, once before the loop."""
+"""Parametrizations: weights from other parameters, once before the loop."""
 
 import functools
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ def test_weights_are_computed_before_the_loop(cell):
     assert {e.primitive.name for e in stepped} & OF_WEIGHTS
 
 
-def test_a_parametrisation_of_ones_own():
+def test_a_parametrization_of_ones_own():
     @dataclass(frozen=True)
     class Doubled(jaxrnn.Parametrized):
         def start(self, key, params):

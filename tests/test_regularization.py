@@ -1,4 +1,4 @@
-"""Regularisers: masked steps against NumPy loops, what is shared and what is not, and penalties by hand."""
+"""Regularizers: masked steps against NumPy loops, what is shared and what is not, and penalties by hand."""
 
 import functools
 import itertools

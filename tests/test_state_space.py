@@ -1,4 +1,4 @@
-"""LRU, S5 and RG-LRU: their initialisations, their stability, and S5's discretisation by matrix exponentials."""
+"""LRU, S5 and RG-LRU: their initializations, their stability, and S5's discretization by matrix exponentials."""
 
 import functools
 
@@ -115,16 +115,16 @@ def test_s5_holds_the_input_as_well_in_single_precision():
 
 
 @pytest.mark.usefixtures("x64")
-def test_s5_s_discretisations_agree_for_small_steps():
-    zoh, bilinear = (jaxrnn.S5(3, 4, discretisation=d) for d in ("zoh", "bilinear"))
+def test_s5_s_discretizations_agree_for_small_steps():
+    zoh, bilinear = (jaxrnn.S5(3, 4, discretization=d) for d in ("zoh", "bilinear"))
     params = example(zoh, dtype=jnp.float64)[0]._replace(log_step=np.full(4, np.log(1e-4)))
     a, b = (jax.jit(c.discrete)(params) for c in (zoh, bilinear))
     chex.assert_trees_all_close(a, b, rtol=1e-6)
 
 
 def test_s5_refuses():
-    with pytest.raises(ValueError, match="discretisation: got 'euler', needs one of 'zoh', 'bilinear'"):
-        jaxrnn.S5(3, 4, discretisation="euler")
+    with pytest.raises(ValueError, match="discretization: got 'euler', needs one of 'zoh', 'bilinear'"):
+        jaxrnn.S5(3, 4, discretization="euler")
     with pytest.raises(ValueError, match="blocks: got 3, needs a divisor of hidden_size = 4"):
         jaxrnn.S5(3, 4).init(KEY, blocks=3)
     with pytest.raises(ValueError, match=r"min_step, max_step: got 0\.1 and 0\.01"):

@@ -1,4 +1,4 @@
-"""LSTM with recurrent batch normalisation (Cooijmans et al. 2016), as it is evaluated.
+"""LSTM with recurrent batch normalization (Cooijmans et al. 2016), as it is evaluated.
 
     BN_t(z; s) = (z - mean_t) / sqrt(std_t² + ε) ⊙ s           with statistics of its own for every step t
 
@@ -41,7 +41,7 @@ class Spread(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Moments of what is normalised."""
+    """Moments of what is normalized."""
 
     x: Moments  # [S, 4H], of x W_x
     h: Moments  # [S, 4H], of h W_h
@@ -71,7 +71,7 @@ class BatchNormLSTMState(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchNormLSTM(Cell):
-    """Long short-term memory with recurrent batch normalisation.
+    """Long short-term memory with recurrent batch normalization.
 
         i, f, g, o = BN_t(x W_x; s_x) + BN_t(h W_h; s_h) + b
         c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
@@ -199,7 +199,7 @@ class BatchNormLSTM(Cell):
         wide = np.promote_types(z[0].dtype, np.float32)
 
         def one(z: Array, scale: Array, mean: Array, var: Array) -> Array:
-            centred = z.astype(wide) - mean.astype(wide)
-            return weigh((centred * jax.lax.rsqrt(var.astype(wide) + self.epsilon)).astype(z.dtype), scale)
+            centered = z.astype(wide) - mean.astype(wide)
+            return weigh((centered * jax.lax.rsqrt(var.astype(wide) + self.epsilon)).astype(z.dtype), scale)
 
         return tuple(map(one, z, *(gates(a, len(z)) for a in (scale, *of))))

@@ -49,7 +49,7 @@ class GatedLinearAttention(Cell):
 
     `unroll` computes the outputs of a chunk of steps at once, from products over all of its pairs of steps.
 
-    The paper's layer goes on with a normalisation of each head, a gate and a projection.
+    The paper's layer goes on with a normalization of each head, a gate and a projection.
 
     Args:
         input_size: I, length of the last axis of the input.

@@ -79,7 +79,7 @@ class HyperLSTM(Cell):
         >>> y.shape, state.h_s.shape
         ((2, 8), (2, 4))
 
-    Reference: Ha, Dai & Le 2017, "HyperNetworks"; initialisation and timing: the authors' code.
+    Reference: Ha, Dai & Le 2017, "HyperNetworks"; initialization and timing: the authors' code.
     """
 
     input_size: int
@@ -113,7 +113,7 @@ class HyperLSTM(Cell):
             input_init: of each block of `w_x`, and of the blocks of `w_h` through which the small LSTM sees h.
             recurrent_init: of each recurrent block of both LSTMs.
             forget_bias: of both forget gates; the other biases are zero, those of z_x and z_h one.
-            scale: of `x W_x` and `h W_h` at first, as the γ of recurrent batch normalisation.
+            scale: of `x W_x` and `h W_h` at first, as the γ of recurrent batch normalization.
         """
         i, h, s, e = self.input_size, self.hidden_size, self.hyper_size, self.embedding_size
         kx, kx_s, kh, kh_s, ks, kz = jax.random.split(key, 6)

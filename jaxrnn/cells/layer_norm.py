@@ -1,4 +1,4 @@
-"""Layer-normalised LSTM and GRU (Ba, Kiros & Hinton 2016).
+"""Layer-normalized LSTM and GRU (Ba, Kiros & Hinton 2016).
 
     LN(z; s) = (z - mean z) / sqrt(var z + ε) ⊙ s              over the units of one example at one time
 
@@ -34,8 +34,8 @@ __all__ = [
 def layer_norm(z: Array, scale: Array, epsilon: float, blocks: int = 1) -> Array:
     """`LN(z; scale)` of each of `blocks` equal blocks of the last axis, its statistics in float32 or wider."""
     wide = z.reshape(*z.shape[:-1], blocks, -1).astype(np.promote_types(z.dtype, np.float32))
-    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+    centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    normal = centered * jax.lax.rsqrt(jnp.mean(centered * centered, axis=-1, keepdims=True) + epsilon)
     return weigh(normal.reshape(z.shape).astype(z.dtype), scale)
 
 
@@ -60,7 +60,7 @@ class LayerNormLSTMState(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerNormLSTM(Cell):
-    """Layer-normalised long short-term memory.
+    """Layer-normalized long short-term memory.
 
         i, f, g, o = LN(x W_x; s_x) + LN(h W_h; s_h) + b
         c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
@@ -73,8 +73,8 @@ class LayerNormLSTM(Cell):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, memory cells.
-        per_gate: whether each gate's H units are normalised on their own, or all 4H jointly.
-        normalize_memory: whether `c'` is normalised on its way to `h'`.
+        per_gate: whether each gate's H units are normalized on their own, or all 4H jointly.
+        normalize_memory: whether `c'` is normalized on its way to `h'`.
         epsilon: ε, added to the variance.
 
     Raises:
@@ -173,7 +173,7 @@ class LayerNormGRUState(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerNormGRU(Cell):
-    """Layer-normalised gated recurrent unit; `z` keeps the old state.
+    """Layer-normalized gated recurrent unit; `z` keeps the old state.
 
         r, z = σ(LN(x W_x; s_x) + LN(h W_h; s_h) + b)                  both gates jointly
         n = tanh(LN(x W_xn; s_xn) + b_xn + r ⊙ (LN(h W_hn; s_hn) + b_n))
@@ -185,7 +185,7 @@ class LayerNormGRU(Cell):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        per_gate: whether r and z are normalised each on its own, or both jointly as in the paper; n always is.
+        per_gate: whether r and z are normalized each on its own, or both jointly as in the paper; n always is.
         epsilon: ε, added to the variance.
 
     Raises:

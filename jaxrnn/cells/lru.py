@@ -1,4 +1,4 @@
-"""Linear recurrent unit (Orvieto et al. 2023): a complex diagonal recurrence, stable by its parametrisation.
+"""Linear recurrent unit (Orvieto et al. 2023): a complex diagonal recurrence, stable by its parametrization.
 
 λ = exp(-exp(ν) + i exp(θ))
 h' = λ ⊙ h + exp(γ) ⊙ (x W_x)               complex

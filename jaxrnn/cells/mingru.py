@@ -149,13 +149,13 @@ class MinLSTM(LinearCell):
     """Minimal long short-term memory, linear in its state.
 
         f, i, n = x W_x + b
-        f̄, ī = σ(f) / (σ(f) + σ(i)), σ(i) / (σ(f) + σ(i))      normalised, else f̄, ī = σ(f), σ(i)
+        f̄, ī = σ(f) / (σ(f) + σ(i)), σ(i) / (σ(f) + σ(i))      normalized, else f̄, ī = σ(f), σ(i)
         h' = f̄ ⊙ h + ī ⊙ φ(n)                                  y = h'
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        normalise: whether the two gates sum to one, so that the scale of `h` does not depend on time.
+        normalize: whether the two gates sum to one, so that the scale of `h` does not depend on time.
         activation: φ, by default the paper's `positive`; `jax.nn.identity` is the paper's first form.
         use_bias: whether there is a `b`.
         scan: "sequential" or "associative", see `LinearCell`.
@@ -176,7 +176,7 @@ class MinLSTM(LinearCell):
 
     input_size: int
     hidden_size: int
-    normalise: bool = True
+    normalize: bool = True
     activation: Activation = positive
     use_bias: bool = True
 
@@ -214,7 +214,7 @@ class MinLSTM(LinearCell):
     def project(self, params: MinLSTMParams, x: Array) -> tuple[Array, Array, Array]:
         """`f̄`, `ī` and `φ(n)`."""
         f, i, n = gates(affine(x, params.w_x, params.b), 3)
-        if self.normalise:
+        if self.normalize:
             # σ(f) / (σ(f) + σ(i)) where both may be zero in floating point.
             f = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
             i = -f

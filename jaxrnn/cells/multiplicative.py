@@ -56,7 +56,7 @@ class Multiplicative(Cell):
         ((2, 4), (4, 4), (4, 16))
 
     Reference: Sutskever, Martens & Hinton 2011, "Generating text with recurrent neural networks"; Krause, Lu, Murray &
-    Renals 2016, "Multiplicative LSTM for sequence modelling".
+    Renals 2016, "Multiplicative LSTM for sequence modeling".
     """
 
     cell: Elman | LSTM
@@ -89,7 +89,7 @@ class Multiplicative(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         **others: Any,
     ) -> MultiplicativeParams:
-        """Fresh parameters; all initialisers are the cell's too, and `others` only the cell's."""
+        """Fresh parameters; all initializers are the cell's too, and `others` only the cell's."""
         kx, kh, kc = jax.random.split(key, 3)
         r = jax.eval_shape(self.initial_state).h.shape[-1]
         return MultiplicativeParams(

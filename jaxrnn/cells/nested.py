@@ -93,7 +93,7 @@ class NestedLSTM(Cell):
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
     ) -> NestedLSTMParams:
-        """Fresh parameters, gate block by gate block, with the same initialisers for every LSTM.
+        """Fresh parameters, gate block by gate block, with the same initializers for every LSTM.
 
         Args:
             key: a typed key.

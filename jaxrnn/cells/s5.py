@@ -54,11 +54,11 @@ class S5(LinearCell):
     Args:
         input_size: I, length of the last axis of the input and of the output.
         hidden_size: H, conjugate pairs of state.
-        discretisation: "zoh" (the input held over a step) or "bilinear".
+        discretization: "zoh" (the input held over a step) or "bilinear".
         scan: "sequential" or "associative", see `LinearCell`.
 
     Raises:
-        ValueError: a size is not a positive integer, or `discretisation` or `scan` is unknown.
+        ValueError: a size is not a positive integer, or `discretization` or `scan` is unknown.
 
     Example:
         >>> import jaxrnn
@@ -73,12 +73,12 @@ class S5(LinearCell):
 
     input_size: int
     hidden_size: int
-    discretisation: Literal["zoh", "bilinear"] = "zoh"
+    discretization: Literal["zoh", "bilinear"] = "zoh"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
-        check_choice(discretisation=self.discretisation, among=("zoh", "bilinear"))
+        check_choice(discretization=self.discretization, among=("zoh", "bilinear"))
 
     @property
     def output_size(self) -> int:
@@ -137,7 +137,7 @@ class S5(LinearCell):
         """`(λ̄, κ)` `[H]`: the factors of the state and of the input's part."""
         eigenvalues = lax.complex(jnp.minimum(wide(params.decay), -1e-4), wide(params.frequency))
         step = jnp.exp(wide(params.log_step)).astype(eigenvalues.dtype)
-        if self.discretisation == "zoh":
+        if self.discretization == "zoh":
             return jnp.exp(eigenvalues * step), jnp.expm1(eigenvalues * step) / eigenvalues
         half = eigenvalues * step / 2
         return (1 + half) / (1 - half), step / (1 - half)

@@ -53,7 +53,7 @@ class SLSTMState(NamedTuple):
 
     h: Array  # [*batch, H]
     c: Array  # [*batch, H], times exp(m) the memory
-    n: Array  # [*batch, H], times exp(m) the normaliser
+    n: Array  # [*batch, H], times exp(m) the normalizer
     m: Array  # [*batch, H]
 
 
@@ -158,7 +158,7 @@ class MLSTMState(NamedTuple):
     """State of `MLSTM`; d = H / heads."""
 
     c: Array  # [*batch, heads, d, d], times exp(m) the memory, a row for each entry of the key
-    n: Array  # [*batch, heads, d], times exp(m) the normaliser
+    n: Array  # [*batch, heads, d], times exp(m) the normalizer
     m: Array  # [*batch, heads]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.signal import cont2discrete
 
 
-def discretised(order, theta):
+def discretized(order, theta):
     """A and B, by SciPy's zero-order hold."""
     a, b = np.zeros((order, order)), np.zeros((order, 1))
     for i in range(order):
@@ -17,7 +17,7 @@ def discretised(order, theta):
 def lmu(cell, params, state, x):
     """The input, the memory, the state."""
     (h, m), n = state, cell.hidden_size
-    a, b = discretised(cell.order, cell.theta)
+    a, b = discretized(cell.order, cell.theta)
     u = np.dot(params.w_x[:, n], x) + np.dot(params.e[:n, 0], h) + np.dot(params.e[n:, 0], m)
     m = a @ m + b[:, 0] * u
     h = np.tanh(np.dot(x, params.w_x[:, :n]) + np.dot(h, params.w_h[:n]) + np.dot(m, params.w_h[n:]))

@@ -27,7 +27,7 @@ def minlstm(cell, params, state, x):
     """Feng et al. 2024, section 3.2."""
     f, i, n = _seen(cell, params, x, 3)
     f, i = sigmoid(f), sigmoid(i)
-    if cell.normalise:
+    if cell.normalize:
         f, i = f / (f + i), i / (f + i)
     h = f * state.h + i * _function(cell.activation)(n)
     return type(state)(h), h

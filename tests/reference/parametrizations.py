@@ -1,4 +1,4 @@
-"""Weight normalisation (Salimans & Kingma 2016), expRNN (Lezcano-Casado 2019), AntisymmetricRNN (Chang et al. 2019)."""
+"""Weight normalization (Salimans & Kingma 2016), expRNN (Lezcano-Casado 2019), AntisymmetricRNN (Chang et al. 2019)."""
 
 import numpy as np
 from scipy.linalg import expm

@@ -6,7 +6,7 @@ from tests.reference import block, of_state, sigmoid
 
 
 def lru(cell, params, state, x):
-    """Orvieto et al. 2023, section 3: exponential parametrisation and normalisation."""
+    """Orvieto et al. 2023, section 3: exponential parametrization and normalization."""
     eigenvalues = np.exp(-np.exp(params.nu)) * (np.cos(np.exp(params.theta)) + 1j * np.sin(np.exp(params.theta)))
     b, c = _matrices(cell, params)
     h = eigenvalues * state.h + np.exp(params.gamma) * np.dot(b, x)
@@ -14,11 +14,11 @@ def lru(cell, params, state, x):
 
 
 def s5(cell, params, state, x):
-    """Smith et al. 2023, section 3, discretised by either method."""
+    """Smith et al. 2023, section 3, discretized by either method."""
     eigenvalues = np.minimum(params.decay, -1e-4) + 1j * params.frequency
     step = np.exp(params.log_step)
     b, c = _matrices(cell, params)
-    if cell.discretisation == "zoh":
+    if cell.discretization == "zoh":
         b = ((np.exp(eigenvalues * step) - 1) / eigenvalues)[:, None] * b
         eigenvalues = np.exp(eigenvalues * step)
     else:

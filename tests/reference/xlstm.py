@@ -1,4 +1,4 @@
-"""The extended LSTM's cells without their stabiliser: what the state holds times exp(m) is the paper's c and n."""
+"""The extended LSTM's cells without their stabilizer: what the state holds times exp(m) is the paper's c and n."""
 
 import numpy as np
 
