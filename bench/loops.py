@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-__all__ = ["equations", "innermost_loops", "products"]
+__all__ = ["carried", "equations", "innermost_loops", "products"]
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 
@@ -40,3 +40,18 @@ def innermost_loops(fn: Callable, *args: Any) -> list[tuple[Any, list[Any]]]:
 def products(fn: Callable, *args: Any) -> list[int]:
     """Matrix products and convolutions in each innermost loop."""
     return [sum(b.primitive.name in PRODUCTS for b in body) for _, body in innermost_loops(fn, *args)]
+
+
+def carried(loop: Any) -> list[Any]:
+    """The variables that a loop carries from round to round, those from outside of it.
+
+    JAX names their number differently from version to version. What a loop reads or writes a part of in every round has
+    an axis more outside of its body; the constants stand before what is carried.
+    """
+    body = loop.params["jaxpr"].jaxpr
+
+    def alike(outside: list[Any], inside: list[Any]) -> int:
+        return sum(o.aval.shape == i.aval.shape for o, i in zip(outside, inside, strict=True))
+
+    whole, n = alike(loop.invars, body.invars), alike(loop.outvars, body.outvars)
+    return loop.invars[whole - n : whole]

@@ -5,17 +5,7 @@ import os
 from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-# Most of the time of these tests is compilation, and what they compare does not hang on how well code is optimized.
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    ]
-)
-# Nor on where in the source an operation stands, which is written into every program, ten frames deep.
+# Where in the source an operation stands is written into every program, ten frames deep; no test depends on it.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 
 import jax
@@ -33,6 +23,10 @@ RELAXED = (
 )
 
 jax.config.update("jax_legacy_prng_key", "error")
+# Most of the time of these tests is compilation, and what they compare does not depend on how well code is optimized.
+# `test_default_flags.py` runs what users run.
+UNOPTIMIZED = "jax_disable_most_optimizations"
+jax.config.update(UNOPTIMIZED, True)
 # Traces are many small objects that the caches keep: looking through them for garbage took 8 % of the time.
 gc.set_threshold(20_000, 20, 20)
 
@@ -45,6 +39,14 @@ def strict(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture
+def optimized() -> Iterator[None]:
+    """Programs compiled as on a user's machine, in a test that makes its own."""
+    jax.config.update(UNOPTIMIZED, False)
+    yield
+    jax.config.update(UNOPTIMIZED, True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import attention
 from tests.registry import draw, example, unrolled
-from tests.test_guards import carried, gradient
+from tests.test_guards import carried_shapes, gradient
 
 S, B, M, H, T = 6, 2, 5, 4, 3
 LENGTHS = np.array([6, 4])
@@ -136,13 +136,13 @@ def test_the_loop_does_not_carry_the_memory():
     net = decoder("additive", "before")
     params, xs, memory = case(net)
     state = net.start(params, memory, MASK)
-    shapes = set.union(*carried(functools.partial(jaxrnn.unroll, net), params, xs, state))
+    shapes = set.union(*carried_shapes(functools.partial(jaxrnn.unroll, net), params, xs, state))
 
     def run(cell, params, xs, memory):
         final, out = jaxrnn.unroll(cell, params, xs, cell.start(params, memory, MASK))
         return final.cell, out.y
 
-    shapes |= set.union(*carried(gradient(run, net), params, xs, memory))
+    shapes |= set.union(*carried_shapes(gradient(run, net), params, xs, memory))
     assert (B, S, M) not in shapes
     assert (B, H) in shapes
 

@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 import jaxrnn
-from bench.loops import equations, innermost_loops, products
+from bench.loops import carried, equations, innermost_loops, products
 from tests.registry import example
 
 LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)
@@ -22,21 +22,17 @@ def scanned(cell, params, xs, state):
     return lax.scan(functools.partial(cell, params), state, xs)
 
 
-def gradient(run, cell):
+def gradient(run, cell, **options):
     def loss(*args):
         final, ys = run(cell, *args)
         return jnp.sum(ys) + sum(map(jnp.sum, jax.tree.leaves(final)))
 
-    return jax.grad(loss, (0, 1, 2))
+    return jax.grad(loss, (0, 1, 2), **options)
 
 
-def carried(fn, *args):
+def carried_shapes(fn, *args):
     """Shapes that each innermost loop carries."""
-    found = []
-    for eqn, _ in innermost_loops(fn, *args):
-        first, n = eqn.params["num_consts"], eqn.params["num_carry"]
-        found.append({v.aval.shape for v in eqn.invars[first : first + n]})
-    return found
+    return [{v.aval.shape for v in carried(loop)} for loop, _ in innermost_loops(fn, *args)]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +83,8 @@ def test_no_loop_carries_parameters(cell):
     """The backward loop carries the state's cotangent; a scan's carries the gradients of all parameters."""
     args = example(cell)
     shapes = {leaf.shape for leaf in jax.tree.leaves(args[0])}
-    assert not set.union(*carried(gradient(jaxrnn.unroll, cell), *args)) & shapes
-    assert set.union(*carried(gradient(scanned, cell), *args)) >= shapes
+    assert not set.union(*carried_shapes(gradient(jaxrnn.unroll, cell), *args)) & shapes
+    assert set.union(*carried_shapes(gradient(scanned, cell), *args)) >= shapes
 
 
 def test_a_step_writes_its_state_at_once():
@@ -96,9 +92,7 @@ def test_a_step_writes_its_state_at_once():
     args = example(LSTM)
 
     def written(unroll):
-        return [
-            len(loop.outvars) - loop.params["num_carry"] for loop, _ in innermost_loops(gradient(unroll, LSTM), *args)
-        ]
+        return [len(loop.outvars) - len(carried(loop)) for loop, _ in innermost_loops(gradient(unroll, LSTM), *args)]
 
     assert written(jaxrnn.unroll) == [1, 1]
     assert max(written(scanned)) > 2

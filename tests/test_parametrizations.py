@@ -14,7 +14,7 @@ from tests import reference
 from tests.oracles import oracle
 from tests.reference import parametrizations
 from tests.registry import example, unrolled
-from tests.test_guards import carried, gradient
+from tests.test_guards import carried_shapes, gradient
 
 NORMED = jaxrnn.WeightNorm(jaxrnn.LSTM(3, 4))
 EXP_RNN = jaxrnn.Orthogonal(jaxrnn.ModReLU(3, 4))
@@ -137,7 +137,7 @@ def test_weights_are_computed_before_the_loop(cell):
     for run in (functools.partial(jaxrnn.unroll, cell), gradient(jaxrnn.unroll, cell)):
         loops = [
             b
-            for (_, b), shapes in zip(innermost_loops(run, *args), carried(run, *args), strict=True)
+            for (_, b), shapes in zip(innermost_loops(run, *args), carried_shapes(run, *args), strict=True)
             if (2, 4) in shapes
         ]
         for body in loops:
