@@ -47,7 +47,7 @@ def cells(inputs: int, hidden: int) -> dict[str, jaxrnn.Cell]:
         "LSTM(readout_size=Q)": jaxrnn.LSTM(i, h, readout_size=h // 4),
         "LSTM(heads=n)": jaxrnn.LSTM(i, h, heads=4),
         "VanillaLSTM": jaxrnn.VanillaLSTM(i, h),
-        'VanillaLSTM(**GREFF["CIFG"])': jaxrnn.VanillaLSTM(i, h, **jaxrnn.GREFF["CIFG"]),
+        'VanillaLSTM(**GREFF["CIFG"])': jaxrnn.VanillaLSTM(i, h, **jaxrnn.cells.GREFF["CIFG"]),
         "VanillaLSTM(gate_recurrence=True)": jaxrnn.VanillaLSTM(i, h, gate_recurrence=True),
         "MUT(variant=1)": jaxrnn.MUT(h, h, variant=1),
         "MUT(variant=2)": jaxrnn.MUT(h, h, variant=2),

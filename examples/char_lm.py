@@ -40,7 +40,7 @@ import tyro
 
 import jaxrnn
 from jaxrnn import training
-from jaxrnn.regularization import dropout
+from jaxrnn.ops import dropout
 
 END = 0  # the byte that stands before, between and after files; a text has none of its own
 SYMBOLS = 256

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from jaxrnn.cell import Cell, cast
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input, check_lengths, check_state
-from jaxrnn.rows import Save
+from jaxrnn.engine.driver import unroll
+from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.options import Save
+from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.unroll import unroll
 
 __all__ = ["FlaxCell", "by_name", "initial_carry", "run", "sharding_names"]
 
@@ -42,18 +44,18 @@ def sharding_names(sharding: Sharding, params: Params) -> dict[str, tuple[str | 
     return {path: sharding.get(name) for path, name in last.items()}
 
 
-def feature_axes(cell: Cell) -> int:
+def feature_axes(cell: Layer) -> int:
     """Axes of one example's input."""
     return len(jax.tree.leaves(cell.input_spec)[0].shape)
 
 
-def initial_carry(cell: Cell, input_shape: tuple[int, ...], dtype: DTypeLike) -> State:
+def initial_carry(cell: Layer, input_shape: tuple[int, ...], dtype: DTypeLike) -> State:
     """The zero state for inputs of one time step `[*batch, ...]`, of which Flax gives the shape."""
     return cell.initial_state(tuple(input_shape[: len(input_shape) - feature_axes(cell)]), dtype)
 
 
 def run(
-    cell: Cell,
+    cell: Layer,
     params: Params,
     xs: PyTree,
     state: State | None,

@@ -1,114 +1,35 @@
-"""What a cell does inside: its states and gates at every step, of any cell, without a change to its equations."""
+"""What a network does inside: its states at every step, and the gradients that reach them."""
 
-import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.cell import Cell, check_cell
-from jaxrnn.jaxprs import bind, evaluate
-from jaxrnn.networks import Bidirectional, Residual, Stack
-from jaxrnn.parametrizations import Parametrized
-from jaxrnn.regularization import Dropout, WeightDrop, WeightNoise
-from jaxrnn.rows import Walk, select, valid_steps
+from jaxrnn.cell import Cell
+from jaxrnn.checks import check_input
+from jaxrnn.engine.driver import take_step, unroll
+from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.noise import nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.inspected import Inspected
+from jaxrnn.networks.stepped import as_cell
+from jaxrnn.networks.wrapper import Wrapper
+from jaxrnn.ops import follow, select
 from jaxrnn.typing import Array, Params, PyTree, State
-from jaxrnn.unroll import unroll
-from jaxrnn.wrapper import Draw, StepWrapper, Wrapper
 
-__all__ = ["Inspected", "Inspection", "state_history"]
+__all__ = ["state_gradient_norms", "state_history"]
 
 
-class Inspection(NamedTuple):
-    """The output of `Inspected`."""
+def state_history(cell: Layer, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
+    """Returns all states, the one before the first step included: leaves `[T + 1, *batch, ...]`; held beyond `lengths`.
 
-    y: PyTree  # of the cell; all is zero beyond `lengths`, as outputs are
-    state: State  # after the step
-    gates: PyTree  # like the cell's drive: i, f, g, o of an LSTM; None where nothing was found
-
-
-@dataclass(frozen=True)
-class Inspected(StepWrapper):
-    """A cell that shows what it does: its output is an `Inspection` of the output, the state and the gates.
-
-    A gate is the first function applied to a part of the drive, with what the recurrent product and bias add to it:
-    a cell's `project` gives one array for each gate, and so are the gates found in its equations.
-
-    Args:
-        cell: any cell that is walked step by step.
-
-    Example:
-        >>> import jaxrnn
-        >>> cell = jaxrnn.LSTM(3, 4)
-        >>> params = cell.init(jax.random.key(0))
-        >>> state, seen = jaxrnn.unroll(Inspected(cell), params, jnp.ones((5, 2, 3)))
-        >>> i, f, g, o = seen.gates
-        >>> seen.state.c.shape, f.shape, bool(((0 < f) & (f < 1)).all())
-        ((5, 2, 4), (5, 2, 4), True)
-    """
-
-    outermost: ClassVar[bool] = True
-
-    @property
-    def output_size(self) -> Inspection:
-        """Of the output and of the state; those of the gates are known when it runs."""
-        return Inspection(self.cell.output_size, self.cell.hidden_size, None)
-
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, Inspection]:
-        """The step of the cell, equation by equation."""
-
-        def inner(params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
-            return self.inner_step(params, state, drive, draw)
-
-        closed, shapes = jax.make_jaxpr(inner, return_shape=True)(params, state, drive)
-        drives, tree = jax.tree.flatten(drive)
-        gates: list[Any] = [None] * len(drives)
-
-        def rule(eqn: Any, values: list[Any]) -> list[Any]:
-            tags = [v.tag for v in values if isinstance(v, _Sum)]
-            plain = [v.value if isinstance(v, _Sum) else v for v in values]
-            results = bind(eqn, plain)
-            name = eqn.primitive.name
-            if len(tags) != 1 or len(results) != 1:
-                return results
-            if name in _LINEAR or (name == "sub" and isinstance(values[0], _Sum)):
-                return [_Sum(results[0], tags[0])]
-            others = [v for v in values if not isinstance(v, _Sum)]
-            if name not in ("mul", "div") and gates[tags[0]] is None and all(jnp.ndim(v) == 0 for v in others):
-                gates[tags[0]] = results[0]
-            return results
-
-        args = [*jax.tree.leaves((params, state)), *(_Sum(leaf, i) for i, leaf in enumerate(drives))]
-        results = evaluate(closed.jaxpr, closed.consts, args, rule)
-        leaves = [r.value if isinstance(r, _Sum) else r for r in results]
-        new, y = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-        return new, Inspection(y, new, jax.tree.unflatten(tree, gates))
-
-    def readout(self, params: Params, output: Inspection, drive: PyTree) -> Inspection:
-        """The cell's for its output."""
-        return output._replace(y=self.cell.readout(params, output.y, drive))
-
-
-class _Sum(NamedTuple):
-    """A part of the drive, numbered by `tag`, and what was added to it."""
-
-    value: Any
-    tag: int
-
-
-_LINEAR = ("add", "add_any", "convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy")
-
-
-def state_history(cell: Cell, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
-    """All states, the one before the first step included: leaves `[T + 1, *batch, ...]`; held beyond `lengths`.
-
-    Entry t lies between the steps t - 1 and t: a walk goes through the entries from the first to the last, with
+    Entry t lies between the steps t - 1 and t: a run goes through the entries from the first to the last, with
     `reverse`, and in the backward cell of a `Bidirectional`, from the last to the first.
 
     Args:
-        cell: any cell that is walked step by step; a `Stack` or a `Bidirectional` of such, also in `Residual`, in a
-            `Dropout` or around other parameters.
+        cell: any cell or network that has single time steps, or is made of such.
         params: from `cell.init`.
         xs: as for `unroll`.
         state: the state before the first step; None: the initial state.
@@ -121,43 +42,108 @@ def state_history(cell: Cell, params: Params, xs: PyTree, state: State | None = 
         >>> lstm.c.shape, gru.h.shape, bool((gru.h[0] == 0).all())
         ((6, 2, 4), (6, 2, 2), True)
     """
-    check_cell(cell)
-    return unroll(_remembering(cell), params, xs, state, **options)[0]
-
-
-def _remembering(cell: Cell) -> Cell:
-    """The cell with all states in the place of the last."""
-    if isinstance(cell, Stack):
-        return dataclasses.replace(cell, cells=tuple(map(_remembering, cell.cells)))
-    if isinstance(cell, Bidirectional):
-        forward, backward = map(_remembering, cell.cells)
-        return dataclasses.replace(cell, forward=forward, backward=backward)
-    # Their walks hand on the state of the cell in them as it is.
-    if isinstance(cell, Residual | Dropout | WeightDrop | WeightNoise | Parametrized):
-        return dataclasses.replace(cell, cell=_remembering(cell.cell))
-    return _Remembering(cell)
+    check_layer(cell)
+    return unroll(cell.with_cells(_Remembering), params, xs, state, **options)[0]
 
 
 @dataclass(frozen=True)
 class _Remembering(Wrapper):
-    """A cell whose walk gives all states in the place of the last."""
+    """A layer whose run gives all states in the place of the last."""
 
-    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-        """The cell over the sequence, all states with the one before it."""
-        final, seen = Inspected(self.cell).walk(params, xs, state, how)
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        """Runs the layer and returns all states with the one before them."""
+        final, seen = Inspected(as_cell(self.cell)).run(params, xs, state, options)
         states = seen.state
-        if how.lengths is not None:
-            # A walk back begins beyond the lengths.
-            rest, steps = state if how.reverse else final, jax.tree.leaves(states)[0].shape[0]
-            valid = valid_steps(jnp.arange(steps), how.lengths)
+        if (valid := options.valid) is not None:
+            # A run back begins beyond the lengths.
+            rest = state if options.reverse else final
             states = jax.tree.map(lambda s, r: select(valid, s, jnp.broadcast_to(r[None], s.shape)), states, rest)
 
         def joined(before: Array, states: Array) -> Array:
             parts = [jnp.asarray(before)[None].astype(states.dtype), states]
-            return jnp.concatenate(parts[::-1] if how.reverse else parts)
+            return jnp.concatenate(parts[::-1] if options.reverse else parts)
 
         return jax.tree.map(joined, state, states), seen.y
 
     def __repr__(self) -> str:
-        """That of the cell, of which errors speak."""
+        """Prints the layer, of which errors speak."""
         return repr(self.cell)
+
+
+@dataclass(frozen=True)
+class _Perturbed(Cell, Wrapper):
+    """A cell whose new state is moved by a part of the input: `s' = step(s) + ε`, at the real leaves."""
+
+    @property
+    def input_spec(self) -> PyTree:
+        """The cell's, and the ε of one example."""
+        return self.cell.input_spec, _reals(jax.eval_shape(self.cell.initial_state))
+
+    def project(self, params: Params, x: tuple[PyTree, list[Array]]) -> tuple[PyTree, list[Array]]:
+        """The cell's drive, and ε."""
+        return self.cell.project(params, x[0]), x[1]
+
+    def step(self, params: Params, state: State, drive: tuple[PyTree, list[Array]]) -> tuple[State, PyTree]:
+        """The cell's step, moved; an output that is a part of the state moves with it."""
+        new, output = take_step(self.cell, params, state, drive[0], nothing)
+        moves = iter(drive[1])
+        moved = jax.tree.map(lambda s: s + next(moves) if jnp.issubdtype(s.dtype, jnp.inexact) else s, new)
+        return moved, follow(new, moved, output)
+
+    def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, list[Array]]) -> PyTree:
+        """That of the cell."""
+        return self.cell.readout(params, output, drive[0])
+
+
+def _reals(tree: PyTree) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+
+
+def state_gradient_norms(
+    cell: Layer,
+    params: Params,
+    xs: PyTree,
+    loss: Callable[[PyTree], Array],
+    state: State | None = None,
+    *,
+    lengths: Array | None = None,
+    resets: Array | None = None,
+    reverse: bool = False,
+) -> Array:
+    """`‖∂loss/∂s_t‖₂` at every step, `[T, *batch]`: whether gradients vanish or explode on their way back in time.
+
+    The derivative goes through all that comes after `s_t`: later steps, and the output at t where that is a part of the
+    state, as it is in most cells.
+
+    Args:
+        cell: any cell that can be stepped, a `Stack` too: the norm is over all of its state.
+        params: from `cell.init`.
+        xs: as for `unroll`.
+        loss: `ys -> scalar`.
+        state: as for `unroll`, like the rest; there is no `key`: of a cell with randomness, the deterministic network.
+        lengths: `[*batch]` integers.
+        resets: `[T, *batch]` booleans.
+        reverse: run from the last step to the first.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = jaxrnn.Elman(3, 4)
+        >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 2, 3))
+        >>> norms = state_gradient_norms(cell, params, xs, lambda ys: jnp.sum(ys[-1]))
+        >>> norms.shape, norms[-1].tolist()                  # 4 ones: the norm 2
+        ((5, 2), [2.0, 2.0])
+
+    Reference: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks".
+    """
+    check_layer(cell)
+    leading = check_input(cell, xs, "xs", time=True)
+    spec = _reals(jax.eval_shape(lambda: cell.initial_state(leading, state_dtype(params, xs))))
+
+    def moved(moves: list[Array]) -> Array:
+        moving = _Perturbed(as_cell(cell))
+        _, ys = unroll(moving, params, (xs, moves), state, lengths=lengths, resets=resets, reverse=reverse)
+        return loss(ys)
+
+    grads = jax.grad(moved)([jnp.zeros(s.shape, s.dtype) for s in spec])
+    squares = [jnp.sum(jnp.abs(g).reshape(*leading, -1) ** 2, axis=-1) for g in grads]
+    return jnp.sqrt(sum(squares[1:], squares[0]))

@@ -21,9 +21,9 @@ from flax.core import FrozenDict
 
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
-from jaxrnn.cell import Cell as PureCell
-from jaxrnn.cell import cast, check_cell, state_dtype
-from jaxrnn.rows import Save
+from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.options import Save
+from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
@@ -64,14 +64,14 @@ class Cell(nn.RNNCellBase):
         (2, 5, 4)
     """
 
-    cell: PureCell
+    cell: Layer
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
     sharding: _flax.Sharding = FrozenDict()
     initializers: Mapping[str, Any] = FrozenDict()
 
     def __post_init__(self) -> None:
-        check_cell(self.cell)
+        check_layer(self.cell)
         super().__post_init__()
 
     def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
@@ -142,7 +142,7 @@ class RNN(nn.Module):
         (4, 12)
     """
 
-    cell: PureCell
+    cell: Layer
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = jnp.float32
     sharding: _flax.Sharding = FrozenDict()
@@ -150,7 +150,7 @@ class RNN(nn.Module):
     time_major: bool = False
 
     def __post_init__(self) -> None:
-        check_cell(self.cell)
+        check_layer(self.cell)
         super().__post_init__()
 
     @nn.compact
@@ -224,7 +224,7 @@ def to_dict(params: Params) -> dict[str, Any]:
     return traverse_util.unflatten_dict(_flax.by_name(params), sep="/")
 
 
-def from_dict(cell: PureCell, tree: Mapping[str, Any]) -> Params:
+def from_dict(cell: Layer, tree: Mapping[str, Any]) -> Params:
     """Parameters of `cell` from the nested dict of a "params" collection, the inverse of `to_dict`.
 
     Raises:

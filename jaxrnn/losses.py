@@ -14,7 +14,8 @@ import numpy as np
 import optax
 
 from jaxrnn.checks import check_choice, check_flags, check_key, check_lengths, check_positive, check_sizes
-from jaxrnn.rows import keep, mean, valid_steps
+from jaxrnn.engine.masks import mean, valid_steps
+from jaxrnn.ops import keep
 from jaxrnn.typing import Array, Key, PyTree
 
 __all__ = [

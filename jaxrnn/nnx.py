@@ -17,9 +17,9 @@ from flax import nnx
 
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
-from jaxrnn.cell import Cell as PureCell
-from jaxrnn.cell import cast, check_cell, state_dtype
-from jaxrnn.rows import Save
+from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.options import Save
+from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_flax"]
@@ -62,7 +62,7 @@ class Cell(nnx.RNNCellBase):
 
     def __init__(
         self,
-        cell: PureCell,
+        cell: Layer,
         *,
         params: Params | None = None,
         rngs: nnx.Rngs | None = None,
@@ -71,7 +71,7 @@ class Cell(nnx.RNNCellBase):
         sharding: _flax.Sharding | None = None,
         **initializers: Any,
     ) -> None:
-        check_cell(cell)
+        check_layer(cell)
         if params is None:
             if rngs is None:
                 raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")
@@ -154,7 +154,7 @@ class RNN(nnx.Module):
 
     def __init__(
         self,
-        cell: PureCell,
+        cell: Layer,
         *,
         params: Params | None = None,
         rngs: nnx.Rngs | None = None,

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.cell import safe_sqrt
 from jaxrnn.checks import check_flags
-from jaxrnn.rows import keep, mean
+from jaxrnn.engine.masks import mean
+from jaxrnn.ops import keep, safe_sqrt
 from jaxrnn.typing import Array
 
 __all__ = ["activation_regularization", "batch_entropy", "norm_stabilizer", "temporal_activation_regularization"]

@@ -8,17 +8,20 @@
 Where Element-Research's modules overwrite a gradient between two calls, here `jax.grad` of a sum of losses does it.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy import stats
 
-from jaxrnn.checks import check_sizes
-from jaxrnn.typing import Array
+from jaxrnn.checks import check_key, check_sizes
+from jaxrnn.engine.layer import Layer, check_layer, computation_dtype
+from jaxrnn.typing import Array, Key, Params, PyTree, State
 
 __all__ = [
+    "Glimpses",
     "baseline_loss",
     "bernoulli_log_prob",
     "categorical_log_prob",
@@ -26,6 +29,7 @@ __all__ = [
     "gamma_log_prob",
     "glimpse",
     "normal_log_prob",
+    "recurrent_attention",
     "surrogate",
 ]
 
@@ -158,3 +162,67 @@ def _crop(image: Array, location: Array, size: int) -> Array:
 def _pool(patch: Array, factor: int) -> Array:
     side = patch.shape[0] // factor
     return jnp.mean(patch.reshape(side, factor, side, factor, -1), axis=(1, 3))
+
+
+class Glimpses(NamedTuple):
+    """What `recurrent_attention` gives."""
+
+    state: State  # after the last step
+    ys: Array  # [T, *batch, O]
+    actions: PyTree  # [T, *batch, ...]
+
+
+def recurrent_attention(
+    cell: Layer,
+    params: Params,
+    look: Callable[[PyTree], PyTree],
+    act: Callable[[Key, Array], PyTree],
+    steps: int,
+    key: Key,
+    state: State,
+) -> Glimpses:
+    """Runs a loop in which each step looks where the output before says: `a_t = act(y_{t-1})`, `y_t = cell(look(a_t))`.
+
+    The first action is taken from zeros. Actions are constants: no gradient passes through where it was looked, so
+    teach `act` by the losses above, with the log probability of `actions` given the outputs before them.
+
+    Args:
+        cell: any cell or network that has single time steps.
+        params: from `cell.init`.
+        look: action -> the cell's input `[*batch, ...]`, such as a glimpse of an image.
+        act: `(key, y)` -> action, of the output before, `[*batch, O]`.
+        steps: T.
+        key: split into one key a step before the loop.
+        state: before the first step; `cell.initial_state(batch_shape)`.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = jaxrnn.GRU(2, 4)
+        >>> params, state = cell.init(jax.random.key(0)), cell.initial_state((3,))
+        >>> act = lambda key, y: y[:, :2] + jax.random.normal(key, (3, 2))
+        >>> seen = recurrent_attention(cell, params, lambda a: 2 * a, act, 5, jax.random.key(1), state)
+        >>> seen.ys.shape, seen.actions.shape
+        ((5, 3, 4), (5, 3, 2))
+
+    Reference: Mnih, Heess, Graves & Kavukcuoglu 2014; Element-Research/rnn, `RecurrentAttention`.
+    """
+    check_layer(cell)
+    check_sizes(steps=steps)
+    check_key(key)
+
+    def step(before: tuple[State, Array], key: Key) -> tuple[tuple[State, Array], tuple[Array, PyTree]]:
+        state, y = before
+        action = jax.tree.map(lax.stop_gradient, act(key, y))
+        state, y = cell(params, state, look(action))
+        return (state, y), (y, action)
+
+    def first(key: Key, y: Array) -> Array:
+        return cell(params, state, look(act(key, y)))[1]
+
+    axes = jax.eval_shape(cell.initial_state)
+    batch = jax.tree.leaves(state)[0].ndim - len(jax.tree.leaves(axes)[0].shape)
+    shape = (*jax.tree.leaves(state)[0].shape[:batch], cell.output_size)
+    nothing = jnp.zeros(shape, computation_dtype(params, state))
+    like = jax.eval_shape(first, key, nothing)
+    (state, _), (ys, actions) = lax.scan(step, (state, jnp.zeros(like.shape, like.dtype)), jax.random.split(key, steps))
+    return Glimpses(state, ys, actions)

@@ -9,27 +9,22 @@ A mask is `[T, *batch]` booleans, true at valid steps, and is never guessed from
 Arrays that come before a network (`pad`, `pack`, `buckets`) are NumPy's, of ready shapes; all else traces.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.cell import Cell, advance, initial_like
-from jaxrnn.checks import check_choice, check_flags, check_input, check_lengths, check_sizes
-from jaxrnn.networks import Bidirectional, BidirectionalState
-from jaxrnn.rows import Walk, at, flip, keep, mean, select, valid_steps
+from jaxrnn.checks import check_flags, check_input, check_lengths, check_sizes
+from jaxrnn.engine.driver import unroll
+from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.masks import at, flip, mean, valid_steps
+from jaxrnn.ops import keep, select
 from jaxrnn.typing import Array, Key, Params, PyTree, State
-from jaxrnn.unroll import unroll
-from jaxrnn.wrapper import Wrapper
 
 __all__ = [
-    "BidirectionalLM",
-    "Masked",
     "Packed",
     "Padded",
     "bidirectional_last_output",
@@ -91,109 +86,6 @@ def lengths_from_mask(mask: Array) -> Array:
     if not isinstance(mask, jax.core.Tracer) and bool(jnp.any(mask[1:] & ~mask[:-1])):
         raise ValueError("mask: got a valid step after one that is not, needs rows valid from the start; see Masked")
     return jnp.sum(mask, axis=0, dtype=jnp.int32)
-
-
-@dataclass(frozen=True)
-class Masked(Wrapper):
-    """A cell whose input is `(xs, mask)`: steps where the mask `[T, *batch]` is false are left out, wherever they are.
-
-    The output there is zero, and neither values nor gradients depend on what `xs` holds there. `unroll` moves the valid
-    steps together, walks over them as over shorter sequences, and moves the outputs back, so the loop is that of the
-    cell.
-
-    Args:
-        cell: any cell, a `Stack` or a `Bidirectional` too.
-        policy: "hold": the state stays as it was; "reset": it becomes the initial state, so that a gap separates two
-            sequences, and a row that ends in a gap ends in the initial state.
-
-    Raises:
-        ValueError: `policy` is neither.
-
-    Example:
-        >>> import jaxrnn
-        >>> cell = Masked(jaxrnn.GRU(3, 4), policy="hold")
-        >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 2, 3))
-        >>> mask = jnp.ones((5, 2), bool).at[1, 0].set(False)
-        >>> state, ys = jaxrnn.unroll(cell, params, (xs, mask))
-        >>> bool((ys[1, 0] == 0).all()), bool((ys[2, 0] == ys[1, 1]).all())
-        (True, True)
-    """
-
-    policy: Literal["hold", "reset"] = "hold"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice(policy=self.policy, among=("hold", "reset"))
-
-    @property
-    def input_spec(self) -> PyTree:
-        """That of the cell, and a boolean."""
-        return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.bool_)
-
-    def project(self, params: Params, x: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
-        """The cell's drive, and the mask."""
-        xs, mask = x
-        return self.cell.project(params, keep(mask, xs)), mask
-
-    def step(self, params: Params, state: State, drive: tuple[PyTree, Array]) -> tuple[State, PyTree]:
-        """One step where the mask holds; elsewhere the state that the policy says."""
-        new, output = advance(self.cell, params, state, drive[0])
-        mask = drive[1]
-        rest = state if self.policy == "hold" else initial_like(self.cell, state, mask.shape)
-        return jax.tree.map(lambda n, r: select(mask, n, r), new, rest), output
-
-    def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, Array]) -> PyTree:
-        """The cell's output where the mask holds, else zero."""
-        return keep(drive[1], self.cell.readout(params, output, drive[0]))
-
-    def walk(self, params: Params, inputs: tuple[PyTree, Array], state: State, how: Walk) -> tuple[State, PyTree]:
-        """The cell over the valid steps alone."""
-        xs, mask = inputs
-        steps, *rest = mask.shape
-        if steps == 0:
-            return self.cell.walk(params, xs, state, how)
-        inside = jnp.ones_like(mask)
-        if how.lengths is not None:
-            inside = valid_steps(jnp.arange(steps), how.lengths)
-            mask = mask & inside
-        gap = inside & ~mask
-        xs = keep(mask, xs)
-        order = jnp.argsort(~mask, axis=0, stable=True)  # the valid steps first, each row in its order
-        done = jnp.cumsum(mask, axis=0)
-        inner = how._replace(lengths=done[-1], resets=None)
-        events = how.resets & inside if how.resets is not None else None
-        if self.policy == "reset":
-            events = gap if events is None else events | gap
-        if events is None:
-            state, ys = self.cell.walk(params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
-        else:
-            # A step begins anew if anything stood since the valid step before it.
-            count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
-            inner = inner._replace(resets=jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]]))
-            # What stands in the gaps at both ends acts on the state before or after all that is walked. Going back, a
-            # flag on the very first step stands where nothing is walked.
-            back = events.at[0].set(gap[0] & (self.policy == "reset"))
-            trailing, leading = gap & (done == done[-1:]), done == mask.astype(done.dtype)
-            late, back_late, back_early = (
-                jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading)
-            )
-            start, forward = initial_like(self.cell, state, tuple(rest)), _forward(state, not how.reverse)
-            state = jax.tree.map(lambda f, a, s: s if f else select(back_late, a, s), forward, start, state)
-            state, ys = self.cell.walk(params, jax.tree.map(lambda x: at(x, order), xs), state, inner)
-            state = jax.tree.map(lambda f, a, s: select(late if f else back_early, a, s), forward, start, state)
-        place = jnp.maximum(done - 1, 0)
-        return state, keep(mask, jax.tree.map(lambda y: at(y, place), ys))
-
-
-def _forward(state: State, forward: bool) -> PyTree:
-    """For each leaf of a state, whether its cell walks forward in time when the network does as `forward` says."""
-
-    def one(part: Any) -> Any:
-        if isinstance(part, BidirectionalState):
-            return BidirectionalState(_forward(part.forward, forward), _forward(part.backward, not forward))
-        return forward
-
-    return jax.tree.map(one, state, is_leaf=lambda part: isinstance(part, BidirectionalState))
 
 
 # Read off the outputs
@@ -483,67 +375,8 @@ def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = No
     return Padded(xs[:, back], valid.sum(0)[back].astype(np.int32), np.arange(sizes[0]))
 
 
-# Networks
-
-
-@dataclass(frozen=True)
-class BidirectionalLM(Wrapper):
-    """A bidirectional language model: the output at t sees all inputs before t and all after it, never `x_t` itself.
-
-        y_t = merge(forward_{t-1}, backward_{t+1})          zero before the first step and after each row's last
-
-    So the input is its own target. Stack layers inside of the directions, not above: a second layer would see `x_t`.
-    With `resets`, nothing crosses a flagged step.
-
-    Args:
-        cell: the `Bidirectional` of the two directions.
-
-    Raises:
-        TypeError: `cell` is no `Bidirectional`.
-
-    Example:
-        >>> import jaxrnn
-        >>> net = BidirectionalLM(jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)))
-        >>> params, xs = net.init(jax.random.key(0)), jnp.ones((5, 2, 3))
-        >>> _, ys = jaxrnn.unroll(net, params, xs)
-        >>> _, zs = jaxrnn.unroll(net, params, xs.at[2].set(7.0))
-        >>> bool((ys[2] == zs[2]).all()), bool((ys[1] == zs[1]).any())
-        (True, True)
-
-    Reference: Element-Research/rnn, `BiSequencerLM`.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.cell, Bidirectional):
-            raise TypeError(f"cell: got {self.cell}, needs a jaxrnn.Bidirectional")
-
-    def walk(self, params: Params, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-        """Both directions, the outputs of each a step further."""
-        cell: Any = self.cell
-        apart = dataclasses.replace(cell, merge=lambda there, back: (there, back))
-        state, (ys, zs) = apart.walk(params, xs, state, how)
-        steps = ys.shape[0]
-        if steps == 0:
-            return state, cell._merge(ys, zs)
-        resets = jnp.zeros(steps, bool) if how.resets is None else how.resets
-        follows = ~resets.at[0].set(True)  # whether a step has one before it
-        followed = jnp.concatenate([follows[1:], jnp.zeros_like(follows[:1])])
-
-        def before(ys: Array) -> Array:
-            return keep(follows, jnp.concatenate([ys[:1], ys[:-1]]))
-
-        def after(ys: Array) -> Array:
-            return keep(followed, jnp.concatenate([ys[1:], ys[-1:]]))
-
-        merged = cell._merge(after(ys), before(zs)) if how.reverse else cell._merge(before(ys), after(zs))
-        if how.lengths is not None:
-            merged = keep(valid_steps(jnp.arange(steps), how.lengths), merged)
-        return state, merged
-
-
 def repeat(
-    cell: Cell, params: Params, x: PyTree, steps: int, state: State | None = None, *, key: Key | None = None
+    cell: Layer, params: Params, x: PyTree, steps: int, state: State | None = None, *, key: Key | None = None
 ) -> tuple[State, PyTree]:
     """The same input at every one of `steps` steps: `(state, ys)`, as `unroll` gives them.
 

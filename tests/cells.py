@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn import Cell, affine, dot
+from jaxrnn import Cell
+from jaxrnn.ops import affine, dot
 from jaxrnn.typing import Array
 
 

@@ -14,19 +14,19 @@ LSTM = jaxrnn.LSTM(3 + 2, 4)
 
 
 class FeedbackParams(NamedTuple):
-    lstm: jaxrnn.LSTMParams
+    lstm: jaxrnn.cells.LSTMParams
     w_y: Array  # [4, 2]
 
 
 class FeedbackState(NamedTuple):
-    inner: jaxrnn.LSTMState
+    inner: jaxrnn.cells.LSTMState
     y: Array  # [*batch, 2]
     count: Array  # [*batch] int32
 
 
 def feedback(params, state, x):
     inner, h = LSTM(params.lstm, state.inner, jnp.concatenate([x, state.y.astype(x.dtype)], axis=-1))
-    y = jnp.tanh(jaxrnn.dot(h, params.w_y)) / (1 + state.count[..., None]).astype(h.dtype)
+    y = jnp.tanh(jaxrnn.ops.dot(h, params.w_y)) / (1 + state.count[..., None]).astype(h.dtype)
     return FeedbackState(inner, y, state.count + 1), y
 
 
@@ -52,7 +52,7 @@ def stacked(params, state, x):
     """A recurrence in a recurrence, below a unit of its own."""
     below, h = state
     below, y = FEEDBACK(params[0], below, x)
-    h = jnp.tanh(jaxrnn.dot(h, params[1]) + jnp.repeat(y, 2, axis=-1))
+    h = jnp.tanh(jaxrnn.ops.dot(h, params[1]) + jnp.repeat(y, 2, axis=-1))
     return (below, h), h
 
 

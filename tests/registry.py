@@ -13,7 +13,6 @@ import numpy as np
 
 import jaxrnn
 from jaxrnn import (
-    GREFF,
     GRU,
     LEM,
     LMU,
@@ -68,6 +67,7 @@ from jaxrnn import (
     Window,
     Zoneout,
 )
+from jaxrnn.cells import GREFF
 from tests import cells, functions, reference
 from tests.reference import (
     ablations,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import GREFF, JOZEFOWICZ, VanillaLSTM
+from jaxrnn import VanillaLSTM
+from jaxrnn.cells import GREFF, JOZEFOWICZ
 from tests.reference import ablations, sigmoid
 from tests.reference import unroll as loop
 from tests.registry import example, unrolled
@@ -63,8 +64,8 @@ def test_every_variant_is_another():
 def test_vanilla_is_the_lstm_with_peepholes():
     cell, lstm = VanillaLSTM(3, 4), jaxrnn.LSTM(3, 4, peephole=True)
     params, xs, state = example(lstm, dtype=jnp.float64)
-    ours = jaxrnn.VanillaLSTMParams(params.w_x, params.w_h, params.b, params.w_c, None)
-    final, ys = unrolled(cell, ours, xs, jaxrnn.VanillaLSTMState(*state, None))
+    ours = jaxrnn.cells.VanillaLSTMParams(params.w_x, params.w_h, params.b, params.w_c, None)
+    final, ys = unrolled(cell, ours, xs, jaxrnn.cells.VanillaLSTMState(*state, None))
     close((tuple(final)[:2], ys), (tuple(unrolled(lstm, params, xs, state)[0]), unrolled(lstm, params, xs, state)[1]))
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import attention
 from tests.registry import draw, example, unrolled
 from tests.test_guards import carried_shapes, gradient
 
@@ -20,10 +19,10 @@ VARIANTS = [(score, query) for score in ("additive", "general", "dot", "location
 
 def decoder(score, query, **options):
     m = H if score == "dot" else M
-    return attention.Attention(jaxrnn.GRU(3 + (m if query == "before" else H), H), m, S, score, query, **options)
+    return jaxrnn.networks.Attention(jaxrnn.GRU(3 + (m if query == "before" else H), H), m, S, score, query, **options)
 
 
-WRAPPED = attention.Attention(jaxrnn.LearnedState(jaxrnn.Zoneout(jaxrnn.GRU(3 + M, H), 0.5)), M, S)
+WRAPPED = jaxrnn.networks.Attention(jaxrnn.LearnedState(jaxrnn.Zoneout(jaxrnn.GRU(3 + M, H), 0.5)), M, S)
 
 
 def case(net, dtype=jnp.float32):
@@ -75,14 +74,14 @@ def test_every_score_and_query_is_that_of_its_equations(net):
 
     @jax.jit
     def run(params, memory):
-        return jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))
+        return jaxrnn.unroll(net, params, xs, net.attend(params, memory, MASK))
 
     final, (ys, alignments) = run(params, spoiled)
     expected, expected_alignments = by_hand(net, params, xs, memory)
     np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(alignments, expected_alignments, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(alignments.sum(-1), 1, rtol=1e-5)
-    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(net.start(params, memory, MASK))]
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(net.attend(params, memory, MASK))]
     assert len(set(buffers)) == len(buffers)  # so that the state can be donated
     # Stepped one by one it is the same, the memory in the state.
     state, call = jax.jit(net.start)(params, memory, MASK), jax.jit(net)
@@ -95,17 +94,17 @@ def test_every_score_and_query_is_that_of_its_equations(net):
 def test_layers_of_a_decoder_may_draw():
     """Of zoneout: every unit is its old self, or what the layer makes of its old state and of what is below."""
     first, second = jaxrnn.GRU(3 + M, H), jaxrnn.GRU(H, H)
-    net = attention.Attention(
+    net = jaxrnn.networks.Attention(
         jaxrnn.Stack((jaxrnn.Zoneout(first, 0.5), jaxrnn.Residual(jaxrnn.Zoneout(second, 0.5)))), M, S
     )
     params, xs, memory = case(net)
-    start = net.start(params, memory, MASK)
+    start = net.attend(params, memory, MASK)
     _, seen = unrolled(jaxrnn.Inspected(net), params, xs, start, key=jax.random.key(0))
     xs, y, states = np.asarray(xs), np.asarray(seen.y.y), jax.tree.map(np.asarray, seen.state.cell)
     below = np.concatenate([xs, y[..., H:]], axis=-1)
     for cell, p, (h,) in zip((first, second), params.cell, states, strict=True):
         before = np.concatenate([np.zeros((1, B, H), np.float32), h[:-1]])
-        new = np.asarray(jax.jit(cell)(p, jaxrnn.GRUState(before), below)[1])
+        new = np.asarray(jax.jit(cell)(p, jaxrnn.cells.GRUState(before), below)[1])
         kept, below = h == before, h
         assert 0.2 < kept.mean() < 0.8
         np.testing.assert_allclose(h[~kept], new[~kept], rtol=1e-5, atol=1e-6)
@@ -121,7 +120,7 @@ def test_gradients_reach_the_memory_where_it_is_valid(score):
     @jax.jit
     @jax.value_and_grad
     def loss(memory):
-        return jnp.sum(jaxrnn.unroll(net, params, xs, net.start(params, memory, MASK))[1].y ** 2)
+        return jnp.sum(jaxrnn.unroll(net, params, xs, net.attend(params, memory, MASK))[1].y ** 2)
 
     memory = np.asarray(memory)
     grads = np.asarray(loss(np.where(MASK[..., None], memory, np.nan))[1])
@@ -135,11 +134,11 @@ def test_gradients_reach_the_memory_where_it_is_valid(score):
 def test_the_loop_does_not_carry_the_memory():
     net = decoder("additive", "before")
     params, xs, memory = case(net)
-    state = net.start(params, memory, MASK)
+    state = net.attend(params, memory, MASK)
     shapes = set.union(*carried_shapes(functools.partial(jaxrnn.unroll, net), params, xs, state))
 
     def run(cell, params, xs, memory):
-        final, out = jaxrnn.unroll(cell, params, xs, cell.start(params, memory, MASK))
+        final, out = jaxrnn.unroll(cell, params, xs, cell.attend(params, memory, MASK))
         return final.cell, out.y
 
     shapes |= set.union(*carried_shapes(gradient(run, net), params, xs, memory))
@@ -151,7 +150,7 @@ def test_rows_without_a_valid_place_have_no_context():
     net = decoder("additive", "before")
     params, xs, memory = case(net)
     mask = MASK & (np.arange(B) == 0)
-    ys, alignments = jax.tree.map(np.asarray, unrolled(net, params, xs, net.start(params, memory, mask))[1])
+    ys, alignments = jax.tree.map(np.asarray, unrolled(net, params, xs, net.attend(params, memory, mask))[1])
     assert not alignments[:, 1].any()
     assert not ys[:, 1, H:].any()
     assert np.isfinite(ys).all()
@@ -162,7 +161,7 @@ def test_one_valid_place_is_looked_at_alone():
     for score, query in VARIANTS[::2]:
         net = decoder(score, query)
         params, xs, memory = case(net)
-        state = net.start(params, memory, np.arange(S)[:, None] == [2, 4])
+        state = net.attend(params, memory, np.arange(S)[:, None] == [2, 4])
         ys, alignments = jax.tree.map(np.asarray, unrolled(net, params, xs, state)[1])
         np.testing.assert_array_equal(alignments[0], np.eye(S)[[2, 4]])
         np.testing.assert_allclose(ys[0, :, H:], np.asarray(memory)[[2, 4], [0, 1]], rtol=1e-6)
@@ -179,7 +178,7 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
             return jnp.tanh(y @ w) + b + 0.1 * jax.random.normal(key, (3, 2))
 
         key = jax.random.key(1)
-        return attention.recurrent_attention(cell, params, lambda a: image * a, act, 5, key, state)
+        return jaxrnn.reinforce.recurrent_attention(cell, params, lambda a: image * a, act, 5, key, state)
 
     @jax.jit
     def whole(w, image):
@@ -204,19 +203,19 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="cosine"), "score: got 'cosine', needs one of"),
-        (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, query="during"), "query: got 'during', needs one of"),
-        (lambda: attention.Attention(jaxrnn.GRU(5, 4), 5, 6), "cell: got an input size of 5, of which 5 are fed back"),
+        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, score="cosine"), "score: got 'cosine', needs one of"),
+        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, query="during"), "query: got 'during', needs one of"),
+        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(5, 4), 5, 6), "cell: got an input size of 5, of which 5 are fed back"),
         (
-            lambda: attention.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.GRU(4, 4)), dropout=0.5), 5, 6),
+            lambda: jaxrnn.networks.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.GRU(4, 4)), dropout=0.5), 5, 6),
             "cell: got Stack.*dropout=0.5.*, which walks a sequence in its own way; Attention needs single steps",
         ),
         (
-            lambda: attention.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.Dropout(jaxrnn.GRU(4, 4), 0.1))), 5, 6),
+            lambda: jaxrnn.networks.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.Dropout(jaxrnn.GRU(4, 4), 0.1))), 5, 6),
             "cell: got Dropout.*; Attention needs single steps: .*or of a Stack of such layers without dropout",
         ),
         (
-            lambda: attention.Attention(decoder("dot", "after"), 5, 6),
+            lambda: jaxrnn.networks.Attention(decoder("dot", "after"), 5, 6),
             r"cell\.output_size: got Attended\(y=4, alignment=6\), needs a positive integer",
         ),
         (
@@ -228,20 +227,20 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
             r"cells: Attention.* gives Attended\(y=9, alignment=6\) values, GRU.* above it needs 9",
         ),
         (
-            lambda: jaxrnn.Residual(attention.Attention(jaxrnn.GRU(9, 4), 5, 6)),
+            lambda: jaxrnn.Residual(jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6)),
             r"cell: Attention.* turns 4 values into Attended\(y=9, alignment=6\), needs equal sizes",
         ),
-        (lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="dot"), "memory_size: got 5, the score 'dot' needs"),
+        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, score="dot"), "memory_size: got 5, the score 'dot' needs"),
         (
-            lambda: attention.Attention(jaxrnn.GRU(9, 4), 5, 6, score="general", attention_size=3),
+            lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, score="general", attention_size=3),
             "attention_size: got 3, the score 'general' has none",
         ),
         (
-            lambda: decoder("additive", "before").start(None, jnp.ones((2, 6, 5))),
+            lambda: decoder("additive", "before").attend(None, jnp.ones((2, 6, 5))),
             r"memory: got the shape \(2, 6, 5\), needs \[S, \*batch, M\] = \[6, \*batch, 5\]",
         ),
         (
-            lambda: decoder("additive", "before").start(None, jnp.ones((6, 2, 5)), jnp.ones((2, 6), bool)),
+            lambda: decoder("additive", "before").attend(None, jnp.ones((6, 2, 5)), jnp.ones((2, 6), bool)),
             r"mask: got the shape \(2, 6\), needs \[S, \*batch\] = \(6, 2\)",
         ),
     ],

@@ -24,7 +24,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 def test_a_clockwork_of_one_period_is_an_elman_network():
     cell = jaxrnn.Clockwork(3, 4, periods=(1,))
     params, xs, state = example(cell, dtype=jnp.float64)
-    _, ys = unrolled(jaxrnn.Elman(3, 4), jaxrnn.ElmanParams(*params), xs, jaxrnn.ElmanState(state.h))
+    _, ys = unrolled(jaxrnn.Elman(3, 4), jaxrnn.cells.ElmanParams(*params), xs, jaxrnn.cells.ElmanState(state.h))
     close(unrolled(cell, params, xs, state)[1], ys)
 
 
@@ -59,8 +59,8 @@ def test_a_phased_lstm_that_is_open_is_an_lstm():
     params, xs, state = example(cell, dtype=jnp.float64)
     params = params._replace(ratio=jnp.full(4, 0.5), shift=jnp.zeros(4), log_period=jnp.zeros(4))
     xs = {"x": xs["x"], "t": jnp.full((T, B), 3.25)}
-    lstm = jaxrnn.LSTMParams(params.w_x, params.w_h, params.b)
-    _, ys = unrolled(jaxrnn.LSTM(3, 4), lstm, xs["x"], jaxrnn.LSTMState(state.h, state.c))
+    lstm = jaxrnn.cells.LSTMParams(params.w_x, params.w_h, params.b)
+    _, ys = unrolled(jaxrnn.LSTM(3, 4), lstm, xs["x"], jaxrnn.cells.LSTMState(state.h, state.c))
     close(unrolled(cell, params, xs, state)[1], ys)
 
 
@@ -116,9 +116,9 @@ def test_an_ordered_lstm_whose_master_gates_overlap_fully_is_an_lstm():
     params, xs, state = example(cell, dtype=jnp.float64)
     masters = jnp.array([500.0, 0, 0, 0, 0, 0, 0, 500.0])
     ordered = params._replace(b=params.b.at[16:].set(masters))
-    lstm = jaxrnn.LSTMParams(params.w_x[:, :16], params.w_h[:, :16], params.b[:16])
+    lstm = jaxrnn.cells.LSTMParams(params.w_x[:, :16], params.w_h[:, :16], params.b[:16])
     params, x, state = jax.tree.map(np.asarray, (params, xs[0], state))
-    _, expected = jax.tree.map(np.asarray, jax.jit(jaxrnn.LSTM(3, 4))(lstm, jaxrnn.LSTMState(*state), x))
+    _, expected = jax.tree.map(np.asarray, jax.jit(jaxrnn.LSTM(3, 4))(lstm, jaxrnn.cells.LSTMState(*state), x))
     _, y = jax.jit(cell)(ordered, state, x)
     close(np.asarray(y)[:, :3], expected[:, :3])
     # At the last unit the master input gate is zero: it keeps what it has.

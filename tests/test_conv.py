@@ -77,8 +77,8 @@ def test_one_place_is_the_dense_cell():
     cell, dense = jaxrnn.ConvLSTM((1, 1, 3), 4, 3), jaxrnn.LSTM(3, 4)
     params, xs, state = example(cell, dtype=jnp.float64)
     _, ys = unrolled(cell, params, xs, state)
-    middle = jaxrnn.LSTMParams(params.w_x[1, 1], params.w_h[1, 1], params.b)
-    flat = jaxrnn.LSTMState(*(s.reshape(2, 4) for s in state))
+    middle = jaxrnn.cells.LSTMParams(params.w_x[1, 1], params.w_h[1, 1], params.b)
+    flat = jaxrnn.cells.LSTMState(*(s.reshape(2, 4) for s in state))
     _, want = unrolled(dense, middle, xs.reshape(T, 2, 3), flat)
     chex.assert_trees_all_close(ys.reshape(T, 2, 4), want, rtol=1e-12, atol=1e-12)
 

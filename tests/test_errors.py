@@ -28,7 +28,7 @@ def stepping(step):
     """A GRU with another step."""
 
     @dataclasses.dataclass(frozen=True)
-    class Custom(jaxrnn.wrapper.Wrapper):
+    class Custom(jaxrnn.Wrapper):
         def step(self, params, state, drive):
             return step(state)
 
@@ -133,12 +133,12 @@ BAD_CALLS = {
         "resets: got the dtype int32, needs booleans",
     ),
     "integers for a state": (
-        lambda: run(state=jaxrnn.LSTMState(*(jnp.zeros((2, 4), int),) * 2)),
+        lambda: run(state=jaxrnn.cells.LSTMState(*(jnp.zeros((2, 4), int),) * 2)),
         TypeError,
         r"state\.h: got the dtype int32, needs real values, as from LSTM",
     ),
     "complex numbers for a real state": (
-        lambda: run(state=jaxrnn.LSTMState(*(jnp.zeros((2, 4), complex),) * 2)),
+        lambda: run(state=jaxrnn.cells.LSTMState(*(jnp.zeros((2, 4), complex),) * 2)),
         TypeError,
         r"state\.h: got the dtype complex64, needs real values",
     ),

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxrnn import Wrapper
 
 import jaxrnn
 from bench.loops import equations
-from jaxrnn.wrapper import Wrapper
 from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)
@@ -252,7 +252,7 @@ def test_an_mlstm_may_be_stepped_as_part_of_another_cell():
     cell = jaxrnn.MLSTM(3, 4)
     params, xs, state = example(cell, dtype=jnp.float64)
     close(*(walked(jaxrnn.unroll, net, (params, xs, state)) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
-    assert jaxrnn.attention.Attention(jaxrnn.MLSTM(8, 4), 5, 6).input_size == 3
+    assert jaxrnn.Attention(jaxrnn.MLSTM(8, 4), 5, 6).input_size == 3
 
 
 # Limits and memories
@@ -262,7 +262,9 @@ def test_an_mlstm_may_be_stepped_as_part_of_another_cell():
 def test_an_slstm_of_ones_is_a_running_mean():
     """Gates that let all in and keep all: h is σ(o) times the mean of what was seen."""
     cell = jaxrnn.SLSTM(1, 1, forget_gate="exponential")
-    params = jaxrnn.SLSTMParams(jnp.array([[0.0, 0.0, 1.0, 0.0]]), jnp.zeros((1, 4)), jnp.array([0.0, 0.0, 0.0, 50.0]))
+    params = jaxrnn.cells.SLSTMParams(
+        jnp.array([[0.0, 0.0, 1.0, 0.0]]), jnp.zeros((1, 4)), jnp.array([0.0, 0.0, 0.0, 50.0])
+    )
     xs = jnp.array([[0.5], [-1.0], [2.0]])
     _, ys = unrolled(cell, params, xs)
     means = np.cumsum(np.tanh(xs), axis=0) / np.arange(1, 4)[:, None]
@@ -280,7 +282,7 @@ def test_a_delta_rule_overwrites_and_keeps_the_rest():
     """q, k, v are parts of the input; β is one. A key is written twice: the last value stays, others are untouched."""
     d = 3
     cell = jaxrnn.DeltaNet(3 * d, d)
-    params = jaxrnn.DeltaNetParams(jnp.eye(3 * d), jnp.full((3 * d, 1), 50.0))
+    params = jaxrnn.cells.DeltaNetParams(jnp.eye(3 * d), jnp.full((3 * d, 1), 50.0))
     # Keys far above zero, where SiLU is the identity, and at a right angle to each other.
     a, b = 30 * np.array([1.0, 0.0, 0.0]), 30 * np.array([0.0, 1.0, 0.0])
     one, two, three = np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.array([7.0, 8.0, 9.0])
@@ -296,7 +298,7 @@ def test_a_delta_rule_overwrites_and_keeps_the_rest():
 def test_linear_attention_adds_and_forgets():
     """With α near one, the sum of values by the products of query and keys; with α of zero the last pair alone."""
     cell = jaxrnn.GatedLinearAttention(6, 2, rank=1, temperature=1.0)
-    params = jaxrnn.GLAParams(jnp.eye(6), jnp.zeros((6, 1)), jnp.zeros((1, 2)), jnp.full(2, 50.0))
+    params = jaxrnn.cells.GLAParams(jnp.eye(6), jnp.zeros((6, 1)), jnp.zeros((1, 2)), jnp.full(2, 50.0))
     xs = np.random.default_rng(0).normal(size=(4, 6))
     q, k, v = np.split(xs, 3, axis=-1)
     ys = np.asarray(unrolled(cell, params, xs)[1])

@@ -144,7 +144,7 @@ def test_a_state_without_reals_has_derivatives(make_state):
 
 def test_what_does_not_fit():
     with pytest.raises(TypeError, match="function: got LSTMParams, needs a function"):
-        jaxrnn.Function(jaxrnn.LSTMParams(1, 2, 3), feedback_params, feedback_state, 3)
+        jaxrnn.Function(jaxrnn.cells.LSTMParams(1, 2, 3), feedback_params, feedback_state, 3)
     with pytest.raises(TypeError, match="make_state: got int, needs a function"):
         jaxrnn.Function(feedback, feedback_params, 4, 3)
     with pytest.raises(ValueError, match="input_size: got 0, needs a positive integer"):

@@ -10,7 +10,6 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
-from jaxrnn import gradients
 from tests.registry import T, example
 from tests.test_guards import gradient
 
@@ -43,7 +42,7 @@ def test_truncation_is_that_of_windows_cut_by_hand(every, reverse):
             state, ys[t] = LSTM(params, state, xs[t])
         return state, jnp.stack(ys)
 
-    cell = gradients.Truncated(LSTM, every)
+    cell = jaxrnn.Truncated(LSTM, every)
     close(grads(functools.partial(jaxrnn.unroll, cell, reverse=reverse, chunk=3), *args), grads(windows, *args))
 
 
@@ -61,7 +60,7 @@ def test_clipping_is_that_of_a_loop_with_a_custom_derivative():
     def plain(params, xs, state):
         return jax.lax.scan(lambda s, x: LSTM(params, jax.tree.map(clip, s), x), state, xs)
 
-    cell = gradients.ClippedGradient(LSTM, limit)
+    cell = jaxrnn.ClippedGradient(LSTM, limit)
     clipped = grads(functools.partial(jaxrnn.unroll, cell, chunk=2), *args)
     close(clipped, grads(plain, *args))
     free = grads(functools.partial(jaxrnn.unroll, LSTM), *args)
@@ -77,7 +76,7 @@ def test_clipping_is_that_of_a_loop_with_a_custom_derivative():
     close(push(cell), push(LSTM))
 
 
-@pytest.mark.parametrize("cell", [gradients.Truncated(LSTM, 2), gradients.ClippedGradient(LSTM, 0.1)], ids=repr)
+@pytest.mark.parametrize("cell", [jaxrnn.Truncated(LSTM, 2), jaxrnn.ClippedGradient(LSTM, 0.1)], ids=repr)
 def test_the_loops_have_the_products_of_the_cell(cell):
     assert set(products(gradient(jaxrnn.unroll, cell), *example(cell))) == {1}
 
@@ -90,7 +89,7 @@ def test_norms_are_those_of_finite_differences():
     def loss_of(ys):
         return jnp.sum(ys**2)
 
-    norms = jax.jit(lambda *args: gradients.state_gradient_norms(LSTM, params, xs, loss_of, *args))(state)
+    norms = jax.jit(lambda *args: jaxrnn.inspection.state_gradient_norms(LSTM, params, xs, loss_of, *args))(state)
     s, call = state, jax.jit(LSTM)
     for t in range(3):
         s, _ = call(params, s, np.asarray(xs)[t])
@@ -109,8 +108,8 @@ def test_norms_vanish_and_explode_as_the_weights_say():
 
     @jax.jit
     def norms_of(scale):
-        params = jaxrnn.ElmanParams(jnp.ones((1, 3)), scale * jnp.eye(3), None)
-        return gradients.state_gradient_norms(cell, params, xs, lambda ys: jnp.sum(ys[-1]))
+        params = jaxrnn.cells.ElmanParams(jnp.ones((1, 3)), scale * jnp.eye(3), None)
+        return jaxrnn.inspection.state_gradient_norms(cell, params, xs, lambda ys: jnp.sum(ys[-1]))
 
     for scale in (0.5, 1.0, 2.0):
         norms = norms_of(scale)
@@ -122,7 +121,7 @@ def test_norms_are_of_any_network_that_steps_and_of_valid_steps():
     params, xs, _ = example(net)
     lengths = np.array([5, 2])
     norms = np.asarray(
-        jax.jit(lambda *args: gradients.state_gradient_norms(net, *args, jnp.sum, lengths=lengths))(params, xs)
+        jax.jit(lambda *args: jaxrnn.inspection.state_gradient_norms(net, *args, jnp.sum, lengths=lengths))(params, xs)
     )
     assert norms.shape == (5, 2)
     # The output of the last layer is not a part of the state: at the last step nothing waits for it.
@@ -131,10 +130,10 @@ def test_norms_are_of_any_network_that_steps_and_of_valid_steps():
 
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="every: got 0, needs a positive integer"):
-        gradients.Truncated(GRU, 0)
-    assert gradients.ClippedGradient(LSTM, np.float32(1)).limit == 1
+        jaxrnn.Truncated(GRU, 0)
+    assert jaxrnn.ClippedGradient(LSTM, np.float32(1)).limit == 1
     for limit in (0, True, np.inf):
         with pytest.raises(ValueError, match=f"limit: got {limit}, needs a positive number"):
-            gradients.ClippedGradient(LSTM, limit)
+            jaxrnn.ClippedGradient(LSTM, limit)
     with pytest.raises(ValueError, match=r"cell: got LRU.*needs none that is complex"):
-        gradients.ClippedGradient(jaxrnn.LRU(3, 4), 1.0)
+        jaxrnn.ClippedGradient(jaxrnn.LRU(3, 4), 1.0)

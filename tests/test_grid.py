@@ -28,7 +28,7 @@ def lstm(params, direction):
         i, above, left, g, o = np.split(np.asarray(w), 5, axis=-1)
         return np.concatenate([i, (above, left)[direction], g, o], axis=-1)
 
-    return jaxrnn.LSTMParams(pick(params.w_x), pick(np.split(params.w_h, 2)[direction]), pick(params.b))
+    return jaxrnn.cells.LSTMParams(pick(params.w_x), pick(np.split(params.w_h, 2)[direction]), pick(params.b))
 
 
 @pytest.mark.usefixtures("x64")
@@ -46,7 +46,7 @@ def test_one_column_is_an_lstm_down_it():
     params, xs, state = example(cell, dtype=jnp.float64)
     _, ys = unrolled(cell, params, xs, state)
     _, want = unrolled(
-        jaxrnn.LSTM(3, 2), lstm(params, 0), xs[..., 0, :], jaxrnn.LSTMState(state.h[:, 0], state.c[:, 0])
+        jaxrnn.LSTM(3, 2), lstm(params, 0), xs[..., 0, :], jaxrnn.cells.LSTMState(state.h[:, 0], state.c[:, 0])
     )
     close(ys[..., 0, :], want)
 

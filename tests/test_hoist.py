@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jaxrnn.engine.hoist import hoist
 
 import jaxrnn
 from bench.loops import products
-from jaxrnn.hoist import hoist
 from tests.registry import B, example
 from tests.test_guards import gradient
 

@@ -21,8 +21,8 @@ def test_at_first_it_is_an_lstm_of_scaled_weights(scale):
     """The small LSTM has no say yet."""
     params = jax.tree.map(np.asarray, CELL.init(jax.random.key(0), dtype=jnp.float64, scale=scale))
     _, xs, state = example(CELL, dtype=jnp.float64)
-    lstm = jaxrnn.LSTMParams(scale * params.w_x[:, :16], scale * params.w_h[:, :16], params.b)
-    _, expected = unrolled(jaxrnn.LSTM(3, 4), lstm, xs, jaxrnn.LSTMState(state.h, state.c))
+    lstm = jaxrnn.cells.LSTMParams(scale * params.w_x[:, :16], scale * params.w_h[:, :16], params.b)
+    _, expected = unrolled(jaxrnn.LSTM(3, 4), lstm, xs, jaxrnn.cells.LSTMState(state.h, state.c))
     np.testing.assert_allclose(unrolled(CELL, params, xs, state)[1], expected, rtol=1e-12, atol=1e-12)
     assert params.b.tolist() == [0.0] * 4 + [1.0] * 4 + [0.0] * 8
 

@@ -24,7 +24,7 @@ def close(a, b):
 def test_the_gates_of_an_lstm_are_those_of_its_equations():
     params, xs, state = example(LSTM)
     plain = unrolled(LSTM, params, xs, state)
-    final, seen = unrolled(inspection.Inspected(LSTM), params, xs, state)
+    final, seen = unrolled(jaxrnn.Inspected(LSTM), params, xs, state)
     chex.assert_trees_all_close((final, seen.y), plain, rtol=1e-6)
     xs, seen = jax.tree.map(np.asarray, (xs, seen))
     w_x, w_h, b, w_c = map(np.asarray, params[:4])
@@ -47,7 +47,7 @@ def test_the_gates_of_a_gru_make_its_state(reset):
     params, xs, state = example(cell)
     history = jax.jit(functools.partial(inspection.state_history, cell))(params, xs, state)
     seen, before = jax.tree.map(
-        np.asarray, (unrolled(inspection.Inspected(cell), params, xs, state)[1], history.h[:-1])
+        np.asarray, (unrolled(jaxrnn.Inspected(cell), params, xs, state)[1], history.h[:-1])
     )
     _, z, n = seen.gates
     close(seen.state.h, (1 - z) * n + z * before)
@@ -57,7 +57,7 @@ def test_the_gates_of_a_gru_make_its_state(reset):
 def test_a_users_own_activation_is_a_gate_too():
     cell = jaxrnn.Elman(3, 4, activation=jax.nn.relu)
     params, xs, state = example(cell)
-    _, seen = unrolled(inspection.Inspected(cell), params, xs, state)
+    _, seen = unrolled(jaxrnn.Inspected(cell), params, xs, state)
     close(seen.gates[0] if isinstance(seen.gates, tuple) else seen.gates, seen.y)
 
 
@@ -105,13 +105,13 @@ def test_a_history_is_taken_layer_by_layer():
     net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4))))
     assert products(functools.partial(inspection.state_history, net), *example(net)) == [1, 1]
     with pytest.raises(ValueError, match=r"Inspected.* gives Inspection\(y=4, .*GRU.* above it needs 4"):
-        jaxrnn.Stack((inspection.Inspected(LSTM), jaxrnn.GRU(4, 4)))
+        jaxrnn.Stack((jaxrnn.Inspected(LSTM), jaxrnn.GRU(4, 4)))
     with pytest.raises(ValueError, match=r"cell: got Masked.*; Inspected changes single steps"):
         inspection.state_history(MASKED, *example(MASKED))
 
 
 def test_inspection_shows_what_a_regulariser_does():
-    cell = inspection.Inspected(jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5))
+    cell = jaxrnn.Inspected(jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5))
     params, xs, _ = example(cell)
     quiet = jax.tree.map(np.asarray, unrolled(cell, params, xs)[1])
     seen = jax.tree.map(np.asarray, unrolled(cell, params, xs, key=jax.random.key(0))[1])

@@ -167,7 +167,7 @@ def test_the_walk_is_one_of_two():
 def test_mingru_is_its_authors_log_space_algorithm():
     cell = jaxrnn.MinGRU(3, 4, scan="associative")
     params, xs, _ = example(cell, steps=50, dtype=jnp.float64)
-    state = jaxrnn.MinGRUState(jnp.full((B, 4), 0.5))
+    state = jaxrnn.cells.MinGRUState(jnp.full((B, 4), 0.5))
     _, ys = jax.jit(functools.partial(jaxrnn.unroll, cell))(params, xs, state)
     for row in range(B):
         want = mingru.log_space_mingru(jax.tree.map(np.asarray, params), np.asarray(xs[:, row]), np.full(4, 0.5))

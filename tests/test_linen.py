@@ -319,14 +319,14 @@ def test_weights_of_flax():
     lstm, gru = nn.OptimizedLSTMCell(H, bias_init=NORMAL), nn.GRUCell(H, bias_init=NORMAL)
 
     def ours_of_lstm(tree):
-        return jaxrnn.LSTMParams(
+        return jaxrnn.cells.LSTMParams(
             w_x=jnp.concatenate([tree[f"i{gate}"]["kernel"] for gate in "ifgo"], axis=1),
             w_h=jnp.concatenate([tree[f"h{gate}"]["kernel"] for gate in "ifgo"], axis=1),
             b=jnp.concatenate([tree[f"h{gate}"]["bias"] for gate in "ifgo"]),
         )
 
     def ours_of_gru(tree):
-        return jaxrnn.GRUParams(
+        return jaxrnn.cells.GRUParams(
             w_x=jnp.concatenate([tree[f"i{gate}"]["kernel"] for gate in "rzn"], axis=1),
             w_h=jnp.concatenate([tree[f"h{gate}"]["kernel"] for gate in "rzn"], axis=1),
             b=jnp.concatenate([tree[f"i{gate}"]["bias"] for gate in "rzn"]),

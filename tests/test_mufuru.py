@@ -33,14 +33,14 @@ def test_keep_and_replace_are_a_gru():
     x_r, x_v, x_keep, x_replace = gates(params.w_x, 4)
     b_r, b_v, b_keep, b_replace = gates(params.b, 4)
     h_r, h_keep, h_replace = gates(params.w_h, 3)
-    same = jaxrnn.GRUParams(
+    same = jaxrnn.cells.GRUParams(
         w_x=jnp.concatenate([x_r, x_keep - x_replace, x_v], axis=1),
         w_h=jnp.concatenate([h_r, h_keep - h_replace], axis=1),
         b=jnp.concatenate([b_r, b_keep - b_replace, b_v]),
         w_n=params.w_v,
     )
     final, ys = unrolled(cell, params, xs, state)
-    other, zs = unrolled(gru, same, xs, jaxrnn.GRUState(state.h))
+    other, zs = unrolled(gru, same, xs, jaxrnn.cells.GRUState(state.h))
     close((final.h, ys), (other.h, zs))
 
 

@@ -196,10 +196,10 @@ def test_bidirectional_layers_in_a_stack():
 def test_bidirectional_has_no_single_step():
     net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4))
     params, xs, state = example(net)
-    with pytest.raises(TypeError, match=r"Bidirectional: has no single step.*use unroll"):
+    with pytest.raises(TypeError, match=r"Bidirectional: has no single time step.*use unroll"):
         net(params, state, xs[0])
     stack = jaxrnn.Stack((net,))
-    with pytest.raises(TypeError, match=r"Bidirectional: has no single step.*use unroll"):
+    with pytest.raises(TypeError, match=r"Bidirectional: has no single time step.*use unroll"):
         stack((params,), (state,), xs[0])
 
 

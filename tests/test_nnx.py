@@ -331,10 +331,10 @@ def test_weights_of_flax():
     lstm = nnx.OptimizedLSTMCell(I, H, bias_init=NORMAL, rngs=nnx.Rngs(0))
     gru = nnx.GRUCell(I, H, bias_init=NORMAL, rngs=nnx.Rngs(1))
     xs = inputs()
-    ours = jaxrnn.LSTMParams(lstm.dense_i.kernel[...], lstm.dense_h.kernel[...], lstm.dense_h.bias[...])
+    ours = jaxrnn.cells.LSTMParams(lstm.dense_i.kernel[...], lstm.dense_h.kernel[...], lstm.dense_h.bias[...])
     close(*_both(LSTM(I, H), ours, lstm, xs, lambda state: (state.c, state.h)))
     # Flax's nnx cell lacks the recurrent candidate bias of its own documentation (flax#5594).
-    ours = jaxrnn.GRUParams(gru.dense_i.kernel[...], gru.dense_h.kernel[...], gru.dense_i.bias[...], jnp.zeros(H))
+    ours = jaxrnn.cells.GRUParams(gru.dense_i.kernel[...], gru.dense_h.kernel[...], gru.dense_i.bias[...], jnp.zeros(H))
     close(*_both(GRU(I, H), ours, gru, xs, lambda state: state.h))
 
 

@@ -182,7 +182,7 @@ class Diagonal(jaxrnn.Cell):
         return x
 
     def step(self, params, state, drive):
-        h = jaxrnn.weigh(state, params["w"]) + drive
+        h = jaxrnn.ops.weigh(state, params["w"]) + drive
         return h, h
 
 

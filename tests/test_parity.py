@@ -42,10 +42,10 @@ def blocks(a, *order):
 def torch_weights(params):
     """`weight_ih, weight_hh, bias_ih, bias_hh[, weight_hr]`, `[out, in]`; two biases of which ours fills one."""
     b_hh = np.zeros_like(params.b)
-    if isinstance(params, jaxrnn.GRUParams):
+    if isinstance(params, jaxrnn.cells.GRUParams):
         b_hh[-params.b_n.size :] = params.b_n
     weights = [np.asarray(params.w_x).T, np.asarray(params.w_h).T, np.asarray(params.b), b_hh]
-    if isinstance(params, jaxrnn.LSTMParams) and params.w_p is not None:
+    if isinstance(params, jaxrnn.cells.LSTMParams) and params.w_p is not None:
         weights.append(np.asarray(params.w_p).T)
     return weights
 
@@ -124,11 +124,11 @@ def test_pytorch(name, lengths):
         close(ours.b, next(theirs))
         # The recurrent bias moves as the other does, but for the GRU's candidate.
         recurrent = next(theirs)
-        if isinstance(ours, jaxrnn.GRUParams):
+        if isinstance(ours, jaxrnn.cells.GRUParams):
             close(jnp.concatenate([ours.b[:8], ours.b_n]), recurrent)
         else:
             close(ours.b, recurrent)
-        if isinstance(ours, jaxrnn.LSTMParams) and ours.w_p is not None:
+        if isinstance(ours, jaxrnn.cells.LSTMParams) and ours.w_p is not None:
             close(ours.w_p.T, next(theirs))
 
 

@@ -13,8 +13,9 @@ from jax.test_util import check_grads
 
 import jaxrnn
 from bench.loops import equations, innermost_loops, products
-from jaxrnn import LSTMState, penalties
+from jaxrnn import penalties
 from jaxrnn import regularization as reg
+from jaxrnn.cells import LSTMState
 from tests import functions, reference
 from tests.cells import Diagonal, Token
 from tests.registry import B, T, example, unrolled
@@ -152,8 +153,8 @@ def test_recurrent_dropout_is_for_any_cell(cell, tied):
 def eye_cell(rate, width=50, **options):
     """h' = d ⊙ h / (1 - rate) + x: with ones for a start and zeros for input, h' tells the masks so far."""
     cell = jaxrnn.RecurrentDropout(jaxrnn.Elman(1, width, activation=lambda z: z, use_bias=False), rate, **options)
-    params = jaxrnn.ElmanParams(jnp.zeros((1, width)), jnp.eye(width), None)
-    return cell, params, jaxrnn.ElmanState(jnp.ones((B, width)))
+    params = jaxrnn.cells.ElmanParams(jnp.zeros((1, width)), jnp.eye(width), None)
+    return cell, params, jaxrnn.cells.ElmanState(jnp.ones((B, width)))
 
 
 @pytest.mark.parametrize("share", [(), ("time",), ("batch",), ("time", "batch")], ids=str)
@@ -312,12 +313,12 @@ def test_wrappers_work_as_layers():
 def test_layers_and_directions_have_draws_of_their_own():
     """Layers that hand on what they get: two masks in a row keep a quarter, one mask twice would keep half."""
     layer = jaxrnn.Dropout(jaxrnn.Elman(40, 40, activation=lambda z: z, use_bias=False), 0.5)
-    params = jaxrnn.ElmanParams(jnp.eye(40), jnp.zeros((40, 40)), None)
+    params = jaxrnn.cells.ElmanParams(jnp.eye(40), jnp.zeros((40, 40)), None)
     xs = jnp.ones((5, 8, 40))
     stacked = unrolled(jaxrnn.Stack((layer, layer)), (params, params), xs, key=KEY)[1]
     assert abs((stacked != 0).mean() - 0.25) < 0.05  # 1600 coins
     net = jaxrnn.Bidirectional(layer, merge="sum")
-    both = unrolled(net, jaxrnn.BidirectionalParams(params, params), xs, key=KEY)[1]
+    both = unrolled(net, jaxrnn.networks.BidirectionalParams(params, params), xs, key=KEY)[1]
     assert abs((both != 0).mean() - 0.75) < 0.05
 
 
@@ -325,8 +326,8 @@ def test_layers_and_directions_have_draws_of_their_own():
 def test_weights_dropped_are_those_named_and_the_rest_is_scaled(rate):
     """Seen through one step: h' = h W_h."""
     cell = jaxrnn.WeightDrop(jaxrnn.Elman(40, 40, activation=lambda z: z, use_bias=False), rate)
-    params = jaxrnn.ElmanParams(jnp.eye(40), jnp.ones((40, 40)), None)
-    state = jaxrnn.ElmanState(jnp.eye(40))
+    params = jaxrnn.cells.ElmanParams(jnp.eye(40), jnp.ones((40, 40)), None)
+    state = jaxrnn.cells.ElmanState(jnp.eye(40))
     ys = np.asarray(unrolled(cell, params, jnp.zeros((2, 40, 40)), state, key=KEY)[1])
     w = ys[0]
     np.testing.assert_allclose(w[w != 0], 1 / (1 - rate), rtol=1e-6)
@@ -338,8 +339,8 @@ def test_weights_dropped_are_those_named_and_the_rest_is_scaled(rate):
 
 def test_weight_noise_has_its_standard_deviation():
     cell = jaxrnn.WeightNoise(jaxrnn.Elman(40, 40, activation=lambda z: z), 0.1, names=("w_h",))
-    params = jaxrnn.ElmanParams(jnp.eye(40), jnp.ones((40, 40)), jnp.zeros(40))
-    state = jaxrnn.ElmanState(jnp.eye(40))
+    params = jaxrnn.cells.ElmanParams(jnp.eye(40), jnp.ones((40, 40)), jnp.zeros(40))
+    state = jaxrnn.cells.ElmanState(jnp.eye(40))
     _, ys = unrolled(cell, params, jnp.zeros((1, 40, 40)), state, key=KEY)
     assert abs(np.std(ys[0]) - 0.1) < 0.01
     assert abs(np.mean(ys[0]) - 1) < 0.01
@@ -347,7 +348,7 @@ def test_weight_noise_has_its_standard_deviation():
 
 def test_locked_dropout_of_the_input():
     cell = jaxrnn.Dropout(jaxrnn.Elman(50, 50, activation=lambda z: z, use_bias=False), 0.4, share=("time",))
-    params = jaxrnn.ElmanParams(jnp.eye(50), jnp.zeros((50, 50)), None)
+    params = jaxrnn.cells.ElmanParams(jnp.eye(50), jnp.zeros((50, 50)), None)
     _, ys = unrolled(cell, params, jnp.ones((T, B, 50)), key=KEY)
     ys = np.asarray(ys)
     assert (ys == ys[:1]).all()

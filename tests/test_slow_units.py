@@ -19,9 +19,9 @@ def count(cell):
 @pytest.mark.usefixtures("x64")
 def test_indrnn_is_an_elman_unit_with_a_diagonal_matrix():
     params, xs, state = example(IndRNN(3, 4), dtype=jnp.float64)
-    elman = jaxrnn.ElmanParams(params.w_x, jnp.diag(params.u), params.b)
+    elman = jaxrnn.cells.ElmanParams(params.w_x, jnp.diag(params.u), params.b)
     _, ys = unrolled(IndRNN(3, 4), params, xs, state)
-    _, zs = unrolled(jaxrnn.Elman(3, 4, jax.nn.relu), elman, xs, jaxrnn.ElmanState(state.h))
+    _, zs = unrolled(jaxrnn.Elman(3, 4, jax.nn.relu), elman, xs, jaxrnn.cells.ElmanState(state.h))
     np.testing.assert_allclose(ys, zs, rtol=1e-12)
     assert ys.any()
 

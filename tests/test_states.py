@@ -32,7 +32,7 @@ def test_constant_and_noisy_states():
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_learned_state_is_where_every_sequence_starts(reverse):
-    cell = states.LearnedState(LSTM)
+    cell = jaxrnn.LearnedState(LSTM)
     params, xs, _ = example(cell)
     resets = np.zeros((T, 2), bool)
     resets[3, 0] = True
@@ -57,7 +57,7 @@ def test_a_learned_state_is_where_every_sequence_starts(reverse):
 
 def test_a_learned_state_goes_on_from_what_is_given():
     """Also after a call without a valid step, and one step at a time."""
-    cell = states.LearnedState(GRU)
+    cell = jaxrnn.LearnedState(GRU)
     params, xs, _ = example(cell)
     whole, ys = unrolled(cell, params, xs)
     state, _ = unrolled(cell, params, xs, lengths=np.array([0, 0]))
@@ -95,9 +95,9 @@ def test_bad_states_are_refused():
     with pytest.raises(ValueError, match="mode: got 'always', needs one of 'both', 'train', 'eval', 'neither'"):
         states.remember("always", True, None)
     with pytest.raises(ValueError, match=r"cell: got Counter.*needs real or complex ones"):
-        states.LearnedState(Counter(3, 4))
+        jaxrnn.LearnedState(Counter(3, 4))
     with pytest.raises(ValueError, match=r"cell: got LearnedState.*, needs Zoneout inside of it, not around it"):
-        jaxrnn.Zoneout(states.LearnedState(GRU), 0.1)
-    inside = states.LearnedState(jaxrnn.Zoneout(GRU, 0.1))
+        jaxrnn.Zoneout(jaxrnn.LearnedState(GRU), 0.1)
+    inside = jaxrnn.LearnedState(jaxrnn.Zoneout(GRU, 0.1))
     params, xs, _ = example(inside)
     assert unrolled(inside, params, xs, key=jax.random.key(0))[1].shape == (5, 2, 4)

@@ -9,6 +9,7 @@ from jaxrnn.cells.delta import DeltaNet, DeltaNetParams, DeltaNetState, GatedLin
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.euler import Euler, EulerParams, EulerState
 from jaxrnn.cells.function import Function
+from jaxrnn.cells.grid import MDLSTM, MDRNN, MDLSTMParams, MDLSTMState, MDRNNParams, MDRNNState
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
 from jaxrnn.cells.highway import Highway, HighwayParams, HighwayState
 from jaxrnn.cells.hyper import HyperLSTM, HyperLSTMParams, HyperLSTMState
@@ -49,6 +50,8 @@ __all__ = [
     "LMU",
     "LRU",
     "LSTM",
+    "MDLSTM",
+    "MDRNN",
     "MGU",
     "MLSTM",
     "MUT",
@@ -112,6 +115,10 @@ __all__ = [
     "LayerNormLSTM",
     "LayerNormLSTMParams",
     "LayerNormLSTMState",
+    "MDLSTMParams",
+    "MDLSTMState",
+    "MDRNNParams",
+    "MDRNNState",
     "MGUParams",
     "MGUState",
     "MLSTMParams",

@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, dot, gates, weigh
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import add, affine, dot, gates, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["GREFF", "JOZEFOWICZ", "VanillaLSTM", "VanillaLSTMParams", "VanillaLSTMState"]

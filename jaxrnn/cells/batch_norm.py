@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, add_bias, dot, gates, weigh
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.ops import add, add_bias, dot, gates, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["BatchNormLSTM", "BatchNormLSTMParams", "BatchNormLSTMState", "Moments", "Statistics"]
@@ -168,10 +169,10 @@ class BatchNormLSTM(Cell):
         self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: tuple[Array, ...]
     ) -> tuple[BatchNormLSTMState, Array]:
         """One step from `(h, c)` to `(h', c')` with the population's statistics."""
-        state, _ = self.step_with(params, state, drive, lambda name, z, population: population)
+        state, _ = self.normalized_step(params, state, drive, lambda name, z, population: population)
         return state, state.h
 
-    def step_with(
+    def normalized_step(
         self,
         params: BatchNormLSTMParams,
         state: BatchNormLSTMState,

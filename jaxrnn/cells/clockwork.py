@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, dot
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import affine, dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["Clockwork", "ClockworkParams", "ClockworkState"]

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, add_bias, gates, weigh
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import add, add_bias, gates, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["ConvGRU", "ConvGRUParams", "ConvGRUState", "ConvLSTM", "ConvLSTMParams", "ConvLSTMState"]

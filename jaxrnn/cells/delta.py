@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, gates, safe_sqrt
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_heads, check_positive, check_sizes
-from jaxrnn.chunks import StepData, at_once, chunk_of_pairs, even_chunk, since_reset
-from jaxrnn.rows import keep
+from jaxrnn.engine.chunks import StepData, even_chunk
+from jaxrnn.engine.pairs import at_once, chunk_of_pairs, since_reset
+from jaxrnn.ops import affine, gates, keep, safe_sqrt
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, PyTree
 
 __all__ = ["DeltaNet", "DeltaNetParams", "DeltaNetState", "GLAParams", "GLAState", "GatedLinearAttention"]
@@ -132,7 +133,7 @@ class GatedLinearAttention(Cell):
         del params, drive
         return output.reshape(*output.shape[:-2], -1)
 
-    def walk_chunk(self, params: GLAParams, state: GLAState, data: StepData, reverse: bool) -> tuple[GLAState, Array]:
+    def run_chunk(self, params: GLAParams, state: GLAState, data: StepData, reverse: bool) -> tuple[GLAState, Array]:
         """All steps of a chunk at once."""
         del params
         return at_once(_gla_at_once, state, data, reverse, state.s.ndim - 3)
@@ -152,7 +153,7 @@ def _gla_at_once(state: GLAState, data: StepData) -> tuple[GLAState, Array]:
 
     Reference: Yang et al. 2024, "Gated linear attention transformers with hardware-efficient training", section 4.
     """
-    (q, k, v, log_a), valid, _ = data
+    (q, k, v, log_a), valid = data.drives, data.valid
     if valid is not None:
         k, log_a = keep(valid, (k, log_a))
     q, k, v, log_a = (jnp.moveaxis(a, 0, -2) for a in (q, k, v, log_a))
@@ -263,7 +264,7 @@ class DeltaNet(Cell):
         del params, drive
         return output.reshape(*output.shape[:-2], -1)
 
-    def walk_chunk(
+    def run_chunk(
         self, params: DeltaNetParams, state: DeltaNetState, data: StepData, reverse: bool
     ) -> tuple[DeltaNetState, Array]:
         """All steps of a chunk at once."""
@@ -285,7 +286,7 @@ def _delta_at_once(state: DeltaNetState, data: StepData) -> tuple[DeltaNetState,
 
     Reference: Yang et al. 2024, "Parallelizing linear transformers with the delta rule over sequence length".
     """
-    (q, k, v, b), valid, _ = data
+    (q, k, v, b), valid = data.drives, data.valid
     if valid is not None:
         b = keep(valid, b)
     q, k, v = (jnp.moveaxis(a, 0, -2) for a in (q, k, v))

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, recurrent
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_heads, check_sizes
+from jaxrnn.ops import affine, recurrent
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["Elman", "ElmanParams", "ElmanState"]

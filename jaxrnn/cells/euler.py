@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, dot, gates
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.ops import affine, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["Euler", "EulerParams", "EulerState"]

@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add_bias, affine, gates, recurrent
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_heads, check_sizes
+from jaxrnn.ops import add_bias, affine, gates, recurrent
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["GRU", "GRUParams", "GRUState"]

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, add_bias, blockwise, dot, gates
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import add, add_bias, blockwise, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["HyperLSTM", "HyperLSTMParams", "HyperLSTMState"]

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, weigh
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import affine, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["IndRNN", "IndRNNParams", "IndRNNState"]

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add_bias, dot, gates
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.ops import add_bias, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["MUT", "MUTParams", "MUTState"]

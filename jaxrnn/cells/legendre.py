@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, dot
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.ops import dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["LMU", "LMUParams", "LMUState"]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.cell import dot, weigh
+from jaxrnn.cell import LinearCell
 from jaxrnn.checks import check_positive, check_sizes
-from jaxrnn.linear import LinearCell, complex_dtype, to_complex, to_real, wide
+from jaxrnn.ops import complex_dtype, dot, to_complex, to_real, weigh, wide
 from jaxrnn.typing import Array, DTypeLike, Key
 
 __all__ = ["LRU", "LRUParams", "LRUState"]

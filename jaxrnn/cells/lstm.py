@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, dot, gates, recurrent, weigh
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_heads, check_positive, check_sizes
+from jaxrnn.ops import add, affine, dot, gates, recurrent, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["LSTM", "LSTMParams", "LSTMState"]

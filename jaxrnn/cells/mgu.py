@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, add_bias, affine, dot, gates
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.ops import add, add_bias, affine, dot, gates
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["MGU", "UGRNN", "MGUParams", "MGUState", "UGRNNParams", "UGRNNState"]

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import affine, gates
+from jaxrnn.cell import LinearCell
 from jaxrnn.checks import check_sizes
-from jaxrnn.linear import LinearCell
+from jaxrnn.ops import affine, gates
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["MinGRU", "MinGRUParams", "MinGRUState", "MinLSTM", "MinLSTMParams", "MinLSTMState", "positive"]

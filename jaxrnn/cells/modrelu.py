@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add_bias, dot
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import add_bias, dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["ModReLU", "ModReLUParams", "ModReLUState"]

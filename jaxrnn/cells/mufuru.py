@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, dot, gates, safe_sqrt
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import affine, dot, gates, safe_sqrt
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
 __all__ = ["OPERATIONS", "MuFuRu", "MuFuRuParams", "MuFuRuState"]

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, dot
+from jaxrnn.cell import Cell
 from jaxrnn.cells.elman import Elman
 from jaxrnn.cells.lstm import LSTM
+from jaxrnn.ops import dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["Multiplicative", "MultiplicativeParams"]

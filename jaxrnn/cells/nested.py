@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, dot, gates
+from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import LSTM
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import add, affine, dot, gates
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, State
 
 __all__ = ["NestedLSTM", "NestedLSTMParams", "NestedLSTMState"]

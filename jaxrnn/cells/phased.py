@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, dot, gates
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_at_least, check_sizes
+from jaxrnn.ops import add, affine, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["PhasedLSTM", "PhasedLSTMParams", "PhasedLSTMState"]

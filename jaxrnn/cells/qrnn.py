@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, gates
+from jaxrnn.cell import Cell, LinearCell
 from jaxrnn.checks import check_choice, check_sizes
-from jaxrnn.chunks import StepData
-from jaxrnn.linear import LinearCell
-from jaxrnn.rows import at, flip, keep
+from jaxrnn.engine.chunks import StepData
+from jaxrnn.engine.masks import at, flip
+from jaxrnn.ops import affine, gates, keep
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["QRNN", "QRNNParams", "QRNNState", "Window", "WindowState"]
@@ -89,12 +89,12 @@ class Window(Cell):
         window = jnp.concatenate([state.xs, drive[..., None, :].astype(state.xs.dtype)], axis=-2)
         return WindowState(window[..., 1:, :]), window.reshape(*drive.shape[:-1], -1)
 
-    def walk_chunk(
+    def run_chunk(
         self, params: tuple[()], state: WindowState, data: StepData, reverse: bool
     ) -> tuple[WindowState, Array]:
         """All windows at once, by shifts."""
         del params
-        xs, valid, resets = data
+        xs, valid, resets, _ = data
         steps, k, batch_shape = xs.shape[0], self.width, xs.shape[1:-1]
         flags = jnp.zeros((steps, *batch_shape), bool) if resets is None else resets
         # The valid steps stand before the others, also in the order of a walk back.

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import initializers
-from jaxrnn.cell import add_bias, gates, recurrent, safe_sqrt, weigh
+from jaxrnn.cell import LinearCell
 from jaxrnn.checks import check_heads, check_positive, check_sizes
-from jaxrnn.linear import LinearCell
+from jaxrnn.ops import add_bias, gates, recurrent, safe_sqrt, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["RGLRU", "RGLRUParams", "RGLRUState"]

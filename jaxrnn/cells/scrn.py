@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, dot
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_rate, check_sizes
+from jaxrnn.ops import dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["SCRN", "SCRNParams", "SCRNState"]

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add_bias, gates, weigh
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
+from jaxrnn.ops import add_bias, gates, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["SRU", "SRUParams", "SRUState"]

@@ -29,10 +29,11 @@ import numpy as np
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, gates, recurrent
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_heads, check_sizes
-from jaxrnn.chunks import StepData, at_once, chunk_of_pairs
-from jaxrnn.rows import keep, select
+from jaxrnn.engine.chunks import StepData
+from jaxrnn.engine.pairs import at_once, chunk_of_pairs
+from jaxrnn.ops import add, affine, gates, keep, recurrent, select
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, PyTree
 
 __all__ = ["MLSTM", "SLSTM", "MLSTMParams", "MLSTMState", "SLSTMParams", "SLSTMState"]
@@ -264,7 +265,7 @@ class MLSTM(Cell):
         h = read / jnp.maximum(jnp.abs(weight), jnp.exp(jnp.minimum(-m, 80.0)))[..., None]
         return drive[3] * h.reshape(*h.shape[:-2], -1)
 
-    def walk_chunk(
+    def run_chunk(
         self, params: MLSTMParams, state: MLSTMState, data: StepData, reverse: bool
     ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
         """All steps of a chunk at once."""
@@ -296,7 +297,7 @@ def _in_chunk(cell: MLSTM, state: MLSTMState, data: StepData) -> tuple[MLSTMStat
     Reference: Beck et al. 2024, appendix A.3; by chunks: Beck, Pöppel, Lippe & Hochreiter 2025, "Tiled flash linear
     attention: more efficient linear RNN and xLSTM kernels", section 2.
     """
-    (q, k, v, _, i, f), valid, resets = data
+    (q, k, v, _, i, f), valid, resets, _ = data
     c, n, m = state
     log_f = _log_forget(cell.forget_gate, f)
     if valid is not None:

@@ -10,6 +10,7 @@ R + C - 1 anti-diagonals does it, in each of its steps all rows at once, or all 
     front[d][c] = f(x[d - c, c], front[d - 1][c], front[d - 1][c - 1])
 """
 
+import abc
 import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,17 +20,60 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, add, affine, cast, computation_dtype, gates, initial_like, recurrent, weigh
 from jaxrnn.checks import check_sizes
-from jaxrnn.chunks import default_chunk, in_chunks
-from jaxrnn.jaxprs import flat_products
-from jaxrnn.networks import BidirectionalParams, BidirectionalState
-from jaxrnn.recurrence import recurrence
-from jaxrnn.rows import Walk, at, flip, keep, select, starts, valid_steps
+from jaxrnn.engine.chunks import default_chunk, in_chunks
+from jaxrnn.engine.driver import begin_anew
+from jaxrnn.engine.jaxprs import flat_products
+from jaxrnn.engine.layer import Layer, computation_dtype
+from jaxrnn.engine.masks import at, flip
+from jaxrnn.engine.noise import Draw, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.ops import add, affine, cast, gates, keep, recurrent, select, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.wrapper import Wrapper
 
-__all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState", "Mirrored"]
+__all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState"]
+
+
+@dataclass(frozen=True)
+class Plane(Layer):
+    """Base class for recurrence over a plane: a subclass defines `init`, `initial_state`, `project` and `place`.
+
+    Raises:
+        ValueError: a size is not a positive integer, or `input_size` not two of them.
+    """
+
+    input_size: tuple[int, int]
+    hidden_size: int
+
+    def __post_init__(self) -> None:
+        size = self.input_size
+        if not isinstance(size, tuple | list) or len(size) != 2:
+            raise ValueError(f"input_size: got {size!r}, needs (columns, values at a place)")
+        object.__setattr__(self, "input_size", tuple(size))
+        check_sizes(columns=size[0], input_size=size[1], hidden_size=self.hidden_size)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """`(C, H)`."""
+        return self.input_size[0], self.hidden_size
+
+    @abc.abstractmethod
+    def project(self, params: Params, x: Array) -> tuple[Array, ...]:
+        """Returns what the places need of the input, for any leading axes."""
+
+    @abc.abstractmethod
+    def place(self, params: Params, above: Any, left: Any, drive: tuple[Array, ...]) -> Any:
+        """Returns the state of one place, or of several, from those above and to the left."""
+
+    def advance(self, params: Params, state: State, x: Array, draw: Draw = nothing) -> tuple[State, Array]:
+        """Runs one row, place after place, from the row above."""
+        state, y = _row(self, params, state, self.project(params, x))
+        return state, cast(y, computation_dtype(params, x))
+
+    def run(self, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
+        """Runs over the plane, anti-diagonal after anti-diagonal."""
+        return _run_plane(self, params, xs, state, options)
 
 
 class MDRNNParams(NamedTuple):
@@ -47,7 +91,7 @@ class MDRNNState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MDRNN(Cell):
+class MDRNN(Plane):
     """Two-dimensional recurrent network; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
 
         h = φ(x W_x + h_above W_a + h_left W_l + b)             zero outside of the plane; y = h
@@ -73,17 +117,7 @@ class MDRNN(Cell):
     Reference: Graves, Fernández & Schmidhuber 2007, "Multi-dimensional recurrent neural networks", section 2.
     """
 
-    input_size: tuple[int, int]
-    hidden_size: int
     activation: Activation = jnp.tanh
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def output_size(self) -> tuple[int, int]:
-        """`(C, H)`."""
-        return self.input_size[0], self.hidden_size
 
     def init(
         self,
@@ -124,14 +158,6 @@ class MDRNN(Cell):
         (z,) = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 1))
         return MDRNNState(self.activation(z))
 
-    def step(self, params: MDRNNParams, state: MDRNNState, drive: tuple[Array, ...]) -> tuple[MDRNNState, Array]:
-        """A row, place after place, from the row above."""
-        return _row(self, params, state, drive)
-
-    def walk(self, params: MDRNNParams, xs: Array, state: MDRNNState, how: Walk) -> tuple[MDRNNState, Array]:
-        """The plane, anti-diagonal after anti-diagonal."""
-        return _walk_plane(self, params, xs, state, how)
-
 
 class MDLSTMParams(NamedTuple):
     """Parameters of `MDLSTM`."""
@@ -150,7 +176,7 @@ class MDLSTMState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MDLSTM(Cell):
+class MDLSTM(Plane):
     """Two-dimensional long short-term memory; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
 
         i, f_a, f_l, g, o = x W_x + h_above W_a + h_left W_l + b
@@ -187,18 +213,8 @@ class MDLSTM(Cell):
     Leifert, Strauß, Grüning, Wustlich & Labahn 2016, "Cells in multidimensional recurrent neural networks".
     """
 
-    input_size: tuple[int, int]
-    hidden_size: int
     peephole: bool = False
     stable: bool = False
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def output_size(self) -> tuple[int, int]:
-        """`(C, H)`."""
-        return self.input_size[0], self.hidden_size
 
     def init(
         self,
@@ -259,29 +275,13 @@ class MDLSTM(Cell):
             o = o + weigh(c, w_o)
         return MDLSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
 
-    def step(self, params: MDLSTMParams, state: MDLSTMState, drive: tuple[Array, ...]) -> tuple[MDLSTMState, Array]:
-        """A row, place after place, from the row above."""
-        return _row(self, params, state, drive)
 
-    def walk(self, params: MDLSTMParams, xs: Array, state: MDLSTMState, how: Walk) -> tuple[MDLSTMState, Array]:
-        """The plane, anti-diagonal after anti-diagonal."""
-        return _walk_plane(self, params, xs, state, how)
-
-
-def _check(cell: MDRNN | MDLSTM) -> None:
-    size = cell.input_size
-    if not isinstance(size, tuple | list) or len(size) != 2:
-        raise ValueError(f"input_size: got {size!r}, needs (columns, values at a place)")
-    object.__setattr__(cell, "input_size", tuple(size))
-    check_sizes(columns=size[0], input_size=size[1], hidden_size=cell.hidden_size)
-
-
-def _place(cell: MDRNN | MDLSTM, params: Params, above: State, left: State, drive: PyTree) -> State:
+def _place(cell: Plane, params: Params, above: State, left: State, drive: PyTree) -> State:
     new = cell.place(params, above, left, drive)
     return jax.tree.map(lambda n, s: cast(n, s.dtype), new, left)
 
 
-def _row(cell: MDRNN | MDLSTM, params: Params, state: State, drive: PyTree) -> tuple[State, Array]:
+def _row(cell: Plane, params: Params, state: State, drive: PyTree) -> tuple[State, Array]:
     def body(left: State, at: tuple[State, PyTree]) -> tuple[State, State]:
         left = _place(cell, params, at[0], left, at[1])
         return left, left
@@ -301,9 +301,7 @@ class _Front(NamedTuple):
     fresh: tuple[Array, State] | None  # [*batch, N], whether a place begins a new plane, and what is above it then
 
 
-def _advance(
-    cell: MDRNN | MDLSTM, by_rows: bool, given: tuple[Params, State], front: State, new: _Front
-) -> tuple[State, State]:
+def _advance(cell: Plane, by_rows: bool, given: tuple[Params, State], front: State, new: _Front) -> tuple[State, State]:
     params, outside = given
     shifted = jax.tree.map(lambda e, s: jnp.concatenate([e, s[..., :-1, :]], axis=-2), new.edge, front)
     above, left = (shifted, front) if by_rows else (front, shifted)
@@ -315,17 +313,17 @@ def _advance(
     return front, front
 
 
-def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, how: Walk) -> tuple[State, Array]:
+def _run_plane(cell: Plane, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
     rows, *batch_shape, columns, _ = xs.shape
-    if rows == 0:
-        return Cell.walk(cell, params, xs, state, how)
     dtype = computation_dtype(params, xs)
-    valid = None if how.lengths is None else valid_steps(jnp.arange(rows), how.lengths)
-    resets = starts(how, rows)
+    if rows == 0:
+        return state, jnp.zeros((0, *batch_shape, *cell.output_size), dtype)
+    valid, resets, lengths = options.valid, options.resets_before, options.lengths
+    state = begin_anew(cell, params, state, options, before=True)
     if valid is not None:
         xs = keep(valid, xs)
-    if how.reverse:
-        xs, resets = jax.tree.map(lambda a: flip(a, how.lengths), (xs, resets))
+    if options.reverse:
+        xs, resets = jax.tree.map(lambda a: flip(a, lengths), (xs, resets))
 
     by_rows, width, length = rows <= columns, min(rows, columns), max(rows, columns)
     diagonals = width + length - 1
@@ -334,14 +332,14 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
     inside = ((place >= 0) & (place < length)).reshape(diagonals, *[1] * len(batch_shape), width)
     first, fresh = state, None
     if resets is not None:
-        start = initial_like(cell, state, tuple(batch_shape))
+        start = cell.restart(params, state, options.batch_shape)
         flags = jnp.broadcast_to(resets[..., None, None], (*resets.shape, columns, 1))
         fresh = skew(flags)[..., 0], jax.tree.map(lambda s: skew(jnp.broadcast_to(s[None], (rows, *s.shape))), start)
         first = jax.tree.map(lambda a, s: select(resets[0], a, s), start, state)
     # What is above the first row stands at the edge of a front of rows. A column has it until its first place.
     top = _padded(first, rows - 1)
-    nothing = jax.tree.map(lambda s: jnp.zeros((*batch_shape, width, s.shape[-1]), s.dtype), state)
-    edge, outside = (top, nothing) if by_rows else (jax.tree.map(jnp.zeros_like, top), first)
+    zeros = jax.tree.map(lambda s: jnp.zeros((*batch_shape, width, s.shape[-1]), s.dtype), state)
+    edge, outside = (top, zeros) if by_rows else (jax.tree.map(jnp.zeros_like, top), first)
     news = _Front(
         drive=jax.tree.map(skew, flat_products(cell.project)(params, xs)),
         inside=jnp.broadcast_to(inside, (diagonals, *batch_shape, width)),
@@ -352,23 +350,23 @@ def _walk_plane(cell: MDRNN | MDLSTM, params: Params, xs: Array, state: State, h
     def segment(given: tuple[Params, State], front: State, news: _Front) -> tuple[State, State]:
         return recurrence(functools.partial(_advance, cell, by_rows), False, given, front, news)
 
-    chunk = how.chunk
+    chunk = options.chunk
     if chunk is None:
         chunk = default_chunk(diagonals, sum(d[0].size * d.dtype.itemsize for d in jax.tree.leaves(news.drive)))
-    _, fronts = in_chunks(segment, (params, outside), outside, news, chunk, save=how.save)
+    _, fronts = in_chunks(segment, (params, outside), outside, news, chunk, save=options.save)
 
     planes = jax.tree.map(functools.partial(_straight, length), fronts)
     if not by_rows:
         planes = jax.tree.map(_turned, planes)
     every = jax.tree.map(lambda s, p: jnp.concatenate([s[None], p]), state, planes)
-    ends = jnp.full((1, *batch_shape), rows) if how.lengths is None else jnp.clip(how.lengths, 0, rows)[None]
+    ends = jnp.full((1, *batch_shape), rows) if lengths is None else jnp.clip(lengths, 0, rows)[None]
     final = jax.tree.map(lambda e: at(e, ends)[0], every)
     ys = planes.h
-    if how.reverse:
-        ys = flip(ys, how.lengths)
+    if options.reverse:
+        ys = flip(ys, lengths)
     if valid is not None:
         ys = keep(valid, ys)
-    return final, cast(ys, dtype)
+    return begin_anew(cell, params, final, options, before=False), cast(ys, dtype)
 
 
 def _turned(plane: Array) -> Array:
@@ -400,79 +398,3 @@ def _straight(columns: int, fronts: Array) -> Array:
     flat = plane.reshape(rows * diagonals, *plane.shape[2:])
     flat = jnp.pad(flat, [(0, rows)] + [(0, 0)] * (flat.ndim - 1))
     return jnp.moveaxis(flat.reshape(rows, diagonals + 1, *plane.shape[2:])[:, :columns], 1, -2)
-
-
-@dataclass(frozen=True)
-class Mirrored(Wrapper):
-    """A cell over a plane and one of its kind that sees every row from right to left; outputs side by side.
-
-    Parameters and states are pairs, forward and backward; a mirrored state has its columns in the order of its walk.
-
-    Args:
-        cell: a cell whose input is `[C, I]`, such as `MDLSTM`.
-
-    Raises:
-        TypeError: `cell` is no cell.
-        ValueError: the input or output of the cell is not of two axes.
-
-    Example:
-        >>> import jaxrnn
-        >>> net = Mirrored(MDRNN((6, 3), 4))
-        >>> state, ys = jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 6, 3)))
-        >>> ys.shape, state.backward.h.shape
-        ((5, 2, 6, 8), (2, 6, 4))
-
-    Reference: Graves, Fernández & Schmidhuber 2007, section 2.1, with `Bidirectional` for the other axis.
-    """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for size in (self.cell.input_size, self.cell.output_size):
-            if not isinstance(size, tuple) or len(size) != 2:
-                raise ValueError(f"cell: got {self.cell} of the size {size!r}, needs (columns, values at a place)")
-
-    @property
-    def output_size(self) -> tuple[int, int]:
-        """That of the cell, with twice the values at a place."""
-        columns, size = self.cell.output_size
-        return columns, 2 * size
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
-        """Fresh parameters of both; `initializers` go to the cell's `init`."""
-        return BidirectionalParams(*(self.cell.init(k, dtype=dtype, **initializers) for k in jax.random.split(key)))
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
-        """That of the cell, twice."""
-        return BidirectionalState(*(self.cell.initial_state(batch_shape, dtype) for _ in range(2)))
-
-    def project(self, params: BidirectionalParams, x: Array) -> tuple[PyTree, PyTree]:
-        """The cell's drives of the row and of its mirror image."""
-        return self.cell.project(params.forward, x), self.cell.project(params.backward, _mirror(x))
-
-    def step(
-        self, params: BidirectionalParams, state: BidirectionalState, drive: tuple[PyTree, PyTree]
-    ) -> tuple[BidirectionalState, tuple[PyTree, PyTree]]:
-        """A row, in both directions."""
-        pairs = [self.cell.step(p, s, d) for p, s, d in zip(params, state, drive, strict=True)]
-        states, outputs = zip(*pairs, strict=True)
-        return BidirectionalState(*states), outputs
-
-    def readout(
-        self, params: BidirectionalParams, output: tuple[PyTree, PyTree], drive: tuple[PyTree, PyTree]
-    ) -> Array:
-        """Both side by side, the mirror image turned back."""
-        there, back = (self.cell.readout(p, o, d) for p, o, d in zip(params, output, drive, strict=True))
-        return jnp.concatenate([there, _mirror(back)], axis=-1)
-
-    def walk(
-        self, params: BidirectionalParams, xs: Array, state: BidirectionalState, how: Walk
-    ) -> tuple[BidirectionalState, Array]:
-        """The plane and its mirror image."""
-        keys = (None, None) if how.key is None else tuple(jax.random.split(how.key))
-        there, ys = self.cell.walk(params.forward, xs, state.forward, how._replace(key=keys[0]))
-        back, zs = self.cell.walk(params.backward, _mirror(xs), state.backward, how._replace(key=keys[1]))
-        return BidirectionalState(there, back), jnp.concatenate([ys, _mirror(zs)], axis=-1)
-
-
-def _mirror(xs: Array) -> Array:
-    return jnp.flip(xs, axis=-2)

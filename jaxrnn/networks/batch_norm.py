@@ -15,12 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.cell import state_dtype
+from jaxrnn.cell import Cell
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Spread, Statistics
 from jaxrnn.checks import check_input, check_lengths, check_params, check_sizes, check_state
-from jaxrnn.rows import Walk, keep, select, valid_steps
+from jaxrnn.engine.layer import state_dtype
+from jaxrnn.engine.masks import valid_steps
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.wrapper import Wrapper
+from jaxrnn.ops import keep, select
 from jaxrnn.typing import Array
-from jaxrnn.wrapper import Wrapper
 
 __all__ = ["batch_unroll"]
 
@@ -80,7 +83,7 @@ def batch_unroll(
     flat = functools.partial(jax.tree.map, lambda a: a.reshape(rows, *a.shape[len(batch_shape) :]))
     flat_in_time = functools.partial(jax.tree.map, lambda a: a.reshape(steps, rows, *a.shape[len(batch_shape) + 1 :]))
     inputs = flat_in_time((keep(valid, xs), valid))
-    state, (ys, seen) = _InBatch(cell).walk(params, inputs, flat(state), Walk(chunk=chunk))
+    state, (ys, seen) = _InBatch(cell).run(params, inputs, flat(state), Options(steps, (rows,), chunk=chunk))
     state = jax.tree.map(lambda a: a.reshape(*batch_shape, *a.shape[1:]), state)
     ys = keep(valid, ys.reshape(steps, *batch_shape, cell.hidden_size))
     counts = jnp.sum(valid, axis=tuple(range(1, valid.ndim)))
@@ -93,8 +96,8 @@ _Drive = tuple[tuple[Array, ...], Array, Spread]
 
 
 @dataclass(frozen=True)
-class _InBatch(Wrapper):
-    """What `batch_unroll` walks: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
+class _InBatch(Cell, Wrapper):
+    """What `batch_unroll` runs: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
 
     cell: BatchNormLSTM
 
@@ -119,7 +122,7 @@ class _InBatch(Wrapper):
             batch = of_x if name == "x" else _spread(z, valid)
             return jax.tree.map(lambda b, p: jnp.where(enough, b.astype(p.dtype), p), batch, population)
 
-        new, spreads = self.cell.step_with(params, state, z_x, choose)
+        new, spreads = self.cell.normalized_step(params, state, z_x, choose)
         held = jax.tree.map(lambda n, o: select(valid, n, o), new, state)
         return held, (held.h, jax.tree.map(lambda s: s[0], spreads))
 

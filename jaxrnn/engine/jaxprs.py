@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun, jaxprs_in_params
 
-__all__ = ["bind", "evaluate", "flat_products", "is_matrix_product", "without_closure"]
+__all__ = ["bind", "evaluate", "flat_products", "has_products", "is_matrix_product", "is_product", "without_closure"]
 
 _DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
 Rule = Callable[[Any, list[Any]], Iterable[Any]]
@@ -93,3 +93,13 @@ def is_matrix_product(eqn: Any) -> bool:
         return False
     rows, matrix = (v.aval.ndim for v in eqn.invars)
     return matrix == 2 and eqn.params["dimension_numbers"] == (((rows - 1,), (0,)), ((), ()))
+
+
+def is_product(eqn: Any) -> bool:
+    """Returns whether an equation is a matrix product or a convolution."""
+    return eqn.primitive.name in ("dot_general", "conv_general_dilated")
+
+
+def has_products(eqn: Any) -> bool:
+    """Returns whether there are products within an equation, such as a loop."""
+    return any(is_product(e) or has_products(e) for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns)

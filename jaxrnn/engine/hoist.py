@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
-from jaxrnn.jaxprs import bind, evaluate
+from jaxrnn.engine.jaxprs import bind, evaluate
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["hoist"]

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal, jaxpr_as_fun
 
-from jaxrnn.jaxprs import bind, evaluate, flat_products, is_matrix_product
+from jaxrnn.engine.jaxprs import bind, evaluate, flat_products, is_matrix_product
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["linearize"]

@@ -1,54 +1,17 @@
-"""Rows of different length along the axis of time: how they are walked, which steps count, what is read off them."""
+"""Rows of different length along the axis of time: which steps count, and what is read off them."""
 
-from typing import Literal, NamedTuple
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.typing import Array, Key, PyTree
+from jaxrnn.ops import keep
+from jaxrnn.typing import Array
 
-__all__ = ["Save", "Walk", "at", "flip", "keep", "mean", "select", "starts", "valid_steps"]
-
-Save = Literal["states", "boundaries", "residuals"]
-
-
-class Walk(NamedTuple):
-    """How a sequence is walked: the options of `unroll`, checked."""
-
-    lengths: Array | None = None
-    resets: Array | None = None
-    reverse: bool = False
-    key: Key | None = None
-    chunk: int | None = None
-    save: Save = "states"
+__all__ = ["at", "flip", "mean", "valid_steps"]
 
 
 def valid_steps(times: Array, lengths: Array) -> Array:
     """Which of `times` `[T]` lie within `lengths` `[*batch]`: `[T, *batch]` booleans."""
     return times.reshape((-1,) + (1,) * lengths.ndim) < lengths[None]
-
-
-def starts(how: Walk, steps: int) -> Array | None:
-    """The steps `[T, *batch]` before which, in the direction of the walk, a row is reset; None: there are no flags."""
-    resets = how.resets
-    if resets is None:
-        return None
-    if how.lengths is not None:
-        resets = resets & valid_steps(jnp.arange(steps), how.lengths)
-    # A flag stands between two steps: seen from the later one, it stands before the earlier one.
-    return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if how.reverse else resets
-
-
-def select(flags: Array, a: Array, b: Array) -> Array:
-    """`where` with flags `[*leading]` over `[*leading, ...]`."""
-    flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
-    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
-
-
-def keep(valid: Array, xs: PyTree) -> PyTree:
-    """`xs` where `valid` `[*leading]`, else zero, for leaves `[*leading, ...]`; NaN in the rest stays there."""
-    return jax.tree.map(lambda x: select(valid, x, jnp.zeros_like(x)), xs)
 
 
 def mean(values: Array, mask: Array, axis: int | tuple[int, ...] | None = None) -> Array:

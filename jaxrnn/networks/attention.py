@@ -1,4 +1,4 @@
-"""Attention: decoders that look at a memory, and loops in which the state says what is looked at next.
+"""Attention: decoders that look at a memory.
 
     keys = memory W_k                                           once
     e_s = score(q, keys_s)                                      for every valid place s of the memory
@@ -13,24 +13,24 @@ The memory is a part of the state that never changes, so that beam search and ge
 `unroll` it is a constant of the loop.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.cell import Cell, affine, check_cell, computation_dtype, dot, state_dtype
-from jaxrnn.checks import check_choice, check_flags, check_key, check_sizes
-from jaxrnn.networks import Residual, Stack
-from jaxrnn.rows import Walk, keep
-from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
-from jaxrnn.wrapper import Draw, StepWrapper
+from jaxrnn.cell import Cell
+from jaxrnn.checks import check_choice, check_flags, check_sizes
+from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
+from jaxrnn.engine.noise import Draw, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.wrapper import Wrapper
+from jaxrnn.ops import affine, cast, dot, keep
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, State
 
-__all__ = ["Attended", "Attention", "AttentionParams", "AttentionState", "Memory", "recurrent_attention"]
+__all__ = ["Attended", "Attention", "AttentionParams", "AttentionState", "Memory"]
 
 
 class Memory(NamedTuple):
@@ -67,7 +67,7 @@ class Attended(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Attention(StepWrapper):
+class Attention(Wrapper):
     """A decoder's cell that attends to a memory; its output is `Attended(y, alignment)`.
 
         query "before" (Bahdanau)               query "after" (Luong, input feeding)
@@ -75,13 +75,12 @@ class Attention(StepWrapper):
         h' = cell([x, context])                 context = attend(h')
         y = [h', context]                       y = h̃' = tanh([context, h'] W_c)
 
-    Begin with `start`, which puts a memory into the state. What is fed back waits for the step before, so the cell's
+    Begin with `attend`, which puts a memory into the state. What is fed back waits for the step before, so the cell's
     whole input product is in the loop.
 
     Args:
-        cell: a cell of single steps, also in step wrappers such as `Zoneout`, or a `Stack` of such layers without
-            dropout, which is stepped as one. O is its `output_size`, and its `input_size` I plus what is fed back: M,
-            or O with the query "after".
+        cell: any cell or network that has single time steps, such as a `Stack` with dropout. O is its `output_size`,
+            and its `input_size` I plus what is fed back: M, or O with the query "after".
         memory_size: M.
         memory_steps: S, places of the memory.
         score: "additive", "general", "dot" or "location", as above.
@@ -98,7 +97,7 @@ class Attention(StepWrapper):
         >>> encoder_params, params = encoder.init(keys[0]), decoder.init(keys[1])
         >>> lengths = jnp.array([5, 3])
         >>> _, memory = jaxrnn.unroll(encoder, encoder_params, jnp.ones((5, 2, 3)), lengths=lengths)
-        >>> state = decoder.start(params, memory, jaxrnn.sequences.mask_from_lengths(lengths, 5))
+        >>> state = decoder.attend(params, memory, jaxrnn.sequences.mask_from_lengths(lengths, 5))
         >>> state, (ys, alignments) = jaxrnn.unroll(decoder, params, jnp.ones((7, 2, 2)), state)
         >>> ys.shape, alignments.shape, bool((alignments[:, 1, 3:] == 0).all())
         ((7, 2, 10), (7, 2, 5), True)
@@ -112,11 +111,9 @@ class Attention(StepWrapper):
     score: Literal["additive", "general", "dot", "location"] = "additive"
     query: Literal["before", "after"] = "before"
     attention_size: int | None = None
-    outermost: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_cell(self.cell)
-        _check_steps(self.cell)
+        check_layer(self.cell)
         check_sizes(memory_size=self.memory_size, memory_steps=self.memory_steps)
         check_sizes(**{"cell.output_size": self.cell.output_size})
         check_choice(score=self.score, among=("additive", "general", "dot", "location"))
@@ -191,16 +188,17 @@ class Attention(StepWrapper):
             ),
         )
 
-    def start(
+    def attend(
         self, params: AttentionParams, memory: Array, mask: Array | None = None, state: State | None = None
     ) -> AttentionState:
-        """The state before the first step.
+        """Returns the state before the first step, with the memory in it.
 
         Args:
             params: from `init`.
             memory: `[S, *batch, M]`, such as the outputs of an encoder.
-            mask: `[S, *batch]` booleans, its valid places; None: all. What the rest holds is of no effect.
-            state: of the cell, such as an encoder's last; None: zero.
+            mask: `[S, *batch]` booleans, its valid places; None: all. The rest is ignored.
+            state: of the cell, such as an encoder's last; None: zero. With the query "before" its output is the first
+                query.
         """
         shape = jnp.shape(memory)
         if len(shape) < 2 or (shape[0], shape[-1]) != (self.memory_steps, self.memory_size):
@@ -212,36 +210,60 @@ class Attention(StepWrapper):
         values = jnp.moveaxis(keep(mask, memory), 0, -2)
         keys = None if params.w_k is None else affine(values, params.w_k, None).astype(dtype)
         found = Memory(values.astype(dtype), keys, jnp.moveaxis(mask, 0, -1))
-        return zero._replace(memory=found, cell=zero.cell if state is None else state)
+        if state is None:
+            return zero._replace(memory=found)
+        fed = self._output_with(state).astype(dtype) if self.query == "before" else zero.fed
+        return AttentionState(state, fed, found)
 
-    def project(self, params: AttentionParams, x: Array) -> Array:
-        """The input itself: the cell's product waits for what is fed back."""
-        return x
+    def _output_with(self, state: State) -> Array:
+        """Returns the output that the cell gave with `state`: the leaf of a state that its step puts out."""
+        params = jax.eval_shape(self.cell.init, jax.random.key(0))
+        closed = jax.make_jaxpr(self.cell.advance)(
+            params, jax.eval_shape(self.cell.initial_state), jnp.zeros(self.cell.input_size)
+        )
+        *leaves, y = closed.jaxpr.outvars
+        if y not in leaves:
+            raise ValueError(
+                f"state: got one of {self.cell}, whose output is no part of it, so that the first query is unknown; "
+                "leave the state out, or use the query 'after'"
+            )
+        return jax.tree.leaves(state)[leaves.index(y)]
 
-    def step_with(
-        self, params: AttentionParams, state: AttentionState, drive: Array, draw: Draw
+    def restart(self, params: AttentionParams, state: AttentionState, batch_shape: tuple[int, ...]) -> AttentionState:
+        """Returns the state in which the cell begins, before the same memory."""
+        cell = self.cell.restart(params.cell, state.cell, batch_shape)
+        return AttentionState(cell, jnp.zeros_like(state.fed), state.memory)
+
+    def run(
+        self, params: AttentionParams, xs: Array, state: AttentionState, options: Options
     ) -> tuple[AttentionState, Attended]:
-        """One step, the cell's with what it draws itself."""
+        """Runs step by step, with the memory beside the parameters: neither carried by the loop nor saved each step."""
+        final, ys = _Attending(self).run((params, state.memory), xs, state._replace(memory=()), options)
+        return final._replace(memory=state.memory), ys
+
+    def advance(
+        self, params: AttentionParams, state: AttentionState, x: Array, draw: Draw = nothing
+    ) -> tuple[AttentionState, Attended]:
+        """Runs one time step."""
 
         def inner(fed: Array) -> tuple[State, Array]:
-            z = self.cell.project(params.cell, jnp.concatenate([drive, fed.astype(drive.dtype)], axis=-1))
-            cell, output = _advance(draw, self.cell, params.cell, state.cell, z)
-            return cell, self.cell.readout(params.cell, output, z)
+            return self.cell.advance(params.cell, state.cell, jnp.concatenate([x, fed.astype(x.dtype)], axis=-1), draw)
 
         if self.query == "before":
             context, alignment = self._attend(params, state.fed, state.memory)
             cell, h = inner(context)
-            y = jnp.concatenate([h, context.astype(h.dtype)], axis=-1)
-            return AttentionState(cell, h, state.memory), Attended(y, alignment)
-        cell, h = inner(state.fed)
-        context, alignment = self._attend(params, h, state.memory)
-        w_c: Any = params.w_c
-        h = jnp.tanh(dot(jnp.concatenate([context.astype(h.dtype), h], axis=-1), w_c))
-        return AttentionState(cell, h, state.memory), Attended(h, alignment)
+            fed, y = h, jnp.concatenate([h, context.astype(h.dtype)], axis=-1)
+        else:
+            cell, h = inner(state.fed)
+            context, alignment = self._attend(params, h, state.memory)
+            w_c: Any = params.w_c
+            fed = y = jnp.tanh(dot(jnp.concatenate([context.astype(h.dtype), h], axis=-1), w_c))
+        y = cast(Attended(y, alignment), computation_dtype(params, x))
+        return AttentionState(cell, fed.astype(state.fed.dtype), state.memory), y
 
-    def readout(self, params: AttentionParams, output: Attended, drive: Array) -> Attended:
-        """The output: the next step waits for all of it."""
-        return output
+    def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
+        """Returns `function` of itself: its cell runs single time steps."""
+        return function(self)
 
     def _attend(self, params: AttentionParams, q: Array, memory: Memory) -> tuple[Array, Array]:
         """The context `[*batch, M]` and the alignment `[*batch, S]`."""
@@ -256,125 +278,37 @@ class Attention(StepWrapper):
         alignment = jax.nn.softmax(scores, where=memory.valid)
         return jnp.einsum("...s,...sm->...m", alignment, memory.values), alignment
 
-    def walk(
-        self, params: AttentionParams, xs: Array, state: AttentionState, how: Walk
-    ) -> tuple[AttentionState, Attended]:
-        """Step by step, with the memory beside the parameters."""
-        final, ys = _Attending(self).walk((params, state.memory), xs, state._replace(memory=()), how)
-        return final._replace(memory=state.memory), ys
-
-
-def _check_steps(cell: Cell) -> None:
-    """Raise if `cell` does more over a sequence than its single steps do, such as dropping inputs."""
-    if isinstance(cell, Residual):
-        _check_steps(cell.cell)
-    elif isinstance(cell, Stack) and not cell.dropout:
-        for layer in cell.cells:
-            _check_steps(layer)
-    elif not (cell.stepped or isinstance(cell, StepWrapper)):
-        raise ValueError(
-            f"cell: got {cell}, which walks a sequence in its own way; Attention needs single steps: those of a cell, "
-            "of step wrappers around it, or of a Stack of such layers without dropout"
-        )
-
-
-def _advance(draw: Draw, cell: Cell, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
-    """One step of a cell that passes `_check_steps`, with what it draws."""
-    if isinstance(cell, StepWrapper):
-        return cell.step_with(params, state, drive, draw)
-    if isinstance(cell, Residual):
-        return _advance(draw, cell.cell, params, state, drive[0])
-    if isinstance(cell, Stack):
-        return cell.step_by(functools.partial(_advance, draw), params, state, drive)
-    return cell.step(params, state, drive)
-
 
 @dataclass(frozen=True)
-class _Attending(StepWrapper):
-    """An attention whose memory stands beside its parameters: neither carried by the loop nor saved at every step."""
+class _Attending(Cell, Wrapper):
+    """An attention whose memory stands beside its parameters."""
 
     cell: Attention
-    outermost: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> AttentionState:
-        """Without the memory."""
+        """Returns the zero state without a memory."""
         return self.cell.initial_state(batch_shape, dtype)._replace(memory=())
 
+    def restart(
+        self, params: tuple[AttentionParams, Memory], state: AttentionState, batch_shape: tuple[int, ...]
+    ) -> AttentionState:
+        """Returns the state in which the attention begins."""
+        return self.cell.restart(params[0], state, batch_shape)
+
     def project(self, params: tuple[AttentionParams, Memory], x: Array) -> Array:
-        """That of the attention."""
-        return self.cell.project(params[0], x)
+        """Returns the input itself: the cell's product waits for what is fed back."""
+        return x
 
     def step_with(
         self, params: tuple[AttentionParams, Memory], state: AttentionState, drive: Array, draw: Draw
     ) -> tuple[AttentionState, Attended]:
-        """That of the attention."""
-        new, output = self.inner_step(params[0], state._replace(memory=params[1]), drive, draw)
+        """Takes one step of the attention."""
+        new, output = self.cell.advance(params[0], state._replace(memory=params[1]), drive, draw)
         return new._replace(memory=()), output
 
-    def readout(self, params: tuple[AttentionParams, Memory], output: Attended, drive: Array) -> Attended:
-        """That of the attention."""
-        return self.cell.readout(params[0], output, drive)
-
-
-class Glimpses(NamedTuple):
-    """What `recurrent_attention` gives."""
-
-    state: State  # after the last step
-    ys: Array  # [T, *batch, O]
-    actions: PyTree  # [T, *batch, ...]
-
-
-def recurrent_attention(
-    cell: Cell,
-    params: Params,
-    look: Callable[[PyTree], PyTree],
-    act: Callable[[Key, Array], PyTree],
-    steps: int,
-    key: Key,
-    state: State,
-) -> Glimpses:
-    """A loop in which each step looks where the output before says: `a_t = act(y_{t-1})`, `y_t = cell(look(a_t))`.
-
-    The first action is taken from zeros. Actions are constants: no gradient passes through where it was looked, so
-    teach `act` by `jaxrnn.reinforce`, with the log probability of `actions` given the outputs before them.
-
-    Args:
-        cell: any cell with a single step.
-        params: from `cell.init`.
-        look: action -> the cell's input `[*batch, ...]`, such as a glimpse of an image.
-        act: `(key, y)` -> action, of the output before, `[*batch, O]`.
-        steps: T.
-        key: split into one key a step before the loop.
-        state: before the first step; `cell.initial_state(batch_shape)`.
-
-    Example:
-        >>> import jaxrnn
-        >>> cell = jaxrnn.GRU(2, 4)
-        >>> params, state = cell.init(jax.random.key(0)), cell.initial_state((3,))
-        >>> act = lambda key, y: y[:, :2] + jax.random.normal(key, (3, 2))
-        >>> seen = recurrent_attention(cell, params, lambda a: 2 * a, act, 5, jax.random.key(1), state)
-        >>> seen.ys.shape, seen.actions.shape
-        ((5, 3, 4), (5, 3, 2))
-
-    Reference: Mnih, Heess, Graves & Kavukcuoglu 2014; Element-Research/rnn, `RecurrentAttention`.
-    """
-    check_cell(cell)
-    check_sizes(steps=steps)
-    check_key(key)
-
-    def step(before: tuple[State, Array], key: Key) -> tuple[tuple[State, Array], tuple[Array, PyTree]]:
-        state, y = before
-        action = jax.tree.map(lax.stop_gradient, act(key, y))
-        state, y = cell(params, state, look(action))
-        return (state, y), (y, action)
-
-    def first(key: Key, y: Array) -> Array:
-        return cell(params, state, look(act(key, y)))[1]
-
-    axes = jax.eval_shape(cell.initial_state)
-    batch = jax.tree.leaves(state)[0].ndim - len(jax.tree.leaves(axes)[0].shape)
-    shape = (*jax.tree.leaves(state)[0].shape[:batch], cell.output_size)
-    nothing = jnp.zeros(shape, computation_dtype(params, state))
-    like = jax.eval_shape(first, key, nothing)
-    (state, _), (ys, actions) = lax.scan(step, (state, jnp.zeros(like.shape, like.dtype)), jax.random.split(key, steps))
-    return Glimpses(state, ys, actions)
+    def step(
+        self, params: tuple[AttentionParams, Memory], state: AttentionState, drive: Array
+    ) -> tuple[AttentionState, Attended]:
+        """Takes one step of the deterministic attention."""
+        return self.step_with(params, state, drive, nothing)

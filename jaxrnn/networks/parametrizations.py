@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import expm
 
-from jaxrnn.cell import safe_sqrt
 from jaxrnn.checks import check_choice
-from jaxrnn.rows import Walk
+from jaxrnn.engine.noise import Draw, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.wrapper import Wrapper
+from jaxrnn.ops import safe_sqrt
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
-from jaxrnn.wrapper import Wrapper
 
 __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightNormParams"]
 
@@ -29,7 +30,7 @@ __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightN
 class Parametrized(Wrapper):
     """A cell whose parameters are functions of others; `unroll` computes them once, before the loop. Abstract.
 
-    A subclass defines `start` and `weights`.
+    A subclass defines `reparametrize` and `weights`.
 
     Args:
         cell: any cell, a `Stack` or a `Bidirectional` too.
@@ -44,7 +45,7 @@ class Parametrized(Wrapper):
         jax.eval_shape(self.init, jax.random.key(0))
 
     @abc.abstractmethod
-    def start(self, key: Key, params: Params) -> PyTree:
+    def reparametrize(self, key: Key, params: Params) -> PyTree:
         """The other parameters, from fresh ones of the cell."""
 
     @abc.abstractmethod
@@ -54,23 +55,19 @@ class Parametrized(Wrapper):
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> PyTree:
         """The other parameters, from the cell's `init`, to which `initializers` go."""
         k_cell, k_other = jax.random.split(key)
-        return self.start(k_other, self.cell.init(k_cell, dtype=dtype, **initializers))
+        return self.reparametrize(k_other, self.cell.init(k_cell, dtype=dtype, **initializers))
 
-    def project(self, params: PyTree, x: PyTree) -> PyTree:
-        """That of the cell."""
-        return self.cell.project(self.weights(params), x)
+    def restart(self, params: PyTree, state: State, batch_shape: tuple[int, ...]) -> State:
+        """Returns the state in which the cell begins."""
+        return self.cell.restart(self.weights(params), state, batch_shape)
 
-    def step(self, params: PyTree, state: State, drive: PyTree) -> tuple[State, PyTree]:
-        """That of the cell."""
-        return self.cell.step(self.weights(params), state, drive)
+    def run(self, params: PyTree, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        """Runs the cell, its parameters computed once."""
+        return self.cell.run(self.weights(params), xs, state, options)
 
-    def readout(self, params: PyTree, output: PyTree, drive: PyTree) -> PyTree:
-        """That of the cell."""
-        return self.cell.readout(self.weights(params), output, drive)
-
-    def walk(self, params: PyTree, xs: PyTree, state: State, how: Walk) -> tuple[State, PyTree]:
-        """The cell, its parameters computed once."""
-        return self.cell.walk(self.weights(params), xs, state, how)
+    def advance(self, params: PyTree, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+        """Runs one time step of the cell."""
+        return self.cell.advance(self.weights(params), state, x, draw)
 
 
 class WeightNormParams(NamedTuple):
@@ -108,7 +105,7 @@ class WeightNorm(Parametrized):
     Reference: Salimans & Kingma 2016, "Weight normalization".
     """
 
-    def start(self, key: Key, params: Params) -> WeightNormParams:
+    def reparametrize(self, key: Key, params: Params) -> WeightNormParams:
         """The lengths of the columns, and the parameters as they are."""
         del key
         g = jax.tree.map(lambda v: _lengths(v) if v.ndim == 2 else None, params)
@@ -174,7 +171,7 @@ class Orthogonal(Parametrized):
         check_choice(angles=self.angles, among=("cayley", "henaff"))
         super().__post_init__()
 
-    def start(self, key: Key, params: Params) -> Params:
+    def reparametrize(self, key: Key, params: Params) -> Params:
         """The cell's parameters, those of the matrix `[H (H - 1) / 2]`."""
         n, dtype = _square(params, self.name)
         wide = np.promote_types(dtype, np.float32)
@@ -223,7 +220,7 @@ class Antisymmetric(Parametrized):
     name: str = "w_h"
     diffusion: float = 0.01
 
-    def start(self, key: Key, params: Params) -> Params:
+    def reparametrize(self, key: Key, params: Params) -> Params:
         """The cell's parameters, those of the matrix `[H (H - 1) / 2]`."""
         n, dtype = _square(params, self.name)
         entries = jax.random.normal(key, (n * (n - 1) // 2,), dtype) / n**0.5

@@ -1,0 +1,1 @@
+"""How any layer runs over time. It knows no cell by name."""

@@ -1,0 +1,65 @@
+"""Linear recurrences in logarithmic time.
+
+    h' = a ⊙ h + b                                              a and b see the input only
+
+Two such steps are one of the same kind, so all states come from one associative scan over the pairs
+
+    (a_1, b_1) then (a_2, b_2)  =  (a_1 ⊙ a_2, a_2 ⊙ b_1 + b_2)
+
+A step beyond a row's length is the pair (1, 0), the first state is part of the first pair, and across a reset nothing
+is combined: what stands before it is replaced by zero, not multiplied, so that NaN cannot leak.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxrnn.engine.recurrence import saved, states_before
+from jaxrnn.ops import keep, select
+from jaxrnn.typing import Array, State
+
+__all__ = ["linear_states"]
+
+
+def linear_states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:
+    """Returns all states of `h' = a ⊙ h + b`, from `state` at first and from `start` where `resets` flags."""
+    first = -1 if reverse else 0
+    before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
+    if resets is not None:
+        before = jax.tree.map(lambda s, h: select(resets, s, h), start, before)
+    return _solve(reverse, resets, a, jax.tree.map(lambda a, b, h: a * h + b, a, b, before))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solve(reverse: bool, resets: Array | None, a: State, b: State) -> State:
+    """All states of `h' = a ⊙ h + b` from zero, and from zero again at flagged steps."""
+
+    def then(one: Any, two: Any) -> Any:
+        (flags_1, a_1, b_1), (flags_2, a_2, b_2) = one, two
+        flags = None
+        if flags_1 is not None:
+            flags = flags_1 | flags_2
+            a_1, b_1 = keep(~flags_2, (a_1, b_1))
+        return (
+            flags,
+            jax.tree.map(jnp.multiply, a_1, a_2),
+            jax.tree.map(lambda a, b, c: a * b + c, a_2, b_1, b_2),
+        )
+
+    return lax.associative_scan(then, (resets, a, b), reverse=reverse)[2]
+
+
+@_solve.defjvp
+def _solve_jvp(reverse: bool, primals: Any, tangents: Any) -> tuple[State, State]:
+    """The tangents are such a recurrence too, `dh' = a ⊙ dh + (da ⊙ h + db)`, so that the states are all it needs."""
+    resets, a, b = primals
+    _, da, db = tangents
+    states = jax.tree.map(saved, _solve(reverse, resets, a, b))
+    before = jax.tree.map(lambda h: states_before(jnp.zeros_like(h[0]), h, reverse), states)
+    if resets is not None:
+        before = keep(~resets, before)
+    inputs = jax.tree.map(lambda da, h, db: da * h + db, da, before, db)
+    return states, _solve(reverse, resets, a, inputs)

@@ -1,0 +1,82 @@
+"""Time in chunks: how long they are, and the loop over them."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxrnn.engine.noise import Noise
+from jaxrnn.engine.options import Save
+from jaxrnn.engine.recurrence import STATES
+from jaxrnn.typing import Array, Params, PyTree, State
+
+__all__ = ["POLICIES", "StepData", "default_chunk", "even_chunk", "in_chunks"]
+
+POLICIES: dict[Save, Any] = {
+    "states": jax.checkpoint_policies.save_only_these_names(STATES),
+    "boundaries": jax.checkpoint_policies.nothing_saveable,
+    "residuals": jax.checkpoint_policies.everything_saveable,
+}
+"""What `jax.checkpoint` keeps of a chunk."""
+
+
+class StepData(NamedTuple):
+    """What steps are given beside the state: leaves `[T, ...]`, or without the axis of time for one step."""
+
+    drives: PyTree  # from `project`
+    valid: Array | None  # [T, *batch], which steps lie within their row's length; None: all
+    resets: Array | None  # [T, *batch], before which steps, in the direction of the run, a row begins anew; None: none
+    noise: Any = Noise([], [])  # what was drawn for the steps
+
+
+def default_chunk(steps: int, bytes_per_step: int) -> int:
+    """Steps whose drives fill the cache (CPU) or the cores (elsewhere): a divisor of `steps` where one is near.
+
+    On the CPU a chunk of 1 MiB also keeps many programs' temporary memory below the 32 MB from which glibc gives
+    memory back after every call, to be paid for in page faults at the next.
+    """
+    if not isinstance(bytes_per_step, int):
+        return even_chunk(steps, 32)  # of a symbolic batch (`jax.export`): between the bounds
+    budget = 2**20 if jax.default_backend() == "cpu" else 2**25
+    fit = budget // max(bytes_per_step, 1)
+    # Where not even eight fit, more are as good, and what is done once a chunk is done less often.
+    return even_chunk(steps, min(256, fit) if fit >= 8 else 16)
+
+
+def even_chunk(steps: int, wanted: int) -> int:
+    """About `wanted` steps: a divisor of `steps` where one is near, so that no shorter chunk is left over."""
+    if not isinstance(steps, int):
+        return steps  # a symbolic number cannot be divided
+    wanted = min(steps, wanted)
+    near = [c for c in range(wanted, wanted // 2, -1) if steps % c == 0]
+    near += [c for c in range(wanted, 2 * wanted) if steps % c == 0]
+    return near[0] if near else wanted
+
+
+def in_chunks(
+    segment: Any, params: Params, state: State, whole: PyTree, chunk: int, *, reverse: bool = False, save: Save
+) -> tuple[State, PyTree]:
+    """`segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
+    segment = jax.checkpoint(segment, policy=POLICIES[save], prevent_cse=False)
+    steps = jax.tree.leaves(whole)[0].shape[0]
+    full = steps - steps % chunk
+    if steps <= chunk:
+        return segment(params, state, whole)
+
+    def many(state: State, whole: PyTree) -> tuple[State, PyTree]:
+        folded = jax.tree.map(lambda x: x.reshape(full // chunk, chunk, *x.shape[1:]), whole)
+        state, ys = lax.scan(functools.partial(segment, params), state, folded, reverse=reverse)
+        return state, jax.tree.map(lambda y: y.reshape(full, *y.shape[2:]), ys)
+
+    if full == steps:
+        return many(state, whole)
+    body, tail = (jax.tree.map(lambda x, s=s: x[s], whole) for s in (slice(full), slice(full, None)))
+    if reverse:
+        state, ys_tail = segment(params, state, tail)
+        state, ys_body = many(state, body)
+    else:
+        state, ys_body = many(state, body)
+        state, ys_tail = segment(params, state, tail)
+    return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys_body, ys_tail)

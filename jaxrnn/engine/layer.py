@@ -1,0 +1,174 @@
+"""What runs over time: the abstract `Layer`, of which cells, networks of cells and wrappers are made.
+
+params    = layer.init(key)
+state     = layer.initial_state(batch_shape)
+state, y  = layer(params, state, x)                  one time step
+state, ys = unroll(layer, params, xs, state)         a sequence, by `layer.run`
+"""
+
+import abc
+import dataclasses
+import functools
+import pkgutil
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrnn.checks import check_input, check_params, check_state
+from jaxrnn.engine.noise import Draw, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.typing import DTypeLike, Key, PyTree
+
+__all__ = ["Layer", "check_layer", "computation_dtype", "state_dtype"]
+
+P = TypeVar("P")
+S = TypeVar("S")
+
+
+class Layer(abc.ABC, Generic[P, S]):
+    """Anything that runs over time: sizes and options in a frozen dataclass, parameters and state in pytrees beside it.
+
+    A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names).
+    It holds no arrays: it hashes, compares, prints and pickles by value, so it can be a static argument of `jax.jit`.
+    A cell of your own derives from `Cell`; a wrapper around whole sequences from `Wrapper`, around single steps from
+    `StepWrapper`.
+    """
+
+    input_size: Any
+    hidden_size: Any
+
+    @abc.abstractmethod
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> P:
+        """Returns fresh parameters in `dtype`; initializers are further keyword arguments of the subclass."""
+
+    @abc.abstractmethod
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> S:
+        """Returns the zero state, leaves `[*batch_shape, ...]`."""
+
+    @abc.abstractmethod
+    def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
+        """Runs a sequence, as `unroll` after its checks: `(final state, ys [T, *batch, ...])`."""
+
+    def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
+        """Runs one time step, unchecked; `draw` gives the randomness that the step asks for."""
+        raise TypeError(f"{type(self).__name__}: has no single time step, it needs the whole sequence; use unroll")
+
+    def restart(self, params: P, state: S, batch_shape: tuple[int, ...]) -> S:
+        """Returns the state in which a sequence begins, in the dtypes of `state`: the initial state."""
+        del params
+        real = [jnp.finfo(s.dtype).dtype for s in jax.tree.leaves(state) if jnp.issubdtype(s.dtype, jnp.inexact)]
+        start = self.initial_state(batch_shape, functools.reduce(np.promote_types, real, jnp.float32))
+        return jax.tree.map(lambda a, s: a.astype(s.dtype), start, state)
+
+    def with_cells(self, function: "Callable[[Layer], Layer]") -> "Layer":
+        """Returns the layer with `function` applied to every part that it runs as a whole: here to itself."""
+        return function(self)
+
+    @property
+    def input_spec(self) -> PyTree:
+        """Shape and kind of dtype of one example's input: a `jax.ShapeDtypeStruct`, or a pytree of them.
+
+        Real values of `input_size`, a length or a shape, unless overridden.
+        """
+        size = self.input_size
+        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
+
+    @property
+    def output_size(self) -> Any:
+        """Length of one example's `y`, or its shape where it has more axes; a pytree of them where `y` is one."""
+        return self.hidden_size
+
+    def __call__(self, params: P, state: S, x: PyTree) -> tuple[S, PyTree]:
+        """Runs one time step: `(state, y)`.
+
+        Args:
+            params: from `init`.
+            state: from `initial_state` or the step before, leaves `[*batch, ...]`; keeps its dtypes.
+            x: the input, leaves `[*batch, *input_spec.shape]`.
+
+        Raises:
+            TypeError, ValueError: an argument does not have the structure, shape or kind of dtype that is needed, or
+                the layer has no single time step.
+        """
+        check_layer(self)
+        check_params(self, params)
+        check_state(self, state, check_input(self, x))
+        return self.advance(params, state, x)
+
+    def __repr__(self) -> str:
+        """Prints the constructor call, without the fields that have their defaults."""
+        shown = (
+            f"{f.name}={_show(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if f.repr and getattr(self, f.name) != f.default
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> Any:
+        return jax.tree.map(_by_name, self.__dict__)
+
+    # What cannot change and holds no arrays is its own copy.
+    def __copy__(self) -> "Layer":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Layer":
+        return self
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # `@dataclass` writes a `__repr__` of its own unless the class has one.
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = Layer.__repr__  # type: ignore[method-assign]
+
+
+def _show(value: Any) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+class _Named(NamedTuple):
+    """What pickles as the thing of this name. Of a jitted function pickle would make another, which is not equal."""
+
+    name: str
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return pkgutil.resolve_name, (self.name,)
+
+
+def _by_name(value: Any) -> Any:
+    """`value`, by its name if it is a function that has one."""
+    if isinstance(value, Layer) or not callable(value):
+        return value
+    name = f"{value.__module__}:{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
+    try:
+        found = pkgutil.resolve_name(name)
+    except (AttributeError, ImportError, ValueError):
+        return value
+    return _Named(name) if found is value else value
+
+
+def check_layer(layer: Any, name: str = "cell") -> None:
+    """Raises unless `layer` is a jaxrnn cell or network."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{name}: got {type(layer).__name__}, needs a jaxrnn.Cell or a network of cells")
+    if not dataclasses.is_dataclass(layer):
+        raise TypeError(f"{name}: {type(layer).__name__} is no dataclass, needs @dataclass(frozen=True)")
+    try:
+        hash(layer)
+    except TypeError:
+        raise TypeError(
+            f"{name}: {type(layer).__name__} does not hash, needs @dataclass(frozen=True) and fields that do"
+        ) from None
+
+
+def computation_dtype(params: PyTree, x: PyTree) -> Any:
+    """Returns the real dtype that parameters and input promote to."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves((params, x))]
+    return jnp.result_type(*[jnp.finfo(d).dtype for d in dtypes if jnp.issubdtype(d, jnp.inexact)] or [jnp.float32])
+
+
+def state_dtype(params: PyTree, x: PyTree) -> Any:
+    """Returns the dtype of a fresh state: that of the computation, and float32 at least."""
+    return np.promote_types(computation_dtype(params, x), np.float32)

@@ -1,0 +1,140 @@
+"""Randomness as data: what the steps of a cell ask for is drawn before the loop.
+
+A step asks by a `Draw`:
+
+    kept = draw(Kept(rate, share, shape))        booleans, anew for every step; None without a key
+    cut  = draw(Boundary(every))                 whether the step is the first of a stretch
+
+The driver asks once what a step will ask for, draws all of it, and hands each step its part. So the loop holds no
+random generator, and wrappers around wrappers need no order of their own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.engine.options import Options
+from jaxrnn.typing import Array, Key
+
+__all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", "draw_noise", "nothing"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A request for booleans, each true with probability 1 - `rate`, independent but for the axes in `share`."""
+
+    rate: float
+    share: tuple[str, ...]  # of "time" and "batch"
+    shape: tuple[int, ...]  # [*batch, ...], of one step
+
+    @property
+    def constant(self) -> bool:
+        """Whether one draw serves all steps."""
+        return "time" in self.share
+
+    def example(self, batch_shape: tuple[int, ...]) -> Array:
+        """A value of one step's shape and dtype."""
+        if self.shape[: len(batch_shape)] != batch_shape:
+            raise ValueError(f"cell: got an operand of the shape {self.shape} in its step, needs [*batch, ...]")
+        return jnp.zeros(self.shape, bool)
+
+    def data(self, key: Key | None, options: Options) -> Array | None:
+        """The draw for a sequence: `shape`, or `[T, *shape]`; None without a key."""
+        if key is None:
+            return None
+        axes = len(options.batch_shape)
+        time = () if self.constant else (options.steps,)
+        drawn = (1,) * axes + self.shape[axes:] if "batch" in self.share else self.shape
+        return jnp.broadcast_to(jax.random.bernoulli(key, 1 - self.rate, (*time, *drawn)), (*time, *self.shape))
+
+
+@dataclass(frozen=True)
+class KeptWeights:
+    """A request for booleans of a parameter's shape, each true with probability 1 - `rate`, the same at every step."""
+
+    rate: float
+    shape: tuple[int, ...]
+    constant = True
+
+    def example(self, batch_shape: tuple[int, ...]) -> Array:
+        """A value of the shape and dtype."""
+        return jnp.zeros(self.shape, bool)
+
+    def data(self, key: Key | None, options: Options) -> Array | None:
+        """The draw; None without a key."""
+        return None if key is None else jax.random.bernoulli(key, 1 - self.rate, self.shape)
+
+
+@dataclass(frozen=True)
+class NormalWeights:
+    """A request for normal values of a parameter's shape, the same at every step."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    constant = True
+
+    def example(self, batch_shape: tuple[int, ...]) -> Array:
+        """A value of the shape and dtype."""
+        return jnp.zeros(self.shape, self.dtype)
+
+    def data(self, key: Key | None, options: Options) -> Array | None:
+        """The draw; None without a key."""
+        return None if key is None else jax.random.normal(key, self.shape, self.dtype)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A request for flags `[*batch]`: whether a multiple of `every` steps lies between this step and the one before."""
+
+    every: int
+    constant = False
+
+    def example(self, batch_shape: tuple[int, ...]) -> Array:
+        """A value of one step's shape and dtype."""
+        return jnp.zeros(batch_shape, bool)
+
+    def data(self, key: Key | None, options: Options) -> Array:
+        """The flags `[T, *batch]`; they need no key."""
+        steps, batch_shape = options.steps, options.batch_shape
+        boundary = jnp.arange(steps) + (1 if options.reverse else 0)  # number b lies between the steps b - 1 and b
+        flags = (boundary % self.every == 0) & (boundary > 0) & (boundary < steps)
+        return jnp.broadcast_to(flags.reshape(steps, *(1 for _ in batch_shape)), (steps, *batch_shape))
+
+
+Request = Kept | KeptWeights | NormalWeights | Boundary
+Draw = Callable[[Request], Array | None]
+"""Answers a step's requests; with None where nothing is drawn."""
+
+
+def nothing(request: Request) -> None:
+    """The answers of the deterministic network."""
+    del request
+
+
+class Noise(NamedTuple):
+    """What was drawn for a sequence, in the order in which a step asks for it; None where nothing was."""
+
+    constant: list[Array | None]  # one draw for all steps
+    each: list[Array | None]  # [T, ...]
+
+    def answers(self, each: list[Array | None]) -> Draw:
+        """The answers to one step's requests, from that step's part of `self.each`."""
+        sources = {True: iter(self.constant), False: iter(each)}
+        return lambda request: next(sources[request.constant])
+
+
+def draw_noise(ask: Callable[[Draw], Any], options: Options) -> Noise:
+    """Draws everything that a step asks for over a sequence; `ask(draw)` traces one step."""
+    requests: list[Request] = []
+
+    def record(request: Request) -> Array | None:
+        requests.append(request)
+        return request.example(options.batch_shape)
+
+    ask(record)
+    keys = [None] * len(requests) if options.key is None else list(jax.random.split(options.key, len(requests)))
+    drawn = [(r.constant, r.data(k, options)) for r, k in zip(requests, keys, strict=True)]
+    return Noise([d for constant, d in drawn if constant], [d for constant, d in drawn if not constant])

@@ -1,0 +1,214 @@
+"""Two cells over one sequence, one in each direction of time."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.checks import check_choice
+from jaxrnn.engine.layer import Layer, check_layer
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.wrapper import Wrapper
+from jaxrnn.ops import keep
+from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+
+__all__ = ["Bidirectional", "BidirectionalLM", "BidirectionalParams", "BidirectionalState"]
+
+
+class BidirectionalParams(NamedTuple):
+    """Parameters of `Bidirectional`."""
+
+    forward: Params
+    backward: Params
+
+
+class BidirectionalState(NamedTuple):
+    """State of `Bidirectional`: after the last step, and after the first."""
+
+    forward: State
+    backward: State
+
+
+@dataclass(frozen=True)
+class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
+    """Two cells over the same sequence, one in each direction of time, the second within each row's length.
+
+    Only `unroll` can run it: a single time step of it does not exist. Its final state holds both directions' states:
+    the forward one's after a row's last valid step, the backward one's after its first.
+
+    Args:
+        forward: the cell that runs from first to last.
+        backward: the cell that runs from last to first; None: one like `forward`, with parameters of its own.
+        merge: "concat" on the last axis, "sum", or a function `(forward ys, backward ys) -> ys`.
+
+    Raises:
+        ValueError: the cells' input sizes differ, their output sizes differ under "sum", or `merge` is unknown.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = Bidirectional(jaxrnn.GRU(3, 4))
+        >>> params = net.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 3)), lengths=jnp.array([5, 3]))
+        >>> ys.shape, bool(jnp.all(ys[0, :, 4:] == state.backward.h))
+        ((5, 2, 8), True)
+
+    Reference: Schuster & Paliwal 1997, "Bidirectional recurrent neural networks".
+    """
+
+    forward: Layer
+    backward: Layer | None = None
+    merge: Literal["concat", "sum"] | Callable[[Array, Array], Array] = "concat"
+
+    def __post_init__(self) -> None:
+        forward, backward = self.cells
+        check_layer(forward, "forward")
+        check_layer(backward, "backward")
+        if forward.input_spec != backward.input_spec:
+            raise ValueError(
+                f"backward: got inputs {backward.input_spec}, needs those of forward, {forward.input_spec}"
+            )
+        if not callable(self.merge):
+            check_choice(merge=self.merge, among=("concat", "sum"))
+        if self.merge == "sum" and forward.output_size != backward.output_size:
+            raise ValueError(
+                f"merge: got 'sum' of {forward.output_size} and {backward.output_size} values, needs equal output sizes"
+            )
+
+    @property
+    def input_size(self) -> Any:
+        """That of either cell."""
+        return self.forward.input_size
+
+    @property
+    def hidden_size(self) -> tuple[Any, Any]:
+        """Those of the two cells."""
+        forward, backward = self.cells
+        return forward.hidden_size, backward.hidden_size
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of either cell."""
+        return self.forward.input_spec
+
+    @property
+    def output_size(self) -> Any:
+        """What `merge` makes of the two output sizes."""
+        sizes = (c.output_size if isinstance(c.output_size, tuple) else (c.output_size,) for c in self.cells)
+        shape = jax.eval_shape(self._merge, *(jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes)).shape
+        return shape if len(shape) > 1 else shape[0]
+
+    @property
+    def cells(self) -> tuple[Layer, Layer]:
+        """The forward and the backward cell."""
+        return self.forward, self.forward if self.backward is None else self.backward
+
+    def _merge(self, forward: Array, backward: Array) -> Array:
+        if self.merge == "concat":
+            return jnp.concatenate([forward, backward], axis=-1)
+        return forward + backward if self.merge == "sum" else self.merge(forward, backward)
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
+        """Returns fresh parameters of both directions; `initializers` go to each cell's `init`.
+
+        For options of one direction alone, make the `BidirectionalParams` of the two.
+        """
+        keys = jax.random.split(key)
+        return BidirectionalParams(
+            *(c.init(k, dtype=dtype, **initializers) for c, k in zip(self.cells, keys, strict=True))
+        )
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
+        """Returns the zero states of both directions."""
+        return BidirectionalState(*(c.initial_state(batch_shape, dtype) for c in self.cells))
+
+    def restart(
+        self, params: BidirectionalParams, state: BidirectionalState, batch_shape: tuple[int, ...]
+    ) -> BidirectionalState:
+        """Returns the states in which both directions begin."""
+        return BidirectionalState(
+            *(c.restart(p, s, batch_shape) for c, p, s in zip(self.cells, params, state, strict=True))
+        )
+
+    def run(
+        self, params: BidirectionalParams, xs: PyTree, state: BidirectionalState, options: Options
+    ) -> tuple[BidirectionalState, PyTree]:
+        """Runs both cells, each in its direction."""
+        state, pair = self.run_apart(params, xs, state, options)
+        return state, self.merged(*pair, options.valid)
+
+    def run_apart(
+        self, params: BidirectionalParams, xs: PyTree, state: BidirectionalState, options: Options
+    ) -> tuple[BidirectionalState, tuple[PyTree, PyTree]]:
+        """Runs both cells and returns their outputs unmerged."""
+        keys = (None, None) if options.key is None else tuple(jax.random.split(options.key))
+        there = options._replace(key=keys[0])
+        back = options._replace(key=keys[1], reverse=not options.reverse)
+        forward, ys = self.cells[0].run(params.forward, xs, state.forward, there)
+        backward, zs = self.cells[1].run(params.backward, xs, state.backward, back)
+        return BidirectionalState(forward, backward), (ys, zs)
+
+    def merged(self, ys: PyTree, zs: PyTree, valid: Array | None) -> PyTree:
+        """Returns what `merge` makes of both outputs, zero at steps that are not valid."""
+        ys = jax.tree.map(self._merge, ys, zs)
+        return ys if valid is None else keep(valid, ys)  # a function need not merge zeros into zero
+
+    def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
+        """Returns the network with `function` applied in both directions."""
+        forward, backward = (cell.with_cells(function) for cell in self.cells)
+        return dataclasses.replace(self, forward=forward, backward=backward)
+
+
+@dataclass(frozen=True)
+class BidirectionalLM(Wrapper):
+    """A bidirectional language model: the output at t sees all inputs before t and all after it, never `x_t` itself.
+
+        y_t = merge(forward_{t-1}, backward_{t+1})          zero before the first step and after each row's last
+
+    So the input is its own target. Stack layers inside of the directions, not above: a second layer would see `x_t`.
+    With `resets`, nothing crosses a flagged step.
+
+    Args:
+        cell: the `Bidirectional` of the two directions.
+
+    Raises:
+        TypeError: `cell` is no `Bidirectional`.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = BidirectionalLM(jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)))
+        >>> params, xs = net.init(jax.random.key(0)), jnp.ones((5, 2, 3))
+        >>> _, ys = jaxrnn.unroll(net, params, xs)
+        >>> _, zs = jaxrnn.unroll(net, params, xs.at[2].set(7.0))
+        >>> bool((ys[2] == zs[2]).all()), bool((ys[1] == zs[1]).any())
+        (True, True)
+
+    Reference: Element-Research/rnn, `BiSequencerLM`.
+    """
+
+    cell: Bidirectional
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.cell, Bidirectional):
+            raise TypeError(f"cell: got {self.cell}, needs a jaxrnn.Bidirectional")
+
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        """Runs both directions, the outputs of each a step further."""
+        state, (ys, zs) = self.cell.run_apart(params, xs, state, options)
+        if options.steps == 0:
+            return state, self.cell.merged(ys, zs, None)
+        resets = jnp.zeros(options.steps, bool) if options.resets is None else options.resets
+        follows = ~resets.at[0].set(True)  # whether a step has one before it
+        followed = jnp.concatenate([follows[1:], jnp.zeros_like(follows[:1])])
+
+        def before(ys: Array) -> Array:
+            return keep(follows, jnp.concatenate([ys[:1], ys[:-1]]))
+
+        def after(ys: Array) -> Array:
+            return keep(followed, jnp.concatenate([ys[1:], ys[-1:]]))
+
+        pair = (after(ys), before(zs)) if options.reverse else (before(ys), after(zs))
+        return state, self.cell.merged(*pair, options.valid)

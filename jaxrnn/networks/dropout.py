@@ -1,0 +1,249 @@
+"""Dropout on inputs, on what recurrent products see, and on candidates.
+
+    Dropout             the input, by masks that may be one for all steps (locked, variational)
+    RecurrentDropout    the left operand of every recurrent product (Gal & Ghahramani)
+    CandidateDropout    the candidate only (Semeniuta et al.)
+
+Without a `key`, `unroll` runs the deterministic network: nothing is dropped. A key is used up by one call: the same key
+draws the same masks.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.checks import check_choice, check_rate
+from jaxrnn.engine.jaxprs import bind, evaluate, has_products, is_matrix_product, is_product
+from jaxrnn.engine.noise import Draw, Kept, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.wrapper import StepWrapper, Wrapper
+from jaxrnn.ops import drop, dropout
+from jaxrnn.typing import Array, Params, PyTree, State
+
+__all__ = ["CandidateDropout", "Dropout", "RecurrentDropout", "check_share"]
+
+
+def check_share(share: Any) -> None:
+    """Raises unless `share` is a tuple of the axes that may share a draw."""
+    if not isinstance(share, tuple):
+        raise TypeError(f"share: got {share!r}, needs a tuple of 'time' and 'batch'")
+    for axis in share:
+        check_choice(share=axis, among=("time", "batch"))
+
+
+@dataclass(frozen=True)
+class Dropout(Wrapper):
+    """Dropout on the input of a cell: `d ⊙ x / (1 - rate)`.
+
+    Args:
+        cell: any cell, a `Stack` or a `Bidirectional` too.
+        rate: at which inputs are dropped.
+        share: axes with one mask for all, of "time" (locked or variational dropout: a row keeps its mask for the whole
+            call) and "batch".
+
+    Raises:
+        ValueError: a rate outside of [0, 1), another axis, or a cell whose input is not real.
+
+    Example:
+        >>> import jaxrnn
+        >>> layers = jaxrnn.LSTM(3, 4), Dropout(jaxrnn.LSTM(4, 4), 0.3, share=("time",))
+        >>> net = jaxrnn.Stack(layers)
+        >>> params = net.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Srivastava et al. 2014, "Dropout"; between recurrent layers: Zaremba et al. 2014; one mask a sequence:
+    Gal & Ghahramani 2016.
+    """
+
+    rate: float
+    share: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(rate=self.rate)
+        check_share(self.share)
+        if not all(jnp.issubdtype(s.dtype, jnp.inexact) for s in jax.tree.leaves(self.input_spec)):
+            raise ValueError(f"cell: got {self.cell}, whose input is not real, needs one to drop from")
+
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        """Runs the cell over inputs of which some are dropped."""
+        if options.key is not None:
+            axes = {"time": (0,), "batch": tuple(range(1, 1 + len(options.batch_shape)))}
+            key, inner = jax.random.split(options.key)
+            xs = dropout(key, self.rate, xs, sum((axes[s] for s in self.share), ()))
+            options = options._replace(key=inner)
+        return self.cell.run(params, xs, state, options)
+
+    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+        """Runs one time step of the cell from an input of which some is dropped."""
+
+        def one(x: Array) -> Array:
+            kept = draw(Kept(self.rate, self.share, x.shape))
+            return x if kept is None else drop(kept, self.rate, x)
+
+        return self.cell.advance(params, state, jax.tree.map(one, x), draw)
+
+
+@dataclass(frozen=True)
+class RecurrentDropout(StepWrapper):
+    """Dropout on what the recurrent products see: `(d ⊙ h / (1 - rate)) W_h`, in any cell.
+
+    Every product of the step between a parameter and something of the state has a mask on the latter: `h` in an LSTM,
+    both `h` and `r ⊙ h` in a GRU whose reset gate acts before, the unprojected `h` of a projection too. Products stay
+    as many as they were.
+
+    Args:
+        cell: any cell that runs step by step.
+        rate: at which operands are dropped.
+        tied: one mask for all products of operands of a shape, and all gates in them; False: one for every product and
+            every gate (block of `hidden_size` columns).
+        share: axes with one mask for all, of "time" (a row keeps its masks for the whole call) and "batch".
+
+    Raises:
+        ValueError: a rate outside of [0, 1) or another axis; when run, a cell that has no such product.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = RecurrentDropout(jaxrnn.LSTM(3, 4), 0.25, tied=False)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Gal & Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks".
+    """
+
+    rate: float
+    tied: bool = True
+    share: tuple[str, ...] = ("time",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(rate=self.rate)
+        check_share(self.share)
+
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """The cell's step, equation by equation, with masks on the operands."""
+
+        def inner(params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+            return self.cell.step_with(params, state, drive, draw)
+
+        masks: dict[tuple[int, ...], Array | None] = {}
+        products = 0
+
+        def mask(shape: tuple[int, ...]) -> Array | None:
+            if not self.tied:
+                return draw(Kept(self.rate, self.share, shape))
+            if shape not in masks:
+                masks[shape] = draw(Kept(self.rate, self.share, shape))
+            return masks[shape]
+
+        def rule(eqn: Any, values: list[Any]) -> list[Any]:
+            nonlocal products
+            kinds = [v.of_state if isinstance(v, _Seen) else None for v in values]
+            plain = [v.value if isinstance(v, _Seen) else v for v in values]
+            if is_product(eqn) and sorted(kinds, key=str) == [None, True]:
+                products += 1
+                results = self._product(eqn, plain, kinds.index(True), mask)
+            else:
+                if True in kinds and has_products(eqn):
+                    raise ValueError(f"cell: got a product within {eqn.primitive.name} in the step of {self.cell}")
+                results = bind(eqn, plain)
+            if all(kind is None for kind in kinds):
+                return results
+            return [_Seen(r, True in kinds) for r in results]
+
+        closed, shapes = jax.make_jaxpr(inner, return_shape=True)(params, state, drive)
+        args = [
+            *jax.tree.leaves(params),
+            *(_Seen(leaf, True) for leaf in jax.tree.leaves(state)),
+            *(_Seen(leaf, False) for leaf in jax.tree.leaves(drive)),
+        ]
+        results = evaluate(closed.jaxpr, closed.consts, args, rule)
+        if not products:
+            raise ValueError(f"cell: got {self.cell}, whose step has no product of its state with a parameter")
+        leaves = [r.value if isinstance(r, _Seen) else r for r in results]
+        return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+    def _product(self, eqn: Any, values: list[Array], at: int, mask: Callable[..., Array | None]) -> list[Array]:
+        operand, weight = values[at], values[1 - at]
+        size = self.hidden_size
+        n = weight.shape[-1] // size if isinstance(size, int) and weight.shape[-1] % size == 0 else 1
+        if self.tied or n == 1 or at == 1 or not is_matrix_product(eqn):
+            kept = mask(operand.shape)
+            values = list(values)
+            values[at] = operand if kept is None else drop(kept, self.rate, operand)
+            return bind(eqn, values)
+        *rows, width = operand.shape
+        kept = mask((*rows, n, width))
+        if kept is None:
+            return bind(eqn, values)
+        # One product for all gates still, though every gate has its own left operand.
+        masked = drop(kept, self.rate, jnp.broadcast_to(operand[..., None, :], kept.shape))
+        z = jnp.einsum("...gk,kgh->...gh", masked, weight.reshape(width, n, size))
+        return [z.reshape(*rows, n * size).astype(eqn.outvars[0].aval.dtype)]
+
+
+class _Seen(NamedTuple):
+    """A value that depends on the drive or, `of_state`, on the state; values not wrapped depend on parameters only."""
+
+    value: Any
+    of_state: bool
+
+
+@dataclass(frozen=True)
+class CandidateDropout(StepWrapper):
+    """Dropout on the candidate alone, so that no memory is lost: `c' = f ⊙ c + i ⊙ d ⊙ g / (1 - rate)`.
+
+    Args:
+        cell: a cell whose activation of the candidate is a field of its own.
+        rate: at which candidates are dropped.
+        activation: the name of that field: "candidate_activation" of an `LSTM`, "activation" of a `GRU`.
+        share: axes with one mask for all, of "time" and "batch"; by default every step draws anew.
+
+    Raises:
+        ValueError: a rate outside of [0, 1), another axis, or no such field; when run, a field that the cell's
+            step does not call.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = CandidateDropout(jaxrnn.GRU(3, 4), 0.25, activation="activation")
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Semeniuta, Severyn & Barth 2016, "Recurrent dropout without memory loss".
+    """
+
+    rate: float
+    activation: str = "candidate_activation"
+    share: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(rate=self.rate)
+        check_share(self.share)
+        names = tuple(f.name for f in dataclasses.fields(self.cell) if f.name.endswith("activation"))  # type: ignore[arg-type]
+        check_choice(activation=self.activation, among=names)
+
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """The step of the cell with another activation."""
+        squash, used = getattr(self.cell, self.activation), False
+
+        def dropped(z: Array) -> Array:
+            nonlocal used
+            used = True
+            kept = draw(Kept(self.rate, self.share, z.shape))
+            return squash(z) if kept is None else drop(kept, self.rate, squash(z))
+
+        result = dataclasses.replace(self.cell, **{self.activation: dropped}).step(params, state, drive)  # type: ignore[type-var]
+        if not used:
+            raise ValueError(f"activation: got {self.activation!r}, which the step of {self.cell} does not call")
+        return result

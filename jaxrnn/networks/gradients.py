@@ -1,0 +1,106 @@
+"""Gradients through time that end, or are clipped."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.engine.noise import Boundary, Draw
+from jaxrnn.networks.wrapper import StepWrapper
+from jaxrnn.ops import select
+from jaxrnn.typing import Params, PyTree, State
+
+__all__ = ["ClippedGradient", "Truncated"]
+
+
+@dataclass(frozen=True)
+class Truncated(StepWrapper):
+    """A cell whose gradients end at every `every`-th step: truncated backpropagation within one `unroll`.
+
+    Values are those of the cell. Between steps `k every - 1` and `k every` the state passes as a constant, in either
+    direction of time; called step by step, the cell is not truncated.
+
+    Args:
+        cell: any cell that runs step by step; in a `Stack`, each layer is truncated.
+        every: steps from one boundary to the next.
+
+    Raises:
+        ValueError: `every` is not a positive integer.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Truncated(jaxrnn.GRU(3, 4), every=2)
+        >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 3))
+        >>> grads = jax.grad(lambda xs: jnp.sum(jaxrnn.unroll(cell, params, xs)[1][-1]))(xs)
+        >>> (grads != 0).any(-1).tolist()
+        [False, False, False, False, True]
+
+    Reference: Williams & Peng 1990, "An efficient gradient-based algorithm for on-line training of recurrent network
+    trajectories".
+    """
+
+    every: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(every=self.every)
+
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """The step of the cell, from a constant at a boundary."""
+        cut = draw(Boundary(self.every))
+        if cut is not None:
+            state = jax.tree.map(lambda s: select(cut, lax.stop_gradient(s), s), state)
+        return self.cell.step_with(params, state, drive, draw)
+
+
+@dataclass(frozen=True)
+class ClippedGradient(StepWrapper):
+    """A cell whose state cotangents are clipped on their way from each step to the one before, value by value.
+
+    Values and forward-mode derivatives are those of the cell: only what travels backwards is clipped.
+
+    Args:
+        cell: any cell that runs step by step.
+        limit: the greatest absolute value.
+
+    Raises:
+        ValueError: `limit` is not a positive number, or the cell's state is complex.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = ClippedGradient(jaxrnn.LSTM(3, 4), limit=1.0)
+        >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 2, 3))
+        >>> grads = jax.grad(lambda params: jnp.sum(jaxrnn.unroll(cell, params, xs)[1]))(params)
+
+    Reference: Graves 2013, "Generating sequences with recurrent neural networks", section 2.1.
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(limit=self.limit)
+        dtypes = [s.dtype for s in jax.tree.leaves(jax.eval_shape(self.cell.initial_state))]
+        if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
+            raise ValueError(f"cell: got {self.cell}, whose state has the dtypes {dtypes}, needs none that is complex")
+
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """The step of the cell."""
+        clipped = [
+            _clip_cotangent.bind(s, limit=float(self.limit)) if jnp.issubdtype(s.dtype, jnp.floating) else s
+            for s in jax.tree.leaves(state)
+        ]
+        return self.cell.step_with(params, jax.tree.unflatten(jax.tree.structure(state), clipped), drive, draw)
+
+
+# The identity, as a linear map whose transpose clips: reverse mode is made of transposes, so it takes a primitive.
+_clip_cotangent = Primitive("clip_cotangent")
+_clip_cotangent.def_impl(lambda x, *, limit: x)
+_clip_cotangent.def_abstract_eval(lambda x, *, limit: x)
+ad.deflinear2(_clip_cotangent, lambda ct, x, *, limit: [jnp.clip(ct, -limit, limit)])
+batching.defvectorized(_clip_cotangent)
+mlir.register_lowering(_clip_cotangent, mlir.lower_fun(lambda x, *, limit: x, multiple_results=False))

@@ -1,0 +1,80 @@
+"""Sequences that begin in a learned state."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import initializers
+from jaxrnn.engine.noise import Draw
+from jaxrnn.networks.wrapper import StepWrapper
+from jaxrnn.typing import DTypeLike, Initializer, Key, Params, PyTree, State
+
+__all__ = ["LearnedState", "LearnedStateParams"]
+
+
+class LearnedStateParams(NamedTuple):
+    """Parameters of `LearnedState`."""
+
+    cell: Params
+    initial: State  # of one row
+
+
+@dataclass(frozen=True)
+class LearnedState(StepWrapper):
+    """A cell whose sequences begin in a learned state: in a call without `state`, and after resets.
+
+    `initial_state` stays the zero state; `cell.restart(params, cell.initial_state(batch_shape), batch_shape)` is the
+    learned one, to be carried over calls.
+
+    Args:
+        cell: any cell that runs step by step; in a `Stack`, each layer has its own.
+
+    Raises:
+        TypeError, ValueError: `cell` is no cell, or runs a sequence in its own way.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = LearnedState(jaxrnn.GRU(3, 4))
+        >>> params = cell.init(jax.random.key(0), state_init=jaxrnn.initializers.uniform(0.1))
+        >>> params.initial.h.shape
+        (4,)
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), lengths=jnp.array([5, 0]))
+        >>> bool((state.h[1] == params.initial.h).all())
+        True
+    """
+
+    def init(
+        self,
+        key: Key,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        state_init: Initializer = initializers.zeros,
+        **initializers: Any,
+    ) -> LearnedStateParams:
+        """Returns the cell's parameters and an initial state whose real leaves are `state_init(key, shape, dtype)`."""
+        leaves, tree = jax.tree.flatten(self.cell.initial_state((), dtype))
+        key, *keys = jax.random.split(key, 1 + len(leaves))
+        drawn = [
+            state_init(k, s.shape, s.dtype) if jnp.issubdtype(s.dtype, jnp.inexact) else s
+            for k, s in zip(keys, leaves, strict=True)
+        ]
+        return LearnedStateParams(self.cell.init(key, dtype=dtype, **initializers), jax.tree.unflatten(tree, drawn))
+
+    def restart(self, params: LearnedStateParams, state: State, batch_shape: tuple[int, ...]) -> State:
+        """Returns the learned state for every row."""
+        del batch_shape
+        return jax.tree.map(lambda a, s: jnp.broadcast_to(a.astype(s.dtype), s.shape), params.initial, state)
+
+    def project(self, params: LearnedStateParams, x: PyTree) -> PyTree:
+        """Returns the cell's drive."""
+        return self.cell.project(params.cell, x)
+
+    def step_with(self, params: LearnedStateParams, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """Takes one step of the cell."""
+        return self.cell.step_with(params.cell, state, drive, draw)
+
+    def readout(self, params: LearnedStateParams, output: PyTree, drive: PyTree) -> PyTree:
+        """Returns the cell's `y`."""
+        return self.cell.readout(params.cell, output, drive)

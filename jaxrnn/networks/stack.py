@@ -1,0 +1,130 @@
+"""Cells one above the other."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.checks import check_rate
+from jaxrnn.engine.layer import Layer, check_layer
+from jaxrnn.engine.noise import Draw, Kept, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.ops import drop, dropout
+from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
+
+__all__ = ["Stack"]
+
+
+@dataclass(frozen=True)
+class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
+    """Cells one above the other; `unroll` runs layer by layer, so that every layer's projection is hoisted.
+
+    Parameters and states are tuples, one entry a layer. Called step by step, as in generation, it is one cell.
+
+    Args:
+        cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`.
+        dropout: rate at which outputs are dropped between layers when `unroll` is given a `key`; an independent mask
+            for every step. Without a key nothing is dropped.
+
+    Raises:
+        ValueError: no cells, sizes that do not fit, or a rate outside of [0, 1).
+
+    Example:
+        >>> import jaxrnn
+        >>> net = Stack((jaxrnn.LSTM(3, 8), jaxrnn.GRU(8, 4)), dropout=0.5)
+        >>> params = net.init(jax.random.key(0))
+        >>> (lstm, gru), ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> lstm.c.shape, gru.h.shape, ys.shape
+        ((2, 8), (2, 4), (5, 2, 4))
+    """
+
+    cells: tuple[Layer, ...]
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cells, tuple | list):
+            raise TypeError(f"cells: got {type(self.cells).__name__}, needs a tuple of cells")
+        object.__setattr__(self, "cells", tuple(self.cells))
+        if not self.cells:
+            raise ValueError("cells: got none, needs at least one")
+        for i, cell in enumerate(self.cells):
+            check_layer(cell, f"cells[{i}]")
+        for below, above in zip(self.cells, self.cells[1:], strict=False):
+            if below.output_size != above.input_size:
+                raise ValueError(
+                    f"cells: {below} gives {below.output_size} values, {above} above it needs {above.input_size}"
+                )
+        check_rate(dropout=self.dropout)
+
+    @property
+    def input_size(self) -> Any:
+        """That of the first layer."""
+        return self.cells[0].input_size
+
+    @property
+    def hidden_size(self) -> tuple[Any, ...]:
+        """Those of the layers."""
+        return tuple(cell.hidden_size for cell in self.cells)
+
+    @property
+    def input_spec(self) -> PyTree:
+        """That of the first layer."""
+        return self.cells[0].input_spec
+
+    @property
+    def output_size(self) -> Any:
+        """That of the last layer."""
+        return self.cells[-1].output_size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[Params, ...]:
+        """Returns fresh parameters of every layer; `initializers` go to each layer's `init`.
+
+        For options of one layer alone, make the tuple: `(lstm.init(k1, forget_bias=2.0), gru.init(k2))`.
+        """
+        keys = jax.random.split(key, len(self.cells))
+        return tuple(cell.init(k, dtype=dtype, **initializers) for cell, k in zip(self.cells, keys, strict=True))
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> tuple[State, ...]:
+        """Returns the zero state of every layer."""
+        return tuple(cell.initial_state(batch_shape, dtype) for cell in self.cells)
+
+    def restart(
+        self, params: tuple[Params, ...], state: tuple[State, ...], batch_shape: tuple[int, ...]
+    ) -> tuple[State, ...]:
+        """Returns the state in which each layer begins."""
+        return tuple(c.restart(p, s, batch_shape) for c, p, s in zip(self.cells, params, state, strict=True))
+
+    def run(
+        self, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], options: Options
+    ) -> tuple[tuple[State, ...], PyTree]:
+        """Runs layer after layer, each over the whole sequence."""
+        states = []
+        for i, cell in enumerate(self.cells):
+            key = between = None
+            if options.key is not None:
+                key, between = jax.random.split(jax.random.fold_in(options.key, i))
+            if i and between is not None and self.dropout:
+                xs = dropout(between, self.dropout, xs)
+            final, xs = cell.run(params[i], xs, state[i], options._replace(key=key))
+            states.append(final)
+        return tuple(states), xs
+
+    def advance(
+        self, params: tuple[Params, ...], state: tuple[State, ...], x: PyTree, draw: Draw = nothing
+    ) -> tuple[tuple[State, ...], PyTree]:
+        """Runs one time step of every layer, from the first to the last."""
+        states = []
+        for i, cell in enumerate(self.cells):
+            if i and self.dropout:
+                kept = jax.tree.map(lambda x: draw(Kept(self.dropout, (), x.shape)), x)
+                x = jax.tree.map(lambda x, k: drop(k, self.dropout, x), x, kept) if jax.tree.leaves(kept) else x
+            new, x = cell.advance(params[i], state[i], x, draw)
+            states.append(new)
+        return tuple(states), x
+
+    def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
+        """Returns the stack with `function` applied in every layer."""
+        return dataclasses.replace(self, cells=tuple(cell.with_cells(function) for cell in self.cells))

@@ -1,0 +1,147 @@
+"""Randomness on weights, the same at every step and for every row of a call: DropConnect and Gaussian noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.checks import check_at_least, check_rate
+from jaxrnn.engine.noise import Draw, KeptWeights, NormalWeights, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.networks.wrapper import Wrapper
+from jaxrnn.ops import drop, dropout
+from jaxrnn.typing import Array, Params, PyTree, State
+
+__all__ = ["WeightDrop", "WeightNoise"]
+
+
+def _check_names(cell: Any, names: Any) -> None:
+    if not isinstance(names, tuple):
+        raise TypeError(f"names: got {names!r}, needs a tuple of names of parameters")
+    spec = jax.eval_shape(cell.init, jax.random.key(0))
+    among = {_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(spec)}
+    if unknown := sorted(set(names) - among):
+        raise ValueError(f"names: got {unknown}, the parameters are {sorted(among)}")
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path[-1:], simple=True)
+
+
+def _perturb(params: Params, names: tuple[str, ...] | None, noise: Callable[[int, Array], Array]) -> Params:
+    """Returns `params` with `noise(number, leaf)` for the real and complex leaves of these names; None: of all."""
+    paths, tree = jax.tree_util.tree_flatten_with_path(params)
+    leaves = [
+        noise(i, leaf)
+        if (names is None or _name(path) in names) and jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        else leaf
+        for i, (path, leaf) in enumerate(paths)
+    ]
+    return jax.tree.unflatten(tree, leaves)
+
+
+@dataclass(frozen=True)
+class WeightDrop(Wrapper):
+    """DropConnect on recurrent weights: `W_h` with entries dropped, the same at every step and for every row of a call.
+
+    Args:
+        cell: any cell, a `Stack` too.
+        rate: at which entries are dropped; the kept ones are scaled by `1 / (1 - rate)`.
+        names: of the parameters it acts on, as the last part of their paths: `("w_h", "w_n")` for a GRU whose reset
+            gate acts before.
+
+    Raises:
+        ValueError: a rate outside of [0, 1), or a name that no parameter has.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = WeightDrop(jaxrnn.LSTM(3, 4), 0.5)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Wan et al. 2013, "Regularization of neural networks using DropConnect"; Merity, Keskar & Socher 2017,
+    "Regularizing and optimizing LSTM language models".
+    """
+
+    rate: float
+    names: tuple[str, ...] = ("w_h",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate(rate=self.rate)
+        _check_names(self.cell, self.names)
+
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        """Runs the cell with parameters of which some are dropped."""
+        if options.key is not None:
+            key, inner = jax.random.split(options.key)
+            keys = jax.random.split(key, len(jax.tree.leaves(params)))
+            params = _perturb(params, self.names, lambda i, w: dropout(keys[i], self.rate, w))
+            options = options._replace(key=inner)
+        return self.cell.run(params, xs, state, options)
+
+    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+        """Runs one time step of the cell with parameters of which some are dropped."""
+
+        def one(i: int, w: Array) -> Array:
+            kept = draw(KeptWeights(self.rate, w.shape))
+            return w if kept is None else drop(kept, self.rate, w)
+
+        return self.cell.advance(_perturb(params, self.names, one), state, x, draw)
+
+
+@dataclass(frozen=True)
+class WeightNoise(Wrapper):
+    """Gaussian noise on weights: `w + std ε`, the same at every step and for every row of a call.
+
+    Args:
+        cell: any cell, a `Stack` too.
+        std: of the noise; Chung et al. 2014 take 0.075.
+        names: of the parameters it acts on, as the last part of their paths; None: all.
+
+    Raises:
+        ValueError: a negative `std`, or a name that no parameter has.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = WeightNoise(jaxrnn.LSTM(3, 4), 0.075)
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Graves 2011, "Practical variational inference for neural networks".
+    """
+
+    std: float
+    names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(0, std=self.std)
+        if self.names is not None:
+            _check_names(self.cell, self.names)
+
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        """Runs the cell with noise on its parameters."""
+        if options.key is not None:
+            key, inner = jax.random.split(options.key)
+            keys = jax.random.split(key, len(jax.tree.leaves(params)))
+            params = _perturb(
+                params, self.names, lambda i, w: w + self.std * jax.random.normal(keys[i], w.shape, w.dtype)
+            )
+            options = options._replace(key=inner)
+        return self.cell.run(params, xs, state, options)
+
+    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+        """Runs one time step of the cell with noise on its parameters."""
+
+        def one(i: int, w: Array) -> Array:
+            noise = draw(NormalWeights(w.shape, w.dtype))
+            return w if noise is None else w + self.std * noise
+
+        return self.cell.advance(_perturb(params, self.names, one), state, x, draw)

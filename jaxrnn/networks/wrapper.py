@@ -1,0 +1,122 @@
+"""Base classes of wrappers: `Wrapper` around whole runs, `StepWrapper` around single steps."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from jaxrnn.cell import Cell
+from jaxrnn.engine.layer import Layer, check_layer
+from jaxrnn.engine.noise import Draw, nothing
+from jaxrnn.engine.options import Options
+from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
+
+__all__ = ["StepWrapper", "Wrapper"]
+
+
+@dataclass(frozen=True)
+class Wrapper(Layer):
+    """Base class for wrappers around whole runs: forwards every method to `self.cell`.
+
+    A subclass overrides what differs:
+
+        def run(self, params, xs, state, options):
+            state, ys = self.cell.run(params, xs, state, options)
+            return state, 2 * ys
+
+    What `run` changes, `advance` changes for a single time step.
+
+    Args:
+        cell: any cell or network.
+
+    Raises:
+        TypeError: `cell` is neither.
+    """
+
+    cell: Layer
+
+    def __post_init__(self) -> None:
+        check_layer(self.cell)
+
+    @property
+    def input_size(self) -> Any:
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> Any:
+        return self.cell.hidden_size
+
+    @property
+    def input_spec(self) -> PyTree:
+        return self.cell.input_spec
+
+    @property
+    def output_size(self) -> Any:
+        return self.cell.output_size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> Params:
+        return self.cell.init(key, dtype=dtype, **initializers)
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
+        return self.cell.initial_state(batch_shape, dtype)
+
+    def restart(self, params: Params, state: State, batch_shape: tuple[int, ...]) -> State:
+        return self.cell.restart(params, state, batch_shape)
+
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+        return self.cell.run(params, xs, state, options)
+
+    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+        return self.cell.advance(params, state, x, draw)
+
+    def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
+        return dataclasses.replace(self, cell=self.cell.with_cells(function))
+
+
+@dataclass(frozen=True)
+class StepWrapper(Cell, Wrapper):
+    """Base class for wrappers around single steps: a subclass defines `step_with`. Abstract.
+
+    The wrapped cell runs step by step, also where it has a faster way (`run_chunk`). A step wrapper stands inside of
+    networks, around their cells.
+
+    Args:
+        cell: any `Cell`.
+
+    Raises:
+        TypeError: `cell` is no cell.
+        ValueError: `cell` is a network, or runs in its own way by one of its options.
+    """
+
+    cell: Cell
+    asks: ClassVar[bool] = True
+    outermost: ClassVar[bool] = False
+    """If True, only another `outermost` step wrapper may wrap this one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        if not (isinstance(self.cell, Cell) and self.cell.stepped):
+            raise ValueError(
+                f"cell: got {self.cell}, which runs a sequence in its own way; {name} changes single steps and needs "
+                "to be inside of it, around its cells"
+            )
+        if isinstance(self.cell, StepWrapper) and self.cell.outermost and not self.outermost:
+            raise ValueError(f"cell: got {self.cell}, needs {name} inside of it, not around it")
+
+    def project(self, params: Params, x: PyTree) -> PyTree:
+        return self.cell.project(params, x)
+
+    @abc.abstractmethod
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """Takes one step with what `draw` gives; that of the wrapped cell is `self.cell.step_with`."""
+
+    def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+        """Takes one step of the deterministic network."""
+        return self.step_with(params, state, drive, nothing)
+
+    def readout(self, params: Params, output: PyTree, drive: PyTree) -> PyTree:
+        return self.cell.readout(params, output, drive)

@@ -1,0 +1,74 @@
+"""Units that keep their old state at random."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.checks import check_rate
+from jaxrnn.engine.noise import Draw, Kept
+from jaxrnn.networks.dropout import check_share
+from jaxrnn.networks.wrapper import StepWrapper
+from jaxrnn.ops import cast, follow
+from jaxrnn.typing import Array, Params, PyTree, State
+
+__all__ = ["Zoneout"]
+
+
+@dataclass(frozen=True)
+class Zoneout(StepWrapper):
+    """Units that keep their old state at random: `s' = d ⊙ s + (1 - d) ⊙ step(s)`, d ~ Bernoulli(rate).
+
+    Without a key, the expected state `rate s + (1 - rate) step(s)`. An output that is a part of the cell's state is
+    that part after zoneout; what a cell computes within its step, it computes from its own new state, as in the paper
+    (an LSTM's `h` from the new `c` before zoneout).
+
+    Args:
+        cell: any cell that runs step by step.
+        rate: at which units keep their state: a number, or a state of the cell with a number for each leaf,
+            `LSTMState(h=0.05, c=0.5)`. Integer leaves are left alone.
+        share: axes with one mask for all, of "time" and "batch"; by default every step draws anew.
+
+    Raises:
+        ValueError: a rate outside of [0, 1), or another axis.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = Zoneout(jaxrnn.LSTM(3, 4), jaxrnn.LSTMState(h=0.05, c=0.5))
+        >>> params = cell.init(jax.random.key(0))
+        >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
+        >>> ys.shape
+        (5, 2, 4)
+
+    Reference: Krueger et al. 2016, "Zoneout: regularizing RNNs by randomly preserving hidden activations".
+    """
+
+    rate: Any
+    share: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for rate in jax.tree.leaves(self.rate):
+            check_rate(rate=rate)
+        check_share(self.share)
+        state = jax.eval_shape(self.cell.initial_state)
+        try:
+            jax.tree.broadcast(self.rate, state)
+        except ValueError:
+            needed = jax.tree.structure(state)
+            raise ValueError(f"rate: got {self.rate}, needs a number, or numbers in the structure {needed}") from None
+
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """The step of the cell, and which of it is taken over."""
+        new, output = self.cell.step_with(params, state, drive, draw)
+
+        def mix(rate: float, old: Array, n: Array) -> Array:
+            n = cast(n, old.dtype)
+            if rate == 0 or not jnp.issubdtype(old.dtype, jnp.inexact):
+                return n
+            taken = draw(Kept(rate, self.share, old.shape))
+            return rate * old + (1 - rate) * n if taken is None else jnp.where(taken, n, old)
+
+        mixed = jax.tree.map(mix, jax.tree.broadcast(self.rate, state), state, new)
+        return mixed, follow(new, mixed, output)

@@ -1,0 +1,193 @@
+"""What equations are written with: products, gates, biases, selects, casts, complex numbers as pairs of reals."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxrnn.checks import check_key, check_rate
+from jaxrnn.typing import Array, DTypeLike, Key, PyTree
+
+__all__ = [
+    "add",
+    "add_bias",
+    "affine",
+    "blockwise",
+    "cast",
+    "complex_dtype",
+    "dot",
+    "drop",
+    "dropout",
+    "follow",
+    "gates",
+    "keep",
+    "recurrent",
+    "safe_sqrt",
+    "select",
+    "to_complex",
+    "to_real",
+    "weigh",
+    "wide",
+]
+
+
+def dot(h: Array, w: Array) -> Array:
+    """`h @ w`, computed in the dtype of the weight: `[*batch, H] x [H, O] -> [*batch, O]`.
+
+    So a float32 state meets bfloat16 weights in a bfloat16 product, and keeps its own precision outside of it. In mixed
+    precision, parameters and inputs are cast together (`cast`).
+    """
+    return jnp.matmul(h.astype(w.dtype), w)
+
+
+def recurrent(h: Array, w: Array, n: int) -> tuple[Array, ...]:
+    """The `n` gates of `h @ w`, a tuple: `[*batch, R] -> n x [*batch, H]`.
+
+    A weight `[R, nH]` is dense. A weight `[heads, R / heads, nH / heads]` is block-diagonal: the units of each gate see
+    those of their own head only.
+    """
+    if w.ndim == 2:
+        return gates(dot(h, w), n)
+    heads = (gates(z, n) for z in blockwise(gates(h, len(w)), w))
+    return tuple(jnp.concatenate(gate, axis=-1) for gate in zip(*heads, strict=True))
+
+
+def blockwise(parts: tuple[Array, ...], w: Array) -> tuple[Array, ...]:
+    """Each of N parts by its own matrix: N x `[*batch, K]` by `[N, K, O]` gives N x `[*batch, O]`.
+
+    One batched product, but on the CPU, where XLA takes twice as long for it and its derivatives, N of them.
+    """
+    if jax.default_backend() == "cpu":
+        return tuple(dot(part, w[i]) for i, part in enumerate(parts))
+    z = jnp.einsum("...ki,kio->...ko", jnp.stack(parts, axis=-2).astype(w.dtype), w)
+    return tuple(z[..., i, :] for i in range(len(parts)))
+
+
+def affine(x: Array, w: Array, b: Array | None) -> Array:
+    """`x @ w + b` over any leading axes; no bias where `b` is None."""
+    return add_bias(jnp.matmul(x, w), b)
+
+
+def add_bias(z: Array, b: Array | None) -> Array:
+    """`z + b` over any leading axes; `z` where `b` is None."""
+    return z if b is None else z + jnp.broadcast_to(b, z.shape)
+
+
+def weigh(h: Array, w: Array) -> Array:
+    """`h ⊙ w`, a diagonal product over any leading axes."""
+    return h * jnp.broadcast_to(w, h.shape)
+
+
+def gates(z: Array, n: int) -> tuple[Array, ...]:
+    """The `n` equal blocks of the last axis, as a tuple: `[*batch, n * H] -> n x [*batch, H]`."""
+    return tuple(jnp.split(z, n, axis=-1))
+
+
+def add(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Gate by gate sum of two tuples of gates."""
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def safe_sqrt(z: Array) -> Array:
+    """`√z` of real numbers from zero on; the derivative at zero, where the root has none, is zero."""
+    some = z > 0
+    return jnp.where(some, jnp.sqrt(jnp.where(some, z, jnp.ones_like(z))), jnp.zeros_like(z))
+
+
+def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
+    """`tree` with its real leaves in `dtype`; integers and complex numbers stay as they are.
+
+    The computation's dtype is that of the parameters and inputs a call is given. Mixed precision is a cast at the call,
+    so that gradients arrive in the dtype of the stored parameters:
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = jaxrnn.LSTM(3, 4)
+        >>> params = cell.init(jax.random.key(0))                       # float32
+        >>> xs = jnp.ones((5, 2, 3), jnp.bfloat16)
+        >>> state, ys = jaxrnn.unroll(cell, jaxrnn.cast(params, jnp.bfloat16), xs)
+        >>> ys.dtype, state.c.dtype
+        (dtype(bfloat16), dtype('float32'))
+    """
+
+    def one(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        # A leaf that has the dtype stays the same object: `recurrence` sees by it that an output is part of the state.
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.dtype != dtype else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def select(flags: Array, a: Array, b: Array) -> Array:
+    """`where` with flags `[*leading]` over `[*leading, ...]`."""
+    flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
+    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
+
+
+def keep(valid: Array, xs: PyTree) -> PyTree:
+    """`xs` where `valid` `[*leading]`, else zero, for leaves `[*leading, ...]`; NaN in the rest stays there."""
+    return jax.tree.map(lambda x: select(valid, x, jnp.zeros_like(x)), xs)
+
+
+def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) -> PyTree:
+    """`xs` with values dropped at `rate`, and the kept ones scaled by `1 / (1 - rate)`.
+
+    Args:
+        key: a typed key.
+        rate: in [0, 1).
+        xs: leaves of any shape.
+        broadcast: axes that share their masks: `(0,)` over `[T, *batch, H]` is locked dropout, one mask a sequence.
+
+    Raises:
+        TypeError: `key` is not a typed key.
+        ValueError: a rate outside of [0, 1), or an axis that a leaf does not have.
+
+    Example:
+        >>> ys = dropout(jax.random.key(0), 0.5, jnp.ones((5, 2, 4)), broadcast=(0,))
+        >>> bool((ys == ys[:1]).all()), sorted(set(ys.ravel().tolist()))
+        (True, [0.0, 2.0])
+    """
+    check_key(key)
+    check_rate(rate=rate)
+    keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
+
+    def one(x: Array) -> Array:
+        if not all(-x.ndim <= axis < x.ndim for axis in broadcast):
+            raise ValueError(f"broadcast: got {broadcast}, needs axes of the shape {x.shape}")
+        shape = tuple(1 if axis in broadcast or axis - x.ndim in broadcast else n for axis, n in enumerate(x.shape))
+        return drop(jnp.broadcast_to(jax.random.bernoulli(next(keys), 1 - rate, shape), x.shape), rate, x)
+
+    return jax.tree.map(one, xs)
+
+
+def drop(kept: Array, rate: float, x: Array) -> Array:
+    """`x / (1 - rate)` where `kept`, else zero."""
+    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+
+
+def follow(new: PyTree, changed: PyTree, output: PyTree) -> PyTree:
+    """`output` with each leaf that is a leaf of `new` replaced by that of `changed`."""
+    same = {id(n): c for n, c in zip(jax.tree.leaves(new), jax.tree.leaves(changed), strict=True)}
+    return jax.tree.map(lambda leaf: same.get(id(leaf), leaf), output)
+
+
+def complex_dtype(dtype: DTypeLike) -> Any:
+    """complex64, or complex128 for a dtype of double precision."""
+    return np.dtype(np.complex128 if jnp.finfo(dtype).bits == 64 else np.complex64)
+
+
+def wide(z: Array) -> Array:
+    """`z` in float32 or wider, where complex numbers begin."""
+    return z.astype(np.promote_types(z.dtype, np.float32))
+
+
+def to_complex(z: Array) -> Array:
+    """Blocks Re, Im as complex numbers: `[*batch, 2N] -> [*batch, N]`."""
+    return lax.complex(*gates(wide(z), 2))
+
+
+def to_real(z: Array) -> Array:
+    """Complex numbers as blocks Re, Im: `[*batch, N] -> [*batch, 2N]`."""
+    return jnp.concatenate([z.real, z.imag], axis=-1)
