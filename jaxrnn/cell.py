@@ -134,7 +134,10 @@ class LinearCell(Cell[P, S]):
         if valid is not None:
             a = jax.tree.map(lambda k: select(valid, k, jnp.ones_like(k)), a)
             b = keep(valid, b)
-        start = None if resets is None else self.restart(params, state, resets.shape)
+        start = None
+        if resets is not None:
+            start = self.restart(params, state, resets.shape[1:])
+            start = jax.tree.map(lambda s: jnp.broadcast_to(s[None], (len(resets), *s.shape)), start)
         states = linear_states(a, b, state, resets, start, reverse)
         return jax.tree.map(lambda h: h[0 if reverse else -1], states), states
 

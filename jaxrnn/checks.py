@@ -98,9 +98,8 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
     """Raise unless `x` is an input of `cell`; return its leading axes, all but those of one example."""
     spec = cell.input_spec
-    got: Any = jax.tree.structure(x)
-    if got != jax.tree.structure(spec):
-        raise TypeError(f"{name}: got the structure {got}, {cell} needs {jax.tree.structure(spec)}")
+    if jax.tree.structure(x) != jax.tree.structure(spec):
+        raise TypeError(f"{name}: got the structure {structure(x)}, {cell} needs {structure(spec)}")
     leading = set()
     for leaf, want in zip(jax.tree.leaves(x), jax.tree.leaves(spec), strict=True):
         shape, axes = jnp.shape(leaf), len(want.shape)
@@ -116,9 +115,8 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
 
 
 def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
-    structure: Any = jax.tree.structure(got)
-    if structure != jax.tree.structure(want):
-        raise TypeError(f"{name}: got the structure {structure}, needs {jax.tree.structure(want)}, {source}")
+    if jax.tree.structure(got) != jax.tree.structure(want):
+        raise TypeError(f"{name}: got the structure {structure(got)}, needs {structure(want)}, {source}")
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
         where = f"{name}{jax.tree_util.keystr(path)}"
@@ -126,6 +124,21 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
             raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
         if _kind(g) != _kind(w):
             raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
+
+
+def structure(tree: PyTree) -> str:
+    """Returns the structure of a pytree as a person would write it: `(LSTMState(h, c), [*, *])`."""
+    if tree is None:
+        return "None"
+    if isinstance(tree, dict):
+        return "{" + ", ".join(f"{key!r}: {structure(value)}" for key, value in tree.items()) + "}"
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        shown = [(field, structure(value)) for field, value in zip(tree._fields, tree, strict=True)]
+        return f"{type(tree).__name__}({', '.join(f if s == '*' else f'{f}={s}' for f, s in shown)})"
+    if isinstance(tree, tuple | list):
+        inner = ", ".join(map(structure, tree))
+        return f"[{inner}]" if isinstance(tree, list) else f"({inner}{',' * (len(tree) == 1)})"
+    return "*" if jax.tree_util.all_leaves([tree]) else str(jax.tree.structure(tree))
 
 
 def _dtype(leaf: Any) -> Any:
@@ -159,7 +172,7 @@ def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, 
     """`flags` as an array; raise unless booleans of the shape, of which `axes` are the letters."""
     flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
     if flags.dtype != jnp.bool_:
-        raise TypeError(f"{name}: got the dtype {flags.dtype}, needs booleans")
+        raise TypeError(f"{name}: got the dtype {flags.dtype}, needs booleans; {name}.astype(bool) makes them")
     if flags.shape != shape:
         raise ValueError(f"{name}: got the shape {flags.shape}, needs {axes} = {shape}")
     return jnp.asarray(flags)

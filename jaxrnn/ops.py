@@ -26,6 +26,7 @@ __all__ = [
     "recurrent",
     "safe_sqrt",
     "select",
+    "spread_like",
     "to_complex",
     "to_real",
     "weigh",
@@ -122,8 +123,9 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
 
 def select(flags: Array, a: Array, b: Array) -> Array:
     """`where` with flags `[*leading]` over `[*leading, ...]`."""
+    a, b = spread_like(a, flags), spread_like(b, flags)
     flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
-    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
+    return jnp.where(spread_like(jnp.broadcast_to(flags, a.shape), a), a, b)
 
 
 def keep(valid: Array, xs: PyTree) -> PyTree:
@@ -164,7 +166,20 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
 
 def drop(kept: Array, rate: float, x: Array) -> Array:
     """`x / (1 - rate)` where `kept`, else zero."""
-    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+    return jnp.where(spread_like(kept, x), x / (1 - rate), jnp.zeros_like(x))
+
+
+def spread_like(a: Array, like: Array) -> Array:
+    """Returns `a` `[*batch, ...]` spread over the devices of a mesh as `like` `[*batch, ...]` is.
+
+    Under `jax.shard_map` and on meshes with explicit axes this is a part of an array's type, and a fresh array does not
+    mix with one made of the inputs.
+    """
+    if jax.typeof(like).sharding.mesh.empty:
+        return a
+    nothing = like.astype(bool) & False  # no value passes, not even a NaN
+    nothing = jnp.broadcast_to(nothing.reshape(nothing.shape + (1,) * (a.ndim - nothing.ndim)), a.shape)
+    return a | nothing if a.dtype == bool else a + nothing.astype(a.dtype)
 
 
 def follow(new: PyTree, changed: PyTree, output: PyTree) -> PyTree:

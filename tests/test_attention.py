@@ -19,10 +19,10 @@ VARIANTS = [(score, query) for score in ("additive", "general", "dot", "location
 
 def decoder(score, query, **options):
     m = H if score == "dot" else M
-    return jaxrnn.networks.Attention(jaxrnn.GRU(3 + (m if query == "before" else H), H), m, S, score, query, **options)
+    return jaxrnn.Attention(jaxrnn.GRU(3 + (m if query == "before" else H), H), m, S, score, query, **options)
 
 
-WRAPPED = jaxrnn.networks.Attention(jaxrnn.LearnedState(jaxrnn.Zoneout(jaxrnn.GRU(3 + M, H), 0.5)), M, S)
+WRAPPED = jaxrnn.Attention(jaxrnn.LearnedState(jaxrnn.Zoneout(jaxrnn.GRU(3 + M, H), 0.5)), M, S)
 
 
 def case(net, dtype=jnp.float32):
@@ -84,7 +84,7 @@ def test_every_score_and_query_is_that_of_its_equations(net):
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(net.attend(params, memory, MASK))]
     assert len(set(buffers)) == len(buffers)  # so that the state can be donated
     # Stepped one by one it is the same, the memory in the state.
-    state, call = jax.jit(net.start)(params, memory, MASK), jax.jit(net)
+    state, call = jax.jit(net.attend)(params, memory, MASK), jax.jit(net)
     for t in range(T):
         state, (y, _) = call(params, state, np.asarray(xs)[t])
         np.testing.assert_allclose(y, np.asarray(ys)[t], rtol=1e-5, atol=1e-6)
@@ -94,12 +94,12 @@ def test_every_score_and_query_is_that_of_its_equations(net):
 def test_layers_of_a_decoder_may_draw():
     """Of zoneout: every unit is its old self, or what the layer makes of its old state and of what is below."""
     first, second = jaxrnn.GRU(3 + M, H), jaxrnn.GRU(H, H)
-    net = jaxrnn.networks.Attention(
+    net = jaxrnn.Attention(
         jaxrnn.Stack((jaxrnn.Zoneout(first, 0.5), jaxrnn.Residual(jaxrnn.Zoneout(second, 0.5)))), M, S
     )
     params, xs, memory = case(net)
     start = net.attend(params, memory, MASK)
-    _, seen = unrolled(jaxrnn.Inspected(net), params, xs, start, key=jax.random.key(0))
+    _, seen = unrolled(jaxrnn.Inspected(jaxrnn.Stepped(net)), params, xs, start, key=jax.random.key(0))
     xs, y, states = np.asarray(xs), np.asarray(seen.y.y), jax.tree.map(np.asarray, seen.state.cell)
     below = np.concatenate([xs, y[..., H:]], axis=-1)
     for cell, p, (h,) in zip((first, second), params.cell, states, strict=True):
@@ -203,36 +203,40 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, score="cosine"), "score: got 'cosine', needs one of"),
-        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, query="during"), "query: got 'during', needs one of"),
-        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(5, 4), 5, 6), "cell: got an input size of 5, of which 5 are fed back"),
         (
-            lambda: jaxrnn.networks.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.GRU(4, 4)), dropout=0.5), 5, 6),
-            "cell: got Stack.*dropout=0.5.*, which walks a sequence in its own way; Attention needs single steps",
+            lambda: jaxrnn.Attention(jaxrnn.GRU(9, 4), 5, 6, score="cosine"),
+            "score: got 'cosine', needs one of",
         ),
         (
-            lambda: jaxrnn.networks.Attention(jaxrnn.Stack((jaxrnn.GRU(9, 4), jaxrnn.Dropout(jaxrnn.GRU(4, 4), 0.1))), 5, 6),
-            "cell: got Dropout.*; Attention needs single steps: .*or of a Stack of such layers without dropout",
+            lambda: jaxrnn.Attention(jaxrnn.GRU(9, 4), 5, 6, query="during"),
+            "query: got 'during', needs one of",
         ),
         (
-            lambda: jaxrnn.networks.Attention(decoder("dot", "after"), 5, 6),
+            lambda: jaxrnn.Attention(jaxrnn.GRU(5, 4), 5, 6),
+            "cell: got an input size of 5, of which 5 are fed back",
+        ),
+        (
+            lambda: jaxrnn.Attention(decoder("dot", "after"), 5, 6),
             r"cell\.output_size: got Attended\(y=4, alignment=6\), needs a positive integer",
         ),
         (
             lambda: jaxrnn.Zoneout(decoder("dot", "before"), 0.1),
-            "cell: got Attention.*, needs Zoneout inside of it, not around it",
+            "cell: got Attention.*, which runs a sequence in its own way; Zoneout changes single steps",
         ),
         (
             lambda: jaxrnn.Stack((decoder("general", "before"), jaxrnn.GRU(9, 4))),
             r"cells: Attention.* gives Attended\(y=9, alignment=6\) values, GRU.* above it needs 9",
         ),
         (
-            lambda: jaxrnn.Residual(jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6)),
+            lambda: jaxrnn.Residual(jaxrnn.Attention(jaxrnn.GRU(9, 4), 5, 6)),
             r"cell: Attention.* turns 4 values into Attended\(y=9, alignment=6\), needs equal sizes",
         ),
-        (lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, score="dot"), "memory_size: got 5, the score 'dot' needs"),
         (
-            lambda: jaxrnn.networks.Attention(jaxrnn.GRU(9, 4), 5, 6, score="general", attention_size=3),
+            lambda: jaxrnn.Attention(jaxrnn.GRU(9, 4), 5, 6, score="dot"),
+            "memory_size: got 5, the score 'dot' needs",
+        ),
+        (
+            lambda: jaxrnn.Attention(jaxrnn.GRU(9, 4), 5, 6, score="general", attention_size=3),
             "attention_size: got 3, the score 'general' has none",
         ),
         (
@@ -248,3 +252,27 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
 def test_bad_attention_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "cell", [jaxrnn.GRU(2 + M, H), jaxrnn.Stack((jaxrnn.LSTM(2 + M, H), jaxrnn.LSTM(H, H)))], ids=repr
+)
+def test_the_first_query_is_the_output_of_the_given_state(cell):
+    """Bahdanau et al. 2015, equation 6: e_1j = a(s_0, h_j); s_0 is made of the encoder."""
+    net = jaxrnn.Attention(cell, M, S)
+    params, _, memory = case(net)
+    rng = np.random.default_rng(0)
+    state = jax.tree.map(lambda s: rng.normal(size=s.shape).astype(np.float32), cell.initial_state((B,)))
+    _, seen = net(params, net.attend(params, memory, MASK, state), jnp.ones((B, 2)))
+    query = (state[-1] if isinstance(state, tuple) and not hasattr(state, "h") else state).h
+    scores = np.tanh(query[:, None] @ params.w_q + np.moveaxis(memory, 0, 1) @ params.w_k) @ params.v
+    scores = np.where(MASK.T, scores, -np.inf)
+    weights = np.exp(scores - scores.max(1, keepdims=True))
+    np.testing.assert_allclose(seen.alignment, weights / weights.sum(1, keepdims=True), rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_whose_output_is_unknown_is_refused():
+    projected = jaxrnn.SRU(2 + M, H)
+    net = jaxrnn.Attention(projected, M, S)
+    with pytest.raises(ValueError, match=r"state: got one of SRU.*, whose output is no part of it"):
+        net.attend(net.init(jax.random.key(0)), jnp.ones((S, B, M)), state=projected.initial_state((B,)))

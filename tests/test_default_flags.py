@@ -7,8 +7,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import subprocess
-import sys
 
 import chex
 import jax
@@ -82,16 +80,26 @@ def test_the_backward_loop_joins_nothing(reset):
     assert "concatenate" in {e.primitive.name for e in innermost_loops(gradient(scanned, cell), *args)[-1][1]}
 
 
-def test_unroll_under_the_checks_of_jax():
-    """`jax_enable_checks` looks through every program that is traced."""
-    program = """
-import jax, jax.numpy as jnp, jaxrnn
-jax.config.update("jax_enable_checks", True)
-cell = jaxrnn.LSTM(3, 4)
-print(jax.grad(lambda p: jaxrnn.unroll(cell, p, jnp.ones((5, 2, 3)))[1].sum())(cell.init(jax.random.key(0))).w_x.shape)
-"""
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert run.stdout.split() == ["(3,", "16)"], run.stderr
+def test_unroll_outside_of_jit_is_compiled_once():
+    """For all equal cells; as an argument of `jit`, a cell needs no mark."""
+    traced = []
+
+    def function(params, state, x):
+        traced.append(x.shape)
+        return jnp.tanh(state + x @ params), state
+
+    cells = [jaxrnn.Function(function, lambda key, dtype: W, lambda batch, dtype: jnp.zeros((*batch, 4)), 3)] * 2
+    runs = []
+    for cell in cells:
+        jaxrnn.unroll(cell, W, jnp.ones((5, 2, 3)))
+        runs.append(len(traced))
+    assert runs[0] == runs[1]
+    cell = jaxrnn.LSTM(3, 4)
+    params, xs, state = example(cell)
+    chex.assert_trees_all_equal(jax.jit(jaxrnn.unroll)(cell, params, xs, state), jaxrnn.unroll(cell, params, xs, state))
+
+
+W = jnp.ones((3, 4))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -17,6 +17,7 @@ from tests.registry import example
 LSTM, GRU, DELTA = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.DeltaNet(3, 4)
 PARAMS, XS, STATE = example(LSTM)
 WIDER = LSTM.initial_state((7,))
+DECODER = jaxrnn.Attention(jaxrnn.GRU(3 + 5, 4), memory_size=5, memory_steps=6)
 
 
 class Undecorated(jaxrnn.Cell):
@@ -28,8 +29,8 @@ def stepping(step):
     """A GRU with another step."""
 
     @dataclasses.dataclass(frozen=True)
-    class Custom(jaxrnn.Wrapper):
-        def step(self, params, state, drive):
+    class Custom(jaxrnn.StepWrapper):
+        def step_with(self, params, state, drive, draw):
             return step(state)
 
     cell = Custom(GRU)
@@ -55,7 +56,7 @@ BAD_CALLS = {
         TypeError,
         "xs: got the dtype int32, .* needs real values",
     ),
-    "a pytree": (lambda: run(xs={"x": XS}), TypeError, r"xs: got the structure .*'x'.*needs PyTreeDef\(\*\)"),
+    "a pytree": (lambda: run(xs={"x": XS}), TypeError, r"xs: got the structure \{'x': \*\}, .* needs \*"),
     "other params": (
         lambda: run(params=GRU.init(jax.random.key(0))),
         TypeError,
@@ -76,7 +77,21 @@ BAD_CALLS = {
         TypeError,
         r"state: got the structure .*GRUState.*needs .*LSTMState.*initial_state\(\(2,\)\)",
     ),
-    "a tuple for a state": (lambda: run(state=tuple(STATE)), TypeError, "state: got the structure .*needs .*LSTMState"),
+    "a tuple for a state": (
+        lambda: run(state=tuple(STATE)),
+        TypeError,
+        r"state: got the structure \(\*, \*\), needs LSTMState\(h, c\), as from",
+    ),
+    "floats that end episodes": (
+        lambda: run(resets=jnp.zeros((5, 2))),
+        TypeError,
+        r"resets: got the dtype float32, needs booleans; resets\.astype\(bool\) makes them",
+    ),
+    "a decoder without a memory": (
+        lambda: run(jaxrnn.Stack((DECODER,)), *example(jaxrnn.Stack((DECODER,)))[:2], None),
+        ValueError,
+        r"state: got None, Stack.*Attention.* needs one: attend\(params, memory\) puts a memory into one",
+    ),
     "state of another batch": (
         lambda: run(state=WIDER),
         ValueError,
@@ -303,3 +318,8 @@ def test_numbers_are_finite_and_may_be_numpy_s(check, good):
         else:
             with pytest.raises(ValueError, match=f"of: got {re.escape(repr(number))}, needs a "):
                 check(of=number)
+
+
+def test_a_flag_of_numpy_is_a_flag():
+    final, _ = run(reverse=np.bool_(True))
+    np.testing.assert_array_equal(final.h, run(reverse=True)[0].h)

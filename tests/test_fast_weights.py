@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxrnn import Wrapper
 
 import jaxrnn
 from bench.loops import equations
+from jaxrnn import Wrapper
 from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jaxrnn.engine.hoist import hoist
 
 import jaxrnn
 from bench.loops import products
+from jaxrnn.engine.hoist import hoist
 from tests.registry import B, example
 from tests.test_guards import gradient
 
@@ -108,3 +108,27 @@ def test_only_products_of_the_input_alone_move():
     chex.assert_trees_all_equal(given, [jnp.tanh(args[2] @ args[0])])
     chex.assert_trees_all_equal(rest(*args[:2], (args[2], given)), step(*args))
     assert hoist(lambda params, state, x: (state + x, state @ params), *args) is None
+
+
+def test_a_step_may_return_a_constant():
+    """Of a single example: its output is a literal of the jaxpr."""
+
+    def step(params, state, x):
+        return jnp.tanh(state + x @ params), 1.0
+
+    args = jnp.ones((3, 4)), jnp.zeros(4), jnp.ones(3)
+    ahead, rest = hoist(step, *args)
+    state, output = rest(args[0], args[1], ahead(args[0], args[2]))
+    np.testing.assert_allclose(state, np.tanh(3.0) * np.ones(4), rtol=1e-6)
+    assert output == 1.0
+
+
+def test_a_hoisted_step_passes_the_checks_of_jax():
+    """`jax_enable_checks` looks through every program that is made."""
+    cell = Whole(jaxrnn.LSTM(3, 4))
+    args = example(cell)
+    jax.config.update("jax_enable_checks", True)
+    try:
+        assert set(products(gradient(jaxrnn.unroll, cell), *args)) == {1}
+    finally:
+        jax.config.update("jax_enable_checks", False)

@@ -1,5 +1,6 @@
 """Gates and states: against the equations by hand."""
 
+import dataclasses
 import functools
 
 import chex
@@ -46,9 +47,7 @@ def test_the_gates_of_a_gru_make_its_state(reset):
     cell = jaxrnn.GRU(3, 4, reset=reset)
     params, xs, state = example(cell)
     history = jax.jit(functools.partial(inspection.state_history, cell))(params, xs, state)
-    seen, before = jax.tree.map(
-        np.asarray, (unrolled(jaxrnn.Inspected(cell), params, xs, state)[1], history.h[:-1])
-    )
+    seen, before = jax.tree.map(np.asarray, (unrolled(jaxrnn.Inspected(cell), params, xs, state)[1], history.h[:-1]))
     _, z, n = seen.gates
     close(seen.state.h, (1 - z) * n + z * before)
     assert all(((g > -1) & (g < 1)).all() for g in seen.gates)
@@ -106,8 +105,27 @@ def test_a_history_is_taken_layer_by_layer():
     assert products(functools.partial(inspection.state_history, net), *example(net)) == [1, 1]
     with pytest.raises(ValueError, match=r"Inspected.* gives Inspection\(y=4, .*GRU.* above it needs 4"):
         jaxrnn.Stack((jaxrnn.Inspected(LSTM), jaxrnn.GRU(4, 4)))
-    with pytest.raises(ValueError, match=r"cell: got Masked.*; Inspected changes single steps"):
-        inspection.state_history(MASKED, *example(MASKED))
+
+
+@dataclasses.dataclass(frozen=True)
+class Passing(jaxrnn.Wrapper):
+    """A user's wrapper that changes nothing."""
+
+
+@pytest.mark.parametrize(
+    "net",
+    [MASKED, Passing(LSTM), jaxrnn.Mirrored(jaxrnn.MDRNN((3, 2), 4)), jaxrnn.Attention(jaxrnn.GRU(6, 4), 4, 3)],
+    ids=lambda net: type(net).__name__,
+)
+def test_a_history_is_that_of_single_steps(net):
+    """Of any network that has them."""
+    params, xs, state = example(net)
+    states = jax.jit(functools.partial(inspection.state_history, net))(params, xs, state)
+    call = jax.jit(net)
+    for t in range(T):
+        jax.tree.map(close, jax.tree.map(lambda s, t=t: s[t], states), state)
+        state, _ = call(params, state, jax.tree.map(lambda x, t=t: x[t], xs))
+    jax.tree.map(close, jax.tree.map(lambda s: s[T], states), state)
 
 
 def test_inspection_shows_what_a_regulariser_does():

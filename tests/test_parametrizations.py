@@ -152,7 +152,7 @@ def test_weights_are_computed_before_the_loop(cell):
 def test_a_parametrization_of_ones_own():
     @dataclass(frozen=True)
     class Doubled(jaxrnn.Parametrized):
-        def start(self, key, params):
+        def reparametrize(self, key, params):
             return params._replace(w_h=params.w_h / 2)
 
         def weights(self, params):

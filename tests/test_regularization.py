@@ -226,19 +226,11 @@ def test_no_wrapper_adds_a_product_to_the_loops(cell):
 
 
 @dataclass(frozen=True)
-class Double(jaxrnn.Wrapper):
-    """A user's wrapper that changes single steps."""
-
-    def readout(self, params, output, drive):
-        return 2 * self.cell.readout(params, output, drive)
-
-
-@dataclass(frozen=True)
 class Doubled(jaxrnn.Wrapper):
-    """A user's wrapper of a walk, as documented."""
+    """A user's wrapper of a run, as documented."""
 
-    def walk(self, params, xs, state, how):
-        state, ys = self.cell.walk(params, xs, state, how)
+    def run(self, params, xs, state, options):
+        state, ys = self.cell.run(params, xs, state, options)
         return state, 2 * ys
 
 
@@ -252,16 +244,30 @@ class Doubled(jaxrnn.Wrapper):
     ],
     ids=repr,
 )
-def test_a_users_wrapper_refuses_a_key_or_hands_it_on(cell):
+def test_a_users_wrapper_hands_a_key_on(cell):
     params, xs, state = example(cell)
-    final, ys = unrolled(cell, params, xs, state)
-    close(unrolled(Double(cell), params, xs, state), (final, 2 * ys))
-    with pytest.raises(ValueError, match=r"key: Double takes single steps of .*walk only; leave the key out, .*"):
-        unrolled(Double(cell), params, xs, state, key=KEY)
-    final, ys = unrolled(cell, params, xs, state, key=KEY)
-    close(unrolled(Doubled(cell), params, xs, state, key=KEY), (final, 2 * ys))
+    for options in ({}, {"key": KEY}):
+        final, ys = unrolled(cell, params, xs, state, **options)
+        close(unrolled(Doubled(cell), params, xs, state, **options), (final, 2 * ys))
     loops = products(functools.partial(jaxrnn.unroll, Doubled(cell), key=KEY), params, xs, state)
     assert loops == [1] * (2 if isinstance(cell, jaxrnn.Stack) else 1)
+
+
+NETWORK = jaxrnn.Stack(
+    (jaxrnn.Dropout(LSTM, 0.5), jaxrnn.WeightDrop(jaxrnn.Zoneout(jaxrnn.Elman(4, 4), 0.5), 0.5)), 0.5
+)
+
+
+def test_a_network_that_is_stepped_drops_as_one_that_runs():
+    """The deterministic network is the same; what is drawn is drawn before the loop, anew for every key."""
+    net = jaxrnn.Stepped(NETWORK)
+    params, xs, state = example(net)
+    close(unrolled(net, params, xs, state), unrolled(NETWORK, params, xs, state))
+    one, again, other = (unrolled(net, params, xs, state, key=jax.random.key(n))[1] for n in (0, 0, 1))
+    assert (one == again).all()
+    assert (one != other).any()
+    loops = innermost_loops(functools.partial(jaxrnn.unroll, net, key=KEY), params, xs)
+    assert "random_bits" not in {e.primitive.name for _, body in loops for e in body}
 
 
 @pytest.mark.parametrize("cell", [WRAPPERS[2], WRAPPERS[4]], ids=repr)
@@ -357,7 +363,7 @@ def test_locked_dropout_of_the_input():
 
 
 def test_axes_of_one_mask_may_be_counted_from_the_end():
-    ys = np.asarray(reg.dropout(KEY, 0.5, jnp.ones((T, B, 40)), broadcast=(0, -2)))
+    ys = np.asarray(jaxrnn.ops.dropout(KEY, 0.5, jnp.ones((T, B, 40)), broadcast=(0, -2)))
     assert (ys == ys[:1, :1]).all()
     assert set(ys.ravel()) == {0.0, 2.0}
 
@@ -495,15 +501,15 @@ def unused(cell):
         (lambda: jaxrnn.WeightDrop(LSTM, 0.1, "w_h"), TypeError, "names: got 'w_h', needs a tuple"),
         (lambda: jaxrnn.WeightNoise(LSTM, -1.0), ValueError, "std: got -1.0, needs a number of at least 0"),
         (lambda: jaxrnn.WeightNoise(LSTM, True), ValueError, "std: got True, needs a number of at least 0"),
-        (lambda: reg.dropout(0, 0.5, jnp.ones(3)), TypeError, "key: got 0, needs a typed key"),
+        (lambda: jaxrnn.ops.dropout(0, 0.5, jnp.ones(3)), TypeError, "key: got 0, needs a typed key"),
         (
             lambda: reg.embedding_dropout(None, 0.5, jnp.ones(3, int), jnp.ones((3, 4))),
             TypeError,
             "key: got None, needs a typed key",
         ),
-        (lambda: reg.dropout(KEY, 1.5, jnp.ones(3)), ValueError, r"rate: got 1.5, needs a rate in \[0, 1\)"),
+        (lambda: jaxrnn.ops.dropout(KEY, 1.5, jnp.ones(3)), ValueError, r"rate: got 1.5, needs a rate in \[0, 1\)"),
         (
-            lambda: reg.dropout(KEY, 0.5, jnp.ones(3), (1,)),
+            lambda: jaxrnn.ops.dropout(KEY, 0.5, jnp.ones(3), (1,)),
             ValueError,
             r"broadcast: got \(1,\), needs axes of",
         ),

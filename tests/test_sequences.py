@@ -55,7 +55,7 @@ def alone(net, params, xs, state=None, reverse=False):
 @pytest.mark.parametrize("lengths", [None, np.array([5, 6, 3, 4])], ids=["whole", "lengths"])
 @pytest.mark.parametrize("net", [LSTM, jaxrnn.Stack((GRU, jaxrnn.Bidirectional(jaxrnn.LSTM(4, 2))))], ids=repr)
 def test_held_steps_are_left_out_of_runs_of_each_row(net, lengths, reverse):
-    cell = seq.Masked(net, "hold")
+    cell = jaxrnn.Masked(net, "hold")
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
     final, ys = to_numpy(unrolled(cell, params, (xs, MASK), state, lengths=lengths, reverse=reverse))
     for row in range(4):
@@ -68,15 +68,15 @@ def test_held_steps_are_left_out_of_runs_of_each_row(net, lengths, reverse):
 
 def test_no_nan_of_a_gap_is_moved():
     """Not even into what is thrown away."""
-    params, (xs, mask), state = example(seq.Masked(GRU, "hold"))
+    params, (xs, mask), state = example(jaxrnn.Masked(GRU, "hold"))
     with jax.debug_nans(True):
-        jaxrnn.unroll(seq.Masked(GRU, "hold"), params, (np.where(mask[..., None], xs, np.nan), mask), state)
+        jaxrnn.unroll(jaxrnn.Masked(GRU, "hold"), params, (np.where(mask[..., None], xs, np.nan), mask), state)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gaps_reset_between_runs_of_each_stretch(reverse):
     """Element-Research's MaskZero: what a gap separates are sequences of their own."""
-    cell = seq.Masked(LSTM, "reset")
+    cell = jaxrnn.Masked(LSTM, "reset")
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
     final, ys = to_numpy(unrolled(cell, params, (xs, MASK), state, reverse=reverse))
     for row in range(4):
@@ -95,7 +95,7 @@ def test_gaps_reset_between_runs_of_each_stretch(reverse):
 @pytest.mark.parametrize("policy", ["hold", "reset"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
-    cell = seq.Masked(GRU, policy)
+    cell = jaxrnn.Masked(GRU, policy)
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
     resets = np.random.default_rng(1).random((6, 4)) < 0.4
     lengths, call = np.array([6, 4, 5, 6]), jax.jit(cell)
@@ -116,9 +116,9 @@ def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gaps_around_both_directions_are_gaps_in_each(policy, reverse):
     """What stands at an end of a row is before the walk of one direction and after that of the other."""
-    around = seq.Masked(jaxrnn.Stack((jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)),)), policy)
+    around = jaxrnn.Masked(jaxrnn.Stack((jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)),)), policy)
     params, (xs, _), state = example(around, steps=6, batch=(40,))
-    inside = jaxrnn.Bidirectional(seq.Masked(GRU, policy), seq.Masked(jaxrnn.LSTM(3, 2), policy))
+    inside = jaxrnn.Bidirectional(jaxrnn.Masked(GRU, policy), jaxrnn.Masked(jaxrnn.LSTM(3, 2), policy))
     rng = np.random.default_rng(2)
     mask, resets = rng.random((6, 40)) < 0.5, rng.random((6, 40)) < 0.3
     options = {"resets": resets, "lengths": rng.integers(0, 7, 40), "reverse": reverse}
@@ -128,7 +128,7 @@ def test_gaps_around_both_directions_are_gaps_in_each(policy, reverse):
 
 @pytest.mark.parametrize("policy", ["hold", "reset"])
 def test_what_gaps_hold_reaches_nothing(policy):
-    cell = seq.Masked(LSTM, policy)
+    cell = jaxrnn.Masked(LSTM, policy)
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
 
     @jax.jit
@@ -141,7 +141,7 @@ def test_what_gaps_hold_reaches_nothing(policy):
 
 
 def test_gaps_stay_on_the_fast_path():
-    cell = seq.Masked(LSTM, "reset")
+    cell = jaxrnn.Masked(LSTM, "reset")
     params, (xs, _), state = example(cell, steps=6, batch=(4,))
 
     def run(cell, params, xs, state):
@@ -305,7 +305,7 @@ def test_packed_sequences_are_pytorch_s():
 
 
 def test_a_bidirectional_language_model_is_two_shifted_runs():
-    net = seq.BidirectionalLM(jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)))
+    net = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)))
     params, xs, _ = example(net)
     lengths = [5, 3]
     ys = np.asarray(unrolled(net, params, xs, lengths=np.array(lengths))[1])
@@ -319,7 +319,7 @@ def test_a_bidirectional_language_model_is_two_shifted_runs():
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_bidirectional_language_model_never_sees_the_step_it_predicts(reverse):
-    net = seq.BidirectionalLM(jaxrnn.Bidirectional(GRU))
+    net = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(GRU))
     params, xs, _ = example(net, batch=())
     resets = np.arange(T) == 3
     jacobian = jax.jacobian(lambda xs: unrolled(net, params, xs, resets=resets, reverse=reverse)[1].sum(-1))
@@ -345,14 +345,14 @@ def test_repeat_is_the_same_input_at_every_step():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: seq.Masked(GRU, "skip"), ValueError, "policy: got 'skip', needs one of 'hold', 'reset'"),
+        (lambda: jaxrnn.Masked(GRU, "skip"), ValueError, "policy: got 'skip', needs one of 'hold', 'reset'"),
         (
-            lambda: unrolled(seq.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), jnp.ones((5, 2)))),
+            lambda: unrolled(jaxrnn.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), jnp.ones((5, 2)))),
             TypeError,
             "xs: got the dtype float32, .* needs boolean values",
         ),
         (
-            lambda: unrolled(seq.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), MASK)),
+            lambda: unrolled(jaxrnn.Masked(GRU), GRU.init(jax.random.key(0)), (jnp.ones((5, 2, 3)), MASK)),
             ValueError,
             "xs: got leaves of different leading axes",
         ),
@@ -380,7 +380,7 @@ def test_repeat_is_the_same_input_at_every_step():
             "sequences: got one of length 6, needs at most 5",
         ),
         (lambda: seq.to_packed_sequence(np.ones((3, 2)), [0, 3]), ValueError, r"lengths: got \[0, 3\], PyTorch needs"),
-        (lambda: seq.BidirectionalLM(GRU), TypeError, "cell: got GRU.*, needs a jaxrnn.Bidirectional"),
+        (lambda: jaxrnn.BidirectionalLM(GRU), TypeError, "cell: got GRU.*, needs a jaxrnn.Bidirectional"),
         (lambda: seq.repeat(GRU, None, jnp.ones((2, 3)), 0), ValueError, "steps: got 0, needs a positive integer"),
     ],
 )

@@ -37,7 +37,7 @@ def test_a_learned_state_is_where_every_sequence_starts(reverse):
     resets = np.zeros((T, 2), bool)
     resets[3, 0] = True
     final, ys = unrolled(cell, params, xs, resets=resets, lengths=np.array([5, 4]), reverse=reverse)
-    final, ys, inputs, start = jax.tree.map(np.asarray, (final, ys, xs, params.start))
+    final, ys, inputs, start = jax.tree.map(np.asarray, (final, ys, xs, params.initial))
     rows = jax.tree.map(lambda s: np.broadcast_to(s, (1, 4)), start)
 
     def run(xs):
@@ -46,27 +46,41 @@ def test_a_learned_state_is_where_every_sequence_starts(reverse):
     close(ys[:3, :1], run(inputs[:3, :1])[1])
     close(ys[3:, :1], run(inputs[3:, :1])[1])
     close(ys[:4, 1:], run(inputs[:4, 1:])[1])
-    close(final.cell.h[1:], run(inputs[:4, 1:])[0].h)
-    assert not final.fresh.any()
+    close(final.h[1:], run(inputs[:4, 1:])[0].h)
     # Its gradient is that of the state given to each row.
-    learned = jax.jit(jax.grad(lambda start: jnp.sum(jaxrnn.unroll(cell, params._replace(start=start), xs)[1] ** 2)))
+    learned = jax.jit(jax.grad(lambda start: jnp.sum(jaxrnn.unroll(cell, params._replace(initial=start), xs)[1] ** 2)))
     given = jax.jit(jax.grad(lambda s: jnp.sum(jaxrnn.unroll(LSTM, params.cell, xs, s)[1] ** 2)))
     each = given(jax.tree.map(lambda s: np.broadcast_to(s, (2, 4)), start))
-    close(learned(params.start), jax.tree.map(lambda g: g.sum(0), each))
+    close(learned(params.initial), jax.tree.map(lambda g: g.sum(0), each))
 
 
-def test_a_learned_state_goes_on_from_what_is_given():
-    """Also after a call without a valid step, and one step at a time."""
+def test_a_row_without_a_step_ends_in_the_learned_state():
+    """With its gradient; and one step at a time from there equals the sequence."""
     cell = jaxrnn.LearnedState(GRU)
     params, xs, _ = example(cell)
     whole, ys = unrolled(cell, params, xs)
     state, _ = unrolled(cell, params, xs, lengths=np.array([0, 0]))
-    assert state.fresh.all()
+    close(state.h, np.broadcast_to(params.initial.h, (2, 4)))
+    final = jax.jit(jax.grad(lambda p: jnp.sum(jaxrnn.unroll(cell, p, xs, lengths=np.array([0, 5]))[0].h[0])))(params)
+    close(final.initial.h, np.ones(4))
     call, xs, ys = jax.jit(cell), np.asarray(xs), np.asarray(ys)
     for t in range(T):
         state, y = call(params, state, xs[t])
         close(y, ys[t])
     close(state, whole)
+
+
+def test_a_learned_state_may_hold_integers_and_stand_inside_of_others():
+    """The integers of a state are those of the cell."""
+    cell = jaxrnn.LearnedState(Counter(3, 4))
+    params, xs, _ = example(cell)
+    params = params._replace(initial=params.initial._replace(count=jnp.int32(0)))
+    final, _ = unrolled(cell, params, xs)
+    assert final.count.tolist() == [T, T]
+    outside, inside = jaxrnn.Zoneout(jaxrnn.LearnedState(GRU), 0.25), jaxrnn.LearnedState(jaxrnn.Zoneout(GRU, 0.25))
+    params, xs, _ = example(outside)
+    close(unrolled(outside, params, xs), unrolled(inside, params, xs))
+    assert unrolled(inside, params, xs, key=jax.random.key(0))[1].shape == (5, 2, 4)
 
 
 def test_remember_is_its_truth_table():
@@ -94,10 +108,5 @@ def test_windows_with_a_remembered_state_have_the_values_of_the_whole():
 def test_bad_states_are_refused():
     with pytest.raises(ValueError, match="mode: got 'always', needs one of 'both', 'train', 'eval', 'neither'"):
         states.remember("always", True, None)
-    with pytest.raises(ValueError, match=r"cell: got Counter.*needs real or complex ones"):
-        jaxrnn.LearnedState(Counter(3, 4))
-    with pytest.raises(ValueError, match=r"cell: got LearnedState.*, needs Zoneout inside of it, not around it"):
-        jaxrnn.Zoneout(jaxrnn.LearnedState(GRU), 0.1)
-    inside = jaxrnn.LearnedState(jaxrnn.Zoneout(GRU, 0.1))
-    params, xs, _ = example(inside)
-    assert unrolled(inside, params, xs, key=jax.random.key(0))[1].shape == (5, 2, 4)
+    with pytest.raises(ValueError, match=r"cell: got Stack.*runs a sequence in its own way; LearnedState"):
+        jaxrnn.LearnedState(jaxrnn.Stack((GRU,)))

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export, lax
-from jaxrnn.engine.chunks import default_chunk
 
 import jaxrnn
+from jaxrnn.engine.chunks import default_chunk
 from tests import reference
 from tests.cells import Counter, Diagonal, Token
 from tests.registry import CELLS, B, T, draw, example, name, unrolled

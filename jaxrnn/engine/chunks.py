@@ -28,7 +28,7 @@ class StepData(NamedTuple):
     drives: PyTree  # from `project`
     valid: Array | None  # [T, *batch], which steps lie within their row's length; None: all
     resets: Array | None  # [T, *batch], before which steps, in the direction of the run, a row begins anew; None: none
-    noise: Any = Noise([], [])  # what was drawn for the steps
+    noise: Any = Noise()  # what was drawn for the steps
 
 
 def default_chunk(steps: int, bytes_per_step: int) -> int:

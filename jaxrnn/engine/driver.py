@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrnn.checks import (
     check_choice,
@@ -33,7 +34,7 @@ from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dty
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.recurrence import recurrence
-from jaxrnn.ops import cast, keep, select
+from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
 if TYPE_CHECKING:
@@ -105,21 +106,52 @@ def unroll(
     check_params(cell, params)
     steps, *rest = check_input(cell, xs, "xs", time=True)
     batch_shape = tuple(rest)
+    if state is None and cell.needs_state:
+        raise ValueError(f"state: got None, {cell} needs one: {cell.needs_state}")
     if state is None:
-        state = cell.initial_state(batch_shape, state_dtype(params, xs))
-        state = cell.restart(params, state, batch_shape)
+        state = _fresh_state(cell, params, xs, batch_shape)
     else:
         check_state(cell, state, batch_shape)
         state = jax.tree.map(jnp.asarray, state)
     lengths = None if lengths is None else check_lengths(lengths, steps, batch_shape)
     resets = None if resets is None else check_flags(resets, (steps, *batch_shape), "resets")
-    if not isinstance(reverse, bool):
+    if not isinstance(reverse, bool | np.bool_):
         raise TypeError(f"reverse: got {type(reverse).__name__}, needs a bool")
     check_key(key, optional=True)
     if chunk is not None:
         check_sizes(chunk=chunk)
     check_choice(save=save, among=get_args(Save))
-    return cell.run(params, xs, state, Options(steps, batch_shape, lengths, resets, reverse, key, chunk, save))
+    static = {"steps": steps, "batch_shape": batch_shape, "reverse": bool(reverse), "chunk": chunk, "save": save}
+    given = (cell, params, xs, state, lengths, resets, key)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
+        return _run(*given, **static)
+    return _compiled_run(*given, **static)
+
+
+def _run(
+    cell: Layer[P, S],
+    params: P,
+    xs: PyTree,
+    state: S,
+    lengths: Array | None,
+    resets: Array | None,
+    key: Key | None,
+    **static: Any,
+) -> tuple[S, PyTree]:
+    return cell.run(params, xs, state, Options(lengths=lengths, resets=resets, key=key, **static))
+
+
+# Outside of `jax.jit`, where every loop would be compiled anew at each call.
+_compiled_run = jax.jit(_run, static_argnames=("steps", "batch_shape", "reverse", "chunk", "save"))
+
+
+def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:
+    """Returns the state in which a sequence begins, spread over devices as the inputs are."""
+    state = cell.initial_state(batch_shape, state_dtype(params, xs))
+    x = jax.tree.leaves(xs)[0]
+    rows = jnp.any(x.astype(bool), axis=(0, *range(1 + len(batch_shape), x.ndim)))
+    state = jax.tree.map(lambda s: spread_like(s, rows), state)
+    return cell.restart(params, state, batch_shape)
 
 
 def run_cell(cell: "Cell", params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
@@ -127,7 +159,7 @@ def run_cell(cell: "Cell", params: Params, xs: PyTree, state: State, options: Op
     steps, reverse = options.steps, options.reverse
     dtype = computation_dtype(params, xs)
     resets, valid = options.resets_before, options.valid
-    noise = Noise([], [])
+    noise = Noise()
     if cell.asks:
         x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
         noise = draw_noise(lambda draw: jax.eval_shape(functools.partial(_one, cell, draw), params, state, x), options)
@@ -168,7 +200,7 @@ def begin_anew(layer: Layer, params: Params, state: State, options: Options, *, 
 
 def run_steps(cell: "Cell", params: Params, state: State, data: StepData, reverse: bool) -> tuple[State, PyTree]:
     """Runs the steps of a chunk one after the other: `(state after it, outputs [T, ...])`."""
-    step: Any = functools.partial(_masked_step, cell, data.noise.constant)
+    step: Any = functools.partial(_masked_step, cell, data.noise)
     every: Any = data._replace(noise=data.noise.each)
     if found := hoist(step, params, state, jax.tree.map(lambda d: d[0], every)):
         ahead, step = found
@@ -191,9 +223,7 @@ def _one(cell: "Cell", draw: Draw, params: Params, state: State, x: PyTree) -> P
     return cell.step_with(params, state, cell.project(params, x), draw)
 
 
-def _masked_step(
-    cell: "Cell", constant: list[Array | None], params: Params, state: State, data: StepData
-) -> tuple[State, PyTree]:
+def _masked_step(cell: "Cell", noise: Noise, params: Params, state: State, data: StepData) -> tuple[State, PyTree]:
     """Takes one step, with resets before it and, on invalid rows, the old state after it.
 
     Selected by `where`, never multiplied, so that NaN cannot leak. On invalid rows the output is ignored.
@@ -203,7 +233,7 @@ def _masked_step(
     if reset is not None:
         fresh = cell.restart(params, state, reset.shape)
         state = jax.tree.map(functools.partial(select, reset), fresh, state)
-    new, output = take_step(cell, params, state, drive, Noise(constant, each).answers(each))
+    new, output = take_step(cell, params, state, drive, noise.answers(each))
     if valid is None:
         return new, output
     held = jax.tree.map(lambda n, o: select(valid, n, o), new, old)

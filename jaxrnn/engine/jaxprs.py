@@ -1,4 +1,4 @@
-"""Functions evaluated equation by equation, so that an equation can be carried out in a better way."""
+"""Evaluates functions equation by equation, so that an equation can be carried out in a better way, or looked at."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,32 +7,54 @@ import jax
 from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun, jaxprs_in_params
 
-__all__ = ["bind", "evaluate", "flat_products", "has_products", "is_matrix_product", "is_product", "without_closure"]
+__all__ = [
+    "bind",
+    "evaluate",
+    "flat_products",
+    "has_products",
+    "interpret",
+    "is_matrix_product",
+    "is_product",
+    "without_closure",
+]
 
 _DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
-Rule = Callable[[Any, list[Any]], Iterable[Any]]
+Rule = Callable[[Any, list[Any], list[Any]], tuple[Iterable[Any], Iterable[Any]]]
 
 
-def evaluate(jaxpr: Jaxpr, consts: Iterable[Any], args: Iterable[Any], rule: Rule) -> list[Any]:
-    """The results of `jaxpr`; `rule(equation, values)` gives those of each equation. Calls of `jit` are inlined."""
-    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+def interpret(
+    closed: ClosedJaxpr, values: Iterable[Any], tags: Iterable[Any], rule: Rule
+) -> tuple[list[Any], list[Any]]:
+    """Evaluates a jaxpr with a tag beside every value: `(results, their tags)`. Calls of `jit` are inlined.
 
-    def read(v: Any) -> Any:
-        return v.val if isinstance(v, Literal) else env[v]
+    `rule(equation, values, tags)` returns the results of an equation and their tags. Values may be placeholders if the
+    rule only looks at tags. Constants and literals have the tag None.
+    """
+    jaxpr = closed.jaxpr
+    found = dict(zip(jaxpr.constvars, ((c, None) for c in closed.consts), strict=True))
+    found |= zip(jaxpr.invars, zip(values, tags, strict=True), strict=True)
+
+    def read(variables: list[Any]) -> tuple[list[Any], list[Any]]:
+        pairs = [(v.val, None) if isinstance(v, Literal) else found[v] for v in variables]
+        return [value for value, _ in pairs], [tag for _, tag in pairs]
 
     for eqn in jaxpr.eqns:
-        values = [read(v) for v in eqn.invars]
         if eqn.primitive.name in ("jit", "pjit"):
-            inner = eqn.params["jaxpr"]
-            results: Iterable[Any] = evaluate(inner.jaxpr, inner.consts, values, rule)
+            results = interpret(eqn.params["jaxpr"], *read(eqn.invars), rule)
         else:
-            results = rule(eqn, values)
-        env.update(zip(eqn.outvars, results, strict=True))
-    return [read(v) for v in jaxpr.outvars]
+            results = rule(eqn, *read(eqn.invars))
+        found |= zip(eqn.outvars, zip(*results, strict=True), strict=True)
+    return read(jaxpr.outvars)
+
+
+def evaluate(closed: ClosedJaxpr, args: Iterable[Any], rule: Callable[[Any, list[Any]], Iterable[Any]]) -> list[Any]:
+    """Evaluates a jaxpr where `rule(equation, values)` returns the results of an equation."""
+    args = list(args)
+    return interpret(closed, args, [None] * len(args), lambda e, v, _: (rule(e, v), [None] * len(e.outvars)))[0]
 
 
 def bind(eqn: Any, values: list[Any]) -> list[Any]:
-    """The results of one equation, as it stands."""
+    """Returns the results of one equation, as it stands."""
     inputs = {v: value for v, value in zip(eqn.invars, values, strict=True) if not isinstance(v, Literal)}
     jaxpr = Jaxpr(
         constvars=[], invars=list(inputs), outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects, debug_info=_DEBUG_INFO
@@ -55,7 +77,7 @@ def without_closure(fun: Callable[..., Any], *args: Any) -> tuple[Callable[..., 
     def opened(captured: list[Any], *args: Any) -> Any:
         new = iter(captured)
         values = [next(new) if t else k for t, k in zip(traced, known, strict=True)]
-        return jax.tree.unflatten(tree, evaluate(closed.jaxpr, values, jax.tree.leaves(args), bind))
+        return jax.tree.unflatten(tree, evaluate(ClosedJaxpr(closed.jaxpr, values), jax.tree.leaves(args), bind))
 
     return opened, [c for t, c in zip(traced, consts, strict=True) if t]
 
@@ -72,7 +94,7 @@ def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:
 
     def flat(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
-        results = evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args), _flat_rule)
+        results = evaluate(closed, jax.tree.leaves(args), _flat_rule)
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return flat

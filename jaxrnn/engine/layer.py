@@ -20,6 +20,7 @@ import numpy as np
 from jaxrnn.checks import check_input, check_params, check_state
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.ops import spread_like
 from jaxrnn.typing import DTypeLike, Key, PyTree
 
 __all__ = ["Layer", "check_layer", "computation_dtype", "state_dtype"]
@@ -61,11 +62,16 @@ class Layer(abc.ABC, Generic[P, S]):
         del params
         real = [jnp.finfo(s.dtype).dtype for s in jax.tree.leaves(state) if jnp.issubdtype(s.dtype, jnp.inexact)]
         start = self.initial_state(batch_shape, functools.reduce(np.promote_types, real, jnp.float32))
-        return jax.tree.map(lambda a, s: a.astype(s.dtype), start, state)
+        return jax.tree.map(lambda a, s: spread_like(a.astype(s.dtype), s), start, state)
 
     def with_cells(self, function: "Callable[[Layer], Layer]") -> "Layer":
         """Returns the layer with `function` applied to every part that it runs as a whole: here to itself."""
         return function(self)
+
+    @property
+    def needs_state(self) -> str:
+        """How to make the state without which the layer cannot run; empty where it begins by itself."""
+        return ""
 
     @property
     def input_spec(self) -> PyTree:
@@ -118,8 +124,10 @@ class Layer(abc.ABC, Generic[P, S]):
         return self
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        # `@dataclass` writes a `__repr__` of its own unless the class has one.
         super().__init_subclass__(**kwargs)
+        # A leafless pytree, so that a layer may be an argument of `jax.jit` and a part of any pytree.
+        jax.tree_util.register_static(cls)
+        # `@dataclass` writes a `__repr__` of its own unless the class has one.
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Layer.__repr__  # type: ignore[method-assign]
 

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax.extend.core import jaxpr_as_fun
 
-from jaxrnn.engine.jaxprs import bind, evaluate, flat_products, is_matrix_product
+from jaxrnn.engine.jaxprs import bind, flat_products, interpret, is_matrix_product
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["linearize"]
@@ -47,11 +47,12 @@ def linearize(
 
     first = jax.tree.map(lambda a: a[0], (states, drives))
     closed = jax.make_jaxpr(coefficients)(params, *first)
-    varies = set(closed.jaxpr.invars[len(jax.tree.leaves(params)) :])
-    for eqn in closed.jaxpr.eqns:
-        if any(not isinstance(v, Literal) and v in varies for v in eqn.invars):
-            varies.update(eqn.outvars)
-    per_step = [not isinstance(v, Literal) and v in varies for v in closed.jaxpr.outvars]
+    n, m = len(closed.jaxpr.invars), len(jax.tree.leaves(params))
+    varies = [*[None] * m, *[True] * (n - m)]
+    _, per_step = interpret(
+        closed, [None] * n, varies, lambda e, v, t: ([None] * len(e.outvars), [any(t)] * len(e.outvars))
+    )
+    per_step = [bool(varies) for varies in per_step]
 
     def pick(wanted: bool) -> Callable[[Params, State, PyTree], list[Array]]:
         def some(*args: Any) -> list[Array]:
@@ -91,10 +92,10 @@ def _program(
     """A linear function as `(program, coefficients)`: `program(coefficients, ds)` is the function at `ds`."""
     closed, shapes = jax.make_jaxpr(linear, return_shape=True)(like)
     compiler = _Compiler(len(closed.jaxpr.invars))
-    inputs = [_Sum({i: None}) for i in range(compiler.size)]
-    outputs = evaluate(closed.jaxpr, closed.consts, inputs, compiler.equation)
+    n = compiler.size
+    _, sums = interpret(closed, [None] * n, [_Sum({i: None}) for i in range(n)], compiler.equation)
     # An output that does not depend on the tangents is zero.
-    results = [compiler.tangent(r) if isinstance(r, _Sum) else None for r in outputs]
+    results = [None if total is None else compiler.tangent(total) for total in sums]
     instructions = compiler.instructions
 
     def program(coefficients: list[Array], ds: State) -> PyTree:
@@ -116,31 +117,36 @@ class _Compiler:
         self.coefficients: list[Array] = []
         self.instructions: list[_Instruction] = []
 
-    def equation(self, eqn: Any, values: list[Any]) -> list[Any]:
-        """What is known is computed, sums are collected, the rest becomes an instruction.
+    def equation(
+        self, eqn: Any, values: list[Any], sums: list[_Sum | None]
+    ) -> tuple[list[Array | None], list[_Sum | None]]:
+        """Computes what is known, collects sums, and makes the rest an instruction.
 
         An instruction's outputs all count as linear, also one that is in truth known, such as a loop's counter.
         """
-        name, linear = eqn.primitive.name, [isinstance(v, _Sum) for v in values]
-        if not any(linear):
-            return bind(eqn, values)
+        if all(one is None for one in sums):
+            return bind(eqn, values), [None] * len(eqn.outvars)
+        return [None] * len(eqn.outvars), list(self._linear(eqn, values, sums))
+
+    def _linear(self, eqn: Any, values: list[Any], sums: list[Any]) -> list[_Sum]:
+        name, linear = eqn.primitive.name, [one is not None for one in sums]
         one = jnp.ones((), eqn.outvars[0].aval.dtype)
         if name == "mul" and not all(linear):
-            return [self._scaled(values[linear.index(True)], values[linear.index(False)])]
+            return [self._scaled(sums[linear.index(True)], values[linear.index(False)])]
         if name == "neg":
-            return [self._scaled(values[0], -one)]
+            return [self._scaled(sums[0], -one)]
         if name in ("add", "add_any", "sub") and all(linear):
-            terms = dict(values[0].terms)
-            more = self._scaled(values[1], -one) if name == "sub" else values[1]
+            terms = dict(sums[0].terms)
+            more = self._scaled(sums[1], -one) if name == "sub" else sums[1]
             for i, k in more.terms.items():
                 old = terms.get(i)
                 terms[i] = k if i not in terms else (one if k is None else k) + (one if old is None else old)
             return [_Sum(terms)]
         if linear == [True, False] and is_matrix_product(eqn):
-            return [self._product(eqn, *values)]
+            return [self._product(eqn, sums[0], values[1])]
         if name == "split":
-            return self._slices(eqn, *values)
-        return self._as_it_stands(eqn, values, linear)
+            return self._slices(eqn, sums[0])
+        return self._as_it_stands(eqn, values, sums)
 
     def tangent(self, value: _Sum) -> int:
         """The tangent that `value` is. A sum that is none yet becomes one by an instruction, and stays it."""
@@ -192,8 +198,9 @@ class _Compiler:
         first = self._append(_Instruction(parts, [], [tangent]), len(ends))
         return [_Sum({first + i: None}) for i in range(len(ends))]
 
-    def _as_it_stands(self, eqn: Any, values: list[Any], linear: list[bool]) -> list[_Sum]:
-        tangents = [self.tangent(v) for v, is_linear in zip(values, linear, strict=True) if is_linear]
+    def _as_it_stands(self, eqn: Any, values: list[Any], sums: list[_Sum | None]) -> list[_Sum]:
+        linear = [one is not None for one in sums]
+        tangents = [self.tangent(one) for one in sums if one is not None]
         known = [self._coefficient(v) for v, is_linear in zip(values, linear, strict=True) if not is_linear]
 
         def operate(coefficients: list[Array], tangents: list[Array]) -> list[Array]:

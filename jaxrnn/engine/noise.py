@@ -11,7 +11,7 @@ random generator, and wrappers around wrappers need no order of their own.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ class Kept:
     rate: float
     share: tuple[str, ...]  # of "time" and "batch"
     shape: tuple[int, ...]  # [*batch, ...], of one step
+    random: ClassVar[bool] = True
 
     @property
     def constant(self) -> bool:
@@ -41,10 +42,8 @@ class Kept:
             raise ValueError(f"cell: got an operand of the shape {self.shape} in its step, needs [*batch, ...]")
         return jnp.zeros(self.shape, bool)
 
-    def data(self, key: Key | None, options: Options) -> Array | None:
-        """The draw for a sequence: `shape`, or `[T, *shape]`; None without a key."""
-        if key is None:
-            return None
+    def data(self, key: Key, options: Options) -> Array:
+        """The draw for a sequence: `shape`, or `[T, *shape]`."""
         axes = len(options.batch_shape)
         time = () if self.constant else (options.steps,)
         drawn = (1,) * axes + self.shape[axes:] if "batch" in self.share else self.shape
@@ -57,15 +56,16 @@ class KeptWeights:
 
     rate: float
     shape: tuple[int, ...]
-    constant = True
+    random: ClassVar[bool] = True
+    constant: ClassVar[bool] = True
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of the shape and dtype."""
         return jnp.zeros(self.shape, bool)
 
-    def data(self, key: Key | None, options: Options) -> Array | None:
-        """The draw; None without a key."""
-        return None if key is None else jax.random.bernoulli(key, 1 - self.rate, self.shape)
+    def data(self, key: Key, options: Options) -> Array:
+        """The draw."""
+        return jax.random.bernoulli(key, 1 - self.rate, self.shape)
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,16 @@ class NormalWeights:
 
     shape: tuple[int, ...]
     dtype: Any
-    constant = True
+    random: ClassVar[bool] = True
+    constant: ClassVar[bool] = True
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of the shape and dtype."""
         return jnp.zeros(self.shape, self.dtype)
 
-    def data(self, key: Key | None, options: Options) -> Array | None:
-        """The draw; None without a key."""
-        return None if key is None else jax.random.normal(key, self.shape, self.dtype)
+    def data(self, key: Key, options: Options) -> Array:
+        """The draw."""
+        return jax.random.normal(key, self.shape, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,16 @@ class Boundary:
     """A request for flags `[*batch]`: whether a multiple of `every` steps lies between this step and the one before."""
 
     every: int
-    constant = False
+    random: ClassVar[bool] = False
+    constant: ClassVar[bool] = False
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of one step's shape and dtype."""
         return jnp.zeros(batch_shape, bool)
 
     def data(self, key: Key | None, options: Options) -> Array:
-        """The flags `[T, *batch]`; they need no key."""
+        """The flags `[T, *batch]`."""
+        del key
         steps, batch_shape = options.steps, options.batch_shape
         boundary = jnp.arange(steps) + (1 if options.reverse else 0)  # number b lies between the steps b - 1 and b
         flags = (boundary % self.every == 0) & (boundary > 0) & (boundary < steps)
@@ -115,15 +118,16 @@ def nothing(request: Request) -> None:
 
 
 class Noise(NamedTuple):
-    """What was drawn for a sequence, in the order in which a step asks for it; None where nothing was."""
+    """What was drawn for a sequence, in the order in which a step asks for it."""
 
-    constant: list[Array | None]  # one draw for all steps
-    each: list[Array | None]  # [T, ...]
+    random: bool = False  # whether there was a key
+    constant: tuple[Array, ...] = ()  # one draw for all steps
+    each: tuple[Array, ...] = ()  # [T, ...]
 
-    def answers(self, each: list[Array | None]) -> Draw:
-        """The answers to one step's requests, from that step's part of `self.each`."""
+    def answers(self, each: tuple[Array, ...]) -> Draw:
+        """Returns the answers to one step's requests, from that step's part of `self.each`."""
         sources = {True: iter(self.constant), False: iter(each)}
-        return lambda request: next(sources[request.constant])
+        return lambda request: next(sources[request.constant]) if self.random or not request.random else None
 
 
 def draw_noise(ask: Callable[[Draw], Any], options: Options) -> Noise:
@@ -131,10 +135,13 @@ def draw_noise(ask: Callable[[Draw], Any], options: Options) -> Noise:
     requests: list[Request] = []
 
     def record(request: Request) -> Array | None:
+        if request.random and options.key is None:
+            return None
         requests.append(request)
         return request.example(options.batch_shape)
 
     ask(record)
-    keys = [None] * len(requests) if options.key is None else list(jax.random.split(options.key, len(requests)))
+    keys: Any = [None] * len(requests) if options.key is None else jax.random.split(options.key, len(requests))
     drawn = [(r.constant, r.data(k, options)) for r, k in zip(requests, keys, strict=True)]
-    return Noise([d for constant, d in drawn if constant], [d for constant, d in drawn if not constant])
+    constant, each = (tuple(d for is_constant, d in drawn if is_constant is wanted) for wanted in (True, False))
+    return Noise(options.key is not None, constant, each)

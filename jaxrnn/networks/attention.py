@@ -140,6 +140,11 @@ class Attention(Wrapper):
         return self.attention_size or self.cell.output_size
 
     @property
+    def needs_state(self) -> str:
+        """`attend` puts the memory into a state."""
+        return "attend(params, memory) puts a memory into one"
+
+    @property
     def input_size(self) -> int:
         """I: the cell's without what is fed back."""
         return self.cell.input_size - self._fed
@@ -212,7 +217,7 @@ class Attention(Wrapper):
         found = Memory(values.astype(dtype), keys, jnp.moveaxis(mask, 0, -1))
         if state is None:
             return zero._replace(memory=found)
-        fed = self._output_with(state).astype(dtype) if self.query == "before" else zero.fed
+        fed = jnp.array(self._output_with(state), dtype, copy=True) if self.query == "before" else zero.fed
         return AttentionState(state, fed, found)
 
     def _output_with(self, state: State) -> Array:

@@ -89,6 +89,11 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
         return forward.hidden_size, backward.hidden_size
 
     @property
+    def needs_state(self) -> str:
+        """That of the first of its cells that needs one."""
+        return next(filter(None, (cell.needs_state for cell in self.cells)), "")
+
+    @property
     def input_spec(self) -> PyTree:
         """That of either cell."""
         return self.forward.input_spec

@@ -11,13 +11,13 @@ draws the same masks.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxrnn.checks import check_choice, check_rate
-from jaxrnn.engine.jaxprs import bind, evaluate, has_products, is_matrix_product, is_product
+from jaxrnn.engine.jaxprs import bind, has_products, interpret, is_matrix_product, is_product
 from jaxrnn.engine.noise import Draw, Kept, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import StepWrapper, Wrapper
@@ -144,31 +144,24 @@ class RecurrentDropout(StepWrapper):
                 masks[shape] = draw(Kept(self.rate, self.share, shape))
             return masks[shape]
 
-        def rule(eqn: Any, values: list[Any]) -> list[Any]:
+        def rule(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[Any]]:
             nonlocal products
-            kinds = [v.of_state if isinstance(v, _Seen) else None for v in values]
-            plain = [v.value if isinstance(v, _Seen) else v for v in values]
-            if is_product(eqn) and sorted(kinds, key=str) == [None, True]:
+            if is_product(eqn) and sorted(tags, key=str) == [None, "state"]:
                 products += 1
-                results = self._product(eqn, plain, kinds.index(True), mask)
+                results = self._product(eqn, values, tags.index("state"), mask)
             else:
-                if True in kinds and has_products(eqn):
+                if "state" in tags and has_products(eqn):
                     raise ValueError(f"cell: got a product within {eqn.primitive.name} in the step of {self.cell}")
-                results = bind(eqn, plain)
-            if all(kind is None for kind in kinds):
-                return results
-            return [_Seen(r, True in kinds) for r in results]
+                results = bind(eqn, values)
+            seen = "state" if "state" in tags else "drive" if "drive" in tags else None
+            return results, [seen] * len(results)
 
         closed, shapes = jax.make_jaxpr(inner, return_shape=True)(params, state, drive)
-        args = [
-            *jax.tree.leaves(params),
-            *(_Seen(leaf, True) for leaf in jax.tree.leaves(state)),
-            *(_Seen(leaf, False) for leaf in jax.tree.leaves(drive)),
-        ]
-        results = evaluate(closed.jaxpr, closed.consts, args, rule)
+        trees = {None: params, "state": state, "drive": drive}  # what values depend on; None: parameters only
+        tags = [tag for tag, tree in trees.items() for _ in jax.tree.leaves(tree)]
+        leaves, _ = interpret(closed, jax.tree.leaves((params, state, drive)), tags, rule)
         if not products:
             raise ValueError(f"cell: got {self.cell}, whose step has no product of its state with a parameter")
-        leaves = [r.value if isinstance(r, _Seen) else r for r in results]
         return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
     def _product(self, eqn: Any, values: list[Array], at: int, mask: Callable[..., Array | None]) -> list[Array]:
@@ -188,13 +181,6 @@ class RecurrentDropout(StepWrapper):
         masked = drop(kept, self.rate, jnp.broadcast_to(operand[..., None, :], kept.shape))
         z = jnp.einsum("...gk,kgh->...gh", masked, weight.reshape(width, n, size))
         return [z.reshape(*rows, n * size).astype(eqn.outvars[0].aval.dtype)]
-
-
-class _Seen(NamedTuple):
-    """A value that depends on the drive or, `of_state`, on the state; values not wrapped depend on parameters only."""
-
-    value: Any
-    of_state: bool
 
 
 @dataclass(frozen=True)

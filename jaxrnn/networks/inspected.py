@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.engine.jaxprs import bind, evaluate
+from jaxrnn.engine.jaxprs import bind, interpret
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.typing import Params, PyTree, State
@@ -59,36 +59,31 @@ class Inspected(StepWrapper):
         drives, tree = jax.tree.flatten(drive)
         gates: list[Any] = [None] * len(drives)
 
-        def rule(eqn: Any, values: list[Any]) -> list[Any]:
-            tags = [v.tag for v in values if isinstance(v, _Sum)]
-            plain = [v.value if isinstance(v, _Sum) else v for v in values]
-            results = bind(eqn, plain)
-            name = eqn.primitive.name
-            if len(tags) != 1 or len(results) != 1:
-                return results
-            if name in _LINEAR or (name == "sub" and isinstance(values[0], _Sum)):
-                return [_Sum(results[0], tags[0])]
-            others = [v for v in values if not isinstance(v, _Sum)]
-            if name not in ("mul", "div") and gates[tags[0]] is None and all(jnp.ndim(v) == 0 for v in others):
-                gates[tags[0]] = results[0]
-            return results
+        def rule(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[Any]]:
+            results, name = bind(eqn, values), eqn.primitive.name
+            drawn = [tag for tag in tags if tag is not None]
+            if len(drawn) != 1 or len(results) != 1:
+                return results, [None] * len(results)
+            (tag,) = drawn
+            if name in _LINEAR or (name == "sub" and tags[0] is not None):
+                return results, [tag]
+            others = [v for v, other in zip(values, tags, strict=True) if other is None]
+            if name not in ("mul", "div") and gates[tag] is None and all(jnp.ndim(v) == 0 for v in others):
+                gates[tag] = results[0]
+            return results, [None]
 
-        args = [*jax.tree.leaves((params, state)), *(_Sum(leaf, i) for i, leaf in enumerate(drives))]
-        results = evaluate(closed.jaxpr, closed.consts, args, rule)
-        leaves = [r.value if isinstance(r, _Sum) else r for r in results]
+        before = jax.tree.leaves((params, state))
+        tags = [
+            *[None] * len(before),
+            *range(len(drives)),
+        ]  # a part of the drive, and what is added to it, has its number
+        leaves, _ = interpret(closed, [*before, *drives], tags, rule)
         new, y = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
         return new, Inspection(y, new, jax.tree.unflatten(tree, gates))
 
     def readout(self, params: Params, output: Inspection, drive: PyTree) -> Inspection:
         """The cell's for its output."""
         return output._replace(y=self.cell.readout(params, output.y, drive))
-
-
-class _Sum(NamedTuple):
-    """A part of the drive, numbered by `tag`, and what was added to it."""
-
-    value: Any
-    tag: int
 
 
 _LINEAR = ("add", "add_any", "convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy")

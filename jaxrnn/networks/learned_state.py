@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import initializers
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
+from jaxrnn.ops import spread_like
 from jaxrnn.typing import DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["LearnedState", "LearnedStateParams"]
@@ -65,7 +66,9 @@ class LearnedState(StepWrapper):
     def restart(self, params: LearnedStateParams, state: State, batch_shape: tuple[int, ...]) -> State:
         """Returns the learned state for every row."""
         del batch_shape
-        return jax.tree.map(lambda a, s: jnp.broadcast_to(a.astype(s.dtype), s.shape), params.initial, state)
+        return jax.tree.map(
+            lambda a, s: spread_like(jnp.broadcast_to(a.astype(s.dtype), s.shape), s), params.initial, state
+        )
 
     def project(self, params: LearnedStateParams, x: PyTree) -> PyTree:
         """Returns the cell's drive."""

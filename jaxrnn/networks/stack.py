@@ -70,6 +70,11 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
         return tuple(cell.hidden_size for cell in self.cells)
 
     @property
+    def needs_state(self) -> str:
+        """That of the first of its cells that needs one."""
+        return next(filter(None, (cell.needs_state for cell in self.cells)), "")
+
+    @property
     def input_spec(self) -> PyTree:
         """That of the first layer."""
         return self.cells[0].input_spec

@@ -10,7 +10,7 @@ from jaxrnn.checks import check_rate
 from jaxrnn.engine.noise import Draw, Kept
 from jaxrnn.networks.dropout import check_share
 from jaxrnn.networks.wrapper import StepWrapper
-from jaxrnn.ops import cast, follow
+from jaxrnn.ops import cast, follow, select, spread_like
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["Zoneout"]
@@ -68,7 +68,7 @@ class Zoneout(StepWrapper):
             if rate == 0 or not jnp.issubdtype(old.dtype, jnp.inexact):
                 return n
             taken = draw(Kept(rate, self.share, old.shape))
-            return rate * old + (1 - rate) * n if taken is None else jnp.where(taken, n, old)
+            return rate * old + (1 - rate) * n if taken is None else select(spread_like(taken, old), n, old)
 
         mixed = jax.tree.map(mix, jax.tree.broadcast(self.rate, state), state, new)
         return mixed, follow(new, mixed, output)

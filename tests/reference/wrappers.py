@@ -39,10 +39,9 @@ def masked(inner):
 
 
 def learned_state(inner):
-    """A fresh row starts from the parameters."""
+    """The step of the cell: where a row begins is said by the state."""
 
     def step(cell, params, state, x):
-        new, y = inner(cell.cell, params.cell, params.start if state.fresh else state.cell, x)
-        return type(state)(new, np.zeros_like(state.fresh)), y
+        return inner(cell.cell, params.cell, state, x)
 
     return step
