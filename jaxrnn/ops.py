@@ -125,7 +125,7 @@ def select(flags: Array, a: Array, b: Array) -> Array:
     """`where` with flags `[*leading]` over `[*leading, ...]`."""
     a, b = spread_like(a, flags), spread_like(b, flags)
     flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
-    return jnp.where(spread_like(jnp.broadcast_to(flags, a.shape), a), a, b)
+    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
 
 
 def keep(valid: Array, xs: PyTree) -> PyTree:
