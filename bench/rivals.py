@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxrnn.chunks import default_chunk
+from jaxrnn.engine.chunks import default_chunk
 
 import jaxrnn
 

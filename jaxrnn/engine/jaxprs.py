@@ -4,11 +4,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
+from jax.interpreters import ad, batching, mlir
+
+from jaxrnn.typing import Array
 
 __all__ = [
     "bind",
+    "clip_cotangent",
     "evaluate",
     "flat_products",
     "has_products",
@@ -125,3 +130,17 @@ def is_product(eqn: Any) -> bool:
 def has_products(eqn: Any) -> bool:
     """Returns whether there are products within an equation, such as a loop."""
     return any(is_product(e) or has_products(e) for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns)
+
+
+def clip_cotangent(x: Array, limit: float) -> Array:
+    """Returns `x`; its cotangent is clipped to ±`limit`, while tangents pass unchanged."""
+    return _clip_cotangent.bind(x, limit=float(limit))
+
+
+# The identity, as a linear map whose transpose clips: reverse mode is made of transposes, so it takes a primitive.
+_clip_cotangent = Primitive("clip_cotangent")
+_clip_cotangent.def_impl(lambda x, *, limit: x)
+_clip_cotangent.def_abstract_eval(lambda x, *, limit: x)
+ad.deflinear2(_clip_cotangent, lambda ct, x, *, limit: [jnp.clip(ct, -limit, limit)])
+batching.defvectorized(_clip_cotangent)
+mlir.register_lowering(_clip_cotangent, mlir.lower_fun(lambda x, *, limit: x, multiple_results=False))

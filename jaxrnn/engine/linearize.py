@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import jaxpr_as_fun
 
-from jaxrnn.engine.jaxprs import bind, flat_products, interpret, is_matrix_product
+from jaxrnn.engine.jaxprs import bind, evaluate, flat_products, interpret, is_matrix_product
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["linearize"]
@@ -56,7 +55,7 @@ def linearize(
 
     def pick(wanted: bool) -> Callable[[Params, State, PyTree], list[Array]]:
         def some(*args: Any) -> list[Array]:
-            known = jaxpr_as_fun(closed)(*jax.tree.leaves(args))
+            known = evaluate(closed, jax.tree.leaves(args), bind)
             return [k for k, p in zip(known, per_step, strict=True) if p == wanted]
 
         return some

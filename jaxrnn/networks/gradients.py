@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.engine.jaxprs import clip_cotangent
 from jaxrnn.engine.noise import Boundary, Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import select
@@ -90,17 +89,7 @@ class ClippedGradient(StepWrapper):
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """The step of the cell."""
-        clipped = [
-            _clip_cotangent.bind(s, limit=float(self.limit)) if jnp.issubdtype(s.dtype, jnp.floating) else s
-            for s in jax.tree.leaves(state)
-        ]
-        return self.cell.step_with(params, jax.tree.unflatten(jax.tree.structure(state), clipped), drive, draw)
-
-
-# The identity, as a linear map whose transpose clips: reverse mode is made of transposes, so it takes a primitive.
-_clip_cotangent = Primitive("clip_cotangent")
-_clip_cotangent.def_impl(lambda x, *, limit: x)
-_clip_cotangent.def_abstract_eval(lambda x, *, limit: x)
-ad.deflinear2(_clip_cotangent, lambda ct, x, *, limit: [jnp.clip(ct, -limit, limit)])
-batching.defvectorized(_clip_cotangent)
-mlir.register_lowering(_clip_cotangent, mlir.lower_fun(lambda x, *, limit: x, multiple_results=False))
+        state = jax.tree.map(
+            lambda s: clip_cotangent(s, self.limit) if jnp.issubdtype(s.dtype, jnp.floating) else s, state
+        )
+        return self.cell.step_with(params, state, drive, draw)
