@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxrnn.engine.chunks import default_chunk
 
 import jaxrnn
+from jaxrnn.engine.chunks import default_chunk
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 

@@ -1,9 +1,10 @@
 """The names that signatures use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.export
 
 Array = jax.Array
 Key = jax.Array
@@ -17,3 +18,11 @@ State = Any
 Activation = Callable[[Array], Array]
 Initializer = Callable[..., Array]
 """`initializer(key, shape, dtype) -> array`, as in `jax.nn.initializers`."""
+
+
+def register_named_tuples(namespace: dict[str, Any], names: Iterable[str]) -> None:
+    """Makes the NamedTuples among `names` serializable by `jax.export`, under their names."""
+    for name in names:
+        kind = namespace[name]
+        if isinstance(kind, type) and issubclass(kind, tuple):
+            jax.export.register_namedtuple_serialization(kind, serialized_name=f"jaxrnn.{name}")

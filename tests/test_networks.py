@@ -257,3 +257,48 @@ def test_a_stack_stepped_in_mixed_precision_has_its_products_in_one_dtype():
     products = [eqn for eqn in jaxpr.jaxpr.eqns if eqn.primitive.name == "dot_general"]
     assert {v.aval.dtype for eqn in products for v in eqn.invars} == {jnp.dtype(jnp.bfloat16)}
     assert [leaf.dtype for leaf in jax.tree.leaves((stepped, y))] == [jnp.float32, jnp.float32, jnp.bfloat16]
+
+
+def test_functions_stand_between_layers():
+    """Haiku's DeepRNN takes them; tokens are looked up in a table."""
+    net = jaxrnn.Stack((jaxrnn.Embedding(7, 3), jaxrnn.LSTM(3, 4), jax.nn.relu, jaxrnn.GRU(4, 2)))
+    params, tokens, state = net.init(jax.random.key(0)), jnp.array([[1, 6], [0, 2], [3, 3]]), net.initial_state((2,))
+    final, ys = unrolled(net, params, tokens, state, lengths=np.array([3, 1]))
+    plain = jaxrnn.Stack((jaxrnn.LSTM(3, 4), jaxrnn.GRU(4, 2)))
+    _, h = unrolled(plain.cells[0], params[1], params[0][tokens], lengths=np.array([3, 1]))
+    expected, zs = unrolled(plain.cells[1], params[3], jnp.maximum(h, 0), lengths=np.array([3, 1]))
+    np.testing.assert_allclose(ys, zs, rtol=1e-6)
+    np.testing.assert_allclose(final[3].h, expected.h, rtol=1e-6)
+    state, y = net(params, state, tokens[0])
+    np.testing.assert_allclose(y, ys[0], rtol=1e-6)
+    with pytest.raises(TypeError, match=r"cells\[0\]: got .*needs a jaxrnn.Cell"):
+        jaxrnn.Stack((jax.nn.relu, jaxrnn.GRU(4, 2)))
+    with pytest.raises(TypeError, match=r"cells\[1\]: got ABCMeta, needs a jaxrnn.Cell"):
+        jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU))
+
+
+def test_a_merge_may_make_any_outputs():
+    """Its sizes are those of what it makes; both directions have outputs of one structure."""
+    net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 2), merge=lambda there, back: (there, back))
+    assert net.output_size == (4, 2)
+    inspected = jaxrnn.Inspected(jaxrnn.GRU(3, 4))
+    with pytest.raises(ValueError, match=r"backward: got outputs 4, needs those of forward, Inspection\(y=4"):
+        jaxrnn.Bidirectional(inspected, jaxrnn.Elman(3, 4))
+    net = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(inspected))
+    plain = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)))
+    params, xs, _ = example(plain)
+    np.testing.assert_allclose(unrolled(net, params, xs)[1].y, unrolled(plain, params, xs)[1], rtol=1e-6)
+
+
+def test_an_exported_program_is_read_back():
+    """Values and gradients, in NamedTuples of the library."""
+    net = jaxrnn.Stack((jaxrnn.LSTM(3, 4), jaxrnn.Bidirectional(jaxrnn.GRU(4, 2))))
+    params, xs, _ = example(net)
+    exported = jax.export.export(jax.jit(functools.partial(jaxrnn.unroll, net)))(params, xs)
+    again = jax.export.deserialize(exported.serialize(vjp_order=1))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-6), again.call(params, xs), unrolled(net, params, xs)
+    )
+    grads = jax.grad(lambda p: jnp.sum(again.call(p, xs)[1]))(params)
+    expected = jax.grad(lambda p: jnp.sum(unrolled(net, p, xs)[1]))(params)
+    jax.tree.map(close, grads, expected)

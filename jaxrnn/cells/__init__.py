@@ -41,6 +41,7 @@ from jaxrnn.cells.s5 import S5, S5Params, S5State
 from jaxrnn.cells.scrn import SCRN, SCRNParams, SCRNState
 from jaxrnn.cells.sru import SRU, SRUParams, SRUState
 from jaxrnn.cells.xlstm import MLSTM, SLSTM, MLSTMParams, MLSTMState, SLSTMParams, SLSTMState
+from jaxrnn.typing import register_named_tuples
 
 __all__ = [
     "GREFF",
@@ -171,3 +172,5 @@ __all__ = [
     "WindowState",
     "positive",
 ]
+
+register_named_tuples(globals(), __all__)

@@ -12,10 +12,12 @@ from jaxrnn.networks.mirrored import Mirrored
 from jaxrnn.networks.parametrizations import Antisymmetric, Orthogonal, Parametrized, WeightNorm, WeightNormParams
 from jaxrnn.networks.residual import Residual
 from jaxrnn.networks.stack import Stack
+from jaxrnn.networks.stateless import Embedding, Pointwise
 from jaxrnn.networks.stepped import Stepped
 from jaxrnn.networks.weights import WeightDrop, WeightNoise
 from jaxrnn.networks.wrapper import StepWrapper, Wrapper
 from jaxrnn.networks.zoneout import Zoneout
+from jaxrnn.typing import register_named_tuples
 
 __all__ = [
     "Antisymmetric",
@@ -30,6 +32,7 @@ __all__ = [
     "CandidateDropout",
     "ClippedGradient",
     "Dropout",
+    "Embedding",
     "Inspected",
     "Inspection",
     "LearnedState",
@@ -39,6 +42,7 @@ __all__ = [
     "Mirrored",
     "Orthogonal",
     "Parametrized",
+    "Pointwise",
     "RecurrentDropout",
     "Residual",
     "Stack",
@@ -53,3 +57,5 @@ __all__ = [
     "Zoneout",
     "batch_unroll",
 ]
+
+register_named_tuples(globals(), __all__)

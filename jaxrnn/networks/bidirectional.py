@@ -72,6 +72,10 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
             )
         if not callable(self.merge):
             check_choice(merge=self.merge, among=("concat", "sum"))
+        if jax.tree.structure(_spec(forward)) != jax.tree.structure(_spec(backward)):
+            raise ValueError(
+                f"backward: got outputs {backward.output_size}, needs those of forward, {forward.output_size}"
+            )
         if self.merge == "sum" and forward.output_size != backward.output_size:
             raise ValueError(
                 f"merge: got 'sum' of {forward.output_size} and {backward.output_size} values, needs equal output sizes"
@@ -100,10 +104,9 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
 
     @property
     def output_size(self) -> Any:
-        """What `merge` makes of the two output sizes."""
-        sizes = (c.output_size if isinstance(c.output_size, tuple) else (c.output_size,) for c in self.cells)
-        shape = jax.eval_shape(self._merge, *(jax.ShapeDtypeStruct(s, jnp.float32) for s in sizes)).shape
-        return shape if len(shape) > 1 else shape[0]
+        """What `merge` makes of the two output sizes, a pytree of sizes where it makes a pytree."""
+        merged = jax.eval_shape(lambda ys, zs: self.merged(ys, zs, None), *map(_spec, self.cells))
+        return jax.tree.map(lambda y: y.shape[0] if y.ndim == 1 else y.shape, merged)
 
     @property
     def cells(self) -> tuple[Layer, Layer]:
@@ -166,6 +169,18 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
         return dataclasses.replace(self, forward=forward, backward=backward)
 
 
+def _spec(cell: Layer) -> PyTree:
+    """Returns the shapes of one example's output."""
+
+    def is_size(size: Any) -> bool:
+        return isinstance(size, int) or (type(size) is tuple and all(isinstance(n, int) for n in size))
+
+    def one(size: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
+
+    return jax.tree.map(one, cell.output_size, is_leaf=is_size)
+
+
 @dataclass(frozen=True)
 class BidirectionalLM(Wrapper):
     """A bidirectional language model: the output at t sees all inputs before t and all after it, never `x_t` itself.
@@ -209,11 +224,11 @@ class BidirectionalLM(Wrapper):
         follows = ~resets.at[0].set(True)  # whether a step has one before it
         followed = jnp.concatenate([follows[1:], jnp.zeros_like(follows[:1])])
 
-        def before(ys: Array) -> Array:
-            return keep(follows, jnp.concatenate([ys[:1], ys[:-1]]))
+        def before(ys: PyTree) -> PyTree:
+            return keep(follows, jax.tree.map(lambda y: jnp.concatenate([y[:1], y[:-1]]), ys))
 
-        def after(ys: Array) -> Array:
-            return keep(followed, jnp.concatenate([ys[1:], ys[-1:]]))
+        def after(ys: PyTree) -> PyTree:
+            return keep(followed, jax.tree.map(lambda y: jnp.concatenate([y[1:], y[-1:]]), ys))
 
         pair = (after(ys), before(zs)) if options.reverse else (before(ys), after(zs))
         return state, self.cell.merged(*pair, options.valid)

@@ -12,6 +12,7 @@ from jaxrnn.checks import check_rate
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.noise import Draw, Kept, nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.networks.stateless import Pointwise
 from jaxrnn.ops import drop, dropout
 from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
 
@@ -25,7 +26,8 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
     Parameters and states are tuples, one entry a layer. Called step by step, as in generation, it is one cell.
 
     Args:
-        cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`.
+        cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`. A
+            function between layers, such as `jax.nn.relu`, becomes a `Pointwise` layer.
         dropout: rate at which outputs are dropped between layers when `unroll` is given a `key`; an independent mask
             for every step. Without a key nothing is dropped.
 
@@ -41,17 +43,21 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
         ((2, 8), (2, 4), (5, 2, 4))
     """
 
-    cells: tuple[Layer, ...]
+    cells: tuple[Any, ...]
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.cells, tuple | list):
             raise TypeError(f"cells: got {type(self.cells).__name__}, needs a tuple of cells")
-        object.__setattr__(self, "cells", tuple(self.cells))
         if not self.cells:
             raise ValueError("cells: got none, needs at least one")
+        cells: list[Layer] = []
         for i, cell in enumerate(self.cells):
+            if cells and callable(cell) and not isinstance(cell, Layer | type):
+                cell = Pointwise(cell, cells[-1].output_size)
             check_layer(cell, f"cells[{i}]")
+            cells.append(cell)
+        object.__setattr__(self, "cells", tuple(cells))
         for below, above in zip(self.cells, self.cells[1:], strict=False):
             if below.output_size != above.input_size:
                 raise ValueError(
