@@ -1,8 +1,13 @@
 """The training loop: exact resume, interruption, damaged files, updates that are not finite, truncated BPTT."""
 
+import contextlib
 import itertools
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +17,7 @@ import optax
 import pytest
 
 import jaxrnn
+from jaxrnn import checkpoints
 from jaxrnn.training import NonFiniteError, fit, init_state, make_train_step, restore, restore_params
 from tests.registry import unrolled
 
@@ -91,7 +97,7 @@ def checkpoint(directory, step):
 
 def damage(directory, step):
     """Cut every file of a checkpoint's arrays in two."""
-    for path in (checkpoint(directory, step) / "default").rglob("*"):
+    for path in (checkpoint(directory, step) / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -417,14 +423,14 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_intact_one(train_step, tm
     before = files(tmp_path)
     with pytest.raises(
         ValueError,
-        match=rf"newest checkpoint, {checkpoint(tmp_path, 7)}, is damaged.*; {checkpoint(tmp_path, 6)} is intact: move",
+        match=rf"the checkpoint {checkpoint(tmp_path, 7)} is damaged \(.*; {checkpoint(tmp_path, 6)} is intact: move",
     ):
         restore(tmp_path, fresh())
     damage(tmp_path, 6)
     with pytest.raises(ValueError, match=rf"is damaged.*; {checkpoint(tmp_path, 3)} is intact"):
         restore(tmp_path, fresh())
     damage(tmp_path, 3)
-    with pytest.raises(ValueError, match=r"is damaged, or was not written to the end; no other there is intact"):
+    with pytest.raises(ValueError, match=r"is damaged \(.*; no other there is intact"):
         restore(tmp_path, fresh())
     assert files(tmp_path).keys() == before.keys()
 
@@ -439,17 +445,30 @@ def test_a_damaged_checkpoint_moved_away_leaves_a_run_that_goes_on(train_step, w
     assert lines(tmp_path) == lines(whole[1])
 
 
-def test_a_single_changed_byte_in_any_file_is_noticed(whole, tmp_path):
-    source = checkpoint(whole[1], 7)
-    for path in (path for path in source.rglob("*") if path.is_file()):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of TensorStore, which goes on reading
+def test_a_single_changed_byte_in_any_file_changes_no_value(whole, tmp_path):
+    source, noticed = checkpoint(whole[1], 7), set()
+    for path in (path for path in source.rglob("*") if path.is_file() and path.stat().st_size):
         copy(source, checkpoint(tmp_path, 7))
         changed = bytearray(path.read_bytes())
         changed[len(changed) // 2] ^= 1
         (checkpoint(tmp_path, 7) / path.relative_to(source)).write_bytes(changed)
-        with pytest.raises(ValueError, match="7, is damaged"):
-            restore(tmp_path, fresh())
+        try:
+            assert_identical(restore(tmp_path, fresh()), whole[0])
+        except ValueError as error:
+            assert "7 is damaged" in str(error)  # noqa: PT017
+            noticed.add(path.relative_to(source).parts[0])
+    assert noticed == {"state", "about"}
     copy(source, checkpoint(tmp_path, 7))
     assert_identical(restore(tmp_path, fresh()), whole[0])
+
+
+def test_changed_values_are_noticed(train_step, tmp_path, monkeypatch):
+    """Where Orbax reads them without a word."""
+    state = run(fresh(), train_step, directory=tmp_path, steps=2)
+    monkeypatch.setattr(checkpoints, "_digest", lambda array: "another")
+    with pytest.raises(ValueError, match=r"2 is damaged \(the values of \.\S+ have changed\)"):
+        restore(tmp_path, state)
 
 
 def copy(source: Path, target: Path):
@@ -458,6 +477,176 @@ def copy(source: Path, target: Path):
             there = target / path.relative_to(source)
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_bytes(path.read_bytes())
+
+
+# Killed at any moment.
+
+
+LISTENING = []
+
+
+def listen(event, arguments):
+    """Calls the listener before each change of a file's name, place or content that Python makes."""
+    if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"):
+        with contextlib.suppress(IndexError):  # nobody listens, or another thread's event is being looked at
+            listener = LISTENING.pop()
+            listener()
+            LISTENING.append(listener)
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_a_finished_checkpoint(train_step, whole, tmp_path):
+    """What stands on the disk before each operation on a file is what a kill there leaves, and what a reader sees."""
+    directory, seen, number = tmp_path / "run", {}, itertools.count()
+
+    def look():
+        there = tmp_path / "killed" / str(next(number))
+        with contextlib.suppress(shutil.Error):  # a file of an unfinished checkpoint that another thread took away
+            shutil.copytree(directory, there)
+        seen[frozenset(path.relative_to(there) for path in there.rglob("*"))] = there
+
+    def stream(start):
+        for n, batch in zip(itertools.count(start), batches(start), strict=False):
+            if n == 6:
+                LISTENING.append(look)
+            yield batch
+
+    sys.addaudithook(listen)
+    try:
+        run(fresh(), train_step, stream, directory=directory, checkpoint_every=2)  # and 2 is deleted after 7
+    finally:
+        LISTENING.clear()
+    steps = [int(restore(there, fresh()).step) for there in seen.values()]
+    assert sorted(set(steps)) == [6, 7]
+    unfinished = [there for there in seen.values() if any((there / "checkpoints").glob("7*tmp*"))]
+    assert len(unfinished) > 3
+    last = unfinished[-1]
+    assert_identical(run(restore(last, fresh()), train_step, directory=last), whole[0])
+    assert lines(last) == lines(whole[1])
+    assert not any((last / "checkpoints").glob("*tmp*"))
+
+
+def test_a_second_run_in_a_directory_is_refused_with_the_first_ones_process(train_step, tmp_path):
+    pid = os.getpid()
+
+    def stream(start):
+        yield next(batches(start))
+        with pytest.raises(ValueError, match=rf"directory: got {tmp_path}, where another fit writes \(process {pid}\)"):
+            run(fresh(), train_step, directory=tmp_path)
+        yield next(batches(start + 1))
+
+    run(fresh(), train_step, stream, directory=tmp_path, steps=2)
+    assert [line["step"] for line in lines(tmp_path)] == [2]
+
+
+def test_the_lock_of_a_process_that_is_gone_holds_nobody(train_step, tmp_path):
+    hold = (
+        "import fcntl, os, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print(os.getpid(), file=file, flush=True); print(flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, tmp_path / "fit.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    with pytest.raises(ValueError, match=rf"another fit writes \(process {other.pid}\); needs its end"):
+        run(fresh(), train_step, directory=tmp_path)
+    other.kill()
+    other.communicate()
+    run(fresh(), train_step, directory=tmp_path, steps=1)
+
+
+# The best checkpoint, and other choices.
+
+
+def rising_and_falling(values):
+    """An `evaluate` that gives these, one after the other."""
+    left = iter(values)
+    return lambda params: {"loss": next(left)}
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last_three(train_step, tmp_path):
+    options = {"directory": tmp_path, "eval_every": 1, "checkpoint_every": 1, "best": "eval_loss"}
+    run(fresh(), train_step, steps=2, **options, evaluate=rising_and_falling([3.0, 1.0]))
+    want = restore(tmp_path, fresh())
+    state = run(
+        restore(tmp_path, fresh()),
+        train_step,
+        steps=5,
+        **options,
+        evaluate=rising_and_falling([2.0, 1.0, float("nan")]),
+    )
+    state = run(state, train_step, steps=7, **options, evaluate=rising_and_falling([4.0, 1.5]))
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6, 7]
+    assert_identical(restore(tmp_path, fresh(), step="best"), want)
+    assert_identical(restore_params(tmp_path, fresh().params, step="best"), want.params)
+    assert_identical(restore(tmp_path, fresh()), state)
+    assert int(restore(tmp_path, fresh(), step=6).step) == 6
+    state = run(restore(tmp_path, fresh()), train_step, steps=8, **options, evaluate=rising_and_falling([0.5]))
+    assert_identical(restore(tmp_path, fresh(), step="best"), state)
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [6, 7, 8]
+
+
+def test_a_better_evaluation_is_saved_where_no_checkpoint_is_due(train_step, tmp_path):
+    options = {"eval_every": 1, "checkpoint_every": 100, "best": "eval_loss", "best_mode": "max"}
+    run(
+        fresh(),
+        train_step,
+        steps=5,
+        directory=tmp_path,
+        **options,
+        evaluate=rising_and_falling([1.0, 3.0, 2.0, 3.0, 0.0]),
+    )
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [1, 2, 5]
+    assert int(restore(tmp_path, fresh(), step="best").step) == 2
+
+
+def test_choices_that_are_not_there(train_step, whole, tmp_path):
+    with pytest.raises(ValueError, match=r"step: got 5, needs 'newest', 'best' or one of \[3, 6, 7\], which .* holds"):
+        restore(whole[1], fresh(), step=5)
+    with pytest.raises(ValueError, match=r"step: got 'best', .* holds no best checkpoint, needs fit\(\.\.\., best="):
+        restore(whole[1], fresh(), step="best")
+    with pytest.raises(ValueError, match="best: got 'eval_los', needs one of 'eval_norm'"):
+        run(fresh(), train_step, directory=tmp_path, best="eval_los")
+    with pytest.raises(ValueError, match="best: got 'eval_norm', needs evaluate, which gives it, and directory"):
+        run(fresh(), train_step, best="eval_norm")
+    with pytest.raises(ValueError, match="best_mode: got 'least', needs one of 'min', 'max'"):
+        run(fresh(), train_step, best_mode="least")
+
+
+def test_a_run_goes_on_with_another_batch_size(train_step, tmp_path):
+    state = run(fresh(), train_step, steps=2, directory=tmp_path)
+    like = init_state(fresh().params, OPTIMIZER, jax.random.key(1), NET.initial_state((B + 1,)))
+    with pytest.raises(ValueError, match=r"\.carry.*got the shape \(2, 4\).*restore\(\.\.\., new_carry=True\)"):
+        restore(tmp_path, like)
+    wider = restore(tmp_path, like, new_carry=True)
+    assert_identical(wider.carry, like.carry)
+    assert_identical(wider._replace(carry=()), state._replace(carry=()))
+
+    def wider_batches(start):
+        return (np.concatenate([batch, batch[:, :1]], axis=1) for batch in batches(start))
+
+    assert int(run(wider, train_step, wider_batches, steps=4, directory=tmp_path).step) == 4
+    assert not jax.tree.leaves(like.carry)[0].is_deleted()
+
+
+def test_a_directory_with_metrics_of_something_else(train_step, tmp_path):
+    for line in ("[1, 2]", '{"loss": 3}', '{"step": "one", "seconds": 2}'):
+        (tmp_path / "metrics.jsonl").write_text(line + "\n")
+        with pytest.raises(ValueError, match=r"directory: got .*metrics\.jsonl, which fit did not write \(it holds"):
+            run(fresh(), train_step, directory=tmp_path)
+        assert (tmp_path / "metrics.jsonl").read_text() == line + "\n"
+
+
+def test_a_relative_directory_stays_where_it_was(train_step, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def evaluate(params):
+        os.chdir(tmp_path / "elsewhere")
+        return {}
+
+    run(fresh(), train_step, directory="run", evaluate=evaluate)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [2, 4, 6, 7]
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_bad_arguments(train_step):
