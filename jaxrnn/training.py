@@ -15,12 +15,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,8 +37,11 @@ LossFn = Callable[[Params, PyTree, Batch, Key], tuple[Array, tuple[PyTree, Metri
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
 
+FIT_METRICS, STEP_METRICS = ("step", "seconds"), ("loss", "grad_norm", "skipped")
+
+
 class NonFiniteError(FloatingPointError):
-    """Too many updates in a row had a loss or gradients that were not finite."""
+    """Too many updates in a row were not finite."""
 
 
 class TrainState(NamedTuple):
@@ -48,7 +52,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     key: Key  # never changes; a step's own key is `fold_in(key, step)`
     carry: PyTree  # recurrent state that crosses windows; () without
-    skipped: Array  # [] int32, total skipped updates: those whose loss or gradients were not finite
+    skipped: Array  # [] int32, total skipped updates: those that were not finite
     skipped_in_a_row: Array  # [] int32, consecutive skipped updates up to now
 
 
@@ -70,8 +74,9 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key
 def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
     """One jitted update: `(state, batch) -> (state, metrics)`; the given state's buffers are donated, so it is gone.
 
-    An update whose loss or gradients are not finite is skipped: parameters, optimizer state and carry stay as they
-    were, and it is counted.
+    An update is skipped and counted if its loss, its gradients or anything that it would change is not finite:
+    parameters, optimizer state and carry stay as they were. What is infinite from the start, as some optimizers' states
+    are, may stay so.
 
     Args:
         loss_fn: `(params, carry, batch, key) -> (loss, (carry, metrics))`: the scalar to minimize, the carry for the
@@ -83,8 +88,9 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
 
     Raises:
-        ValueError: (at the first call) `loss_fn` returns a carry of another structure, shape or dtype, or a metric that
-            is not a scalar.
+        TypeError, ValueError: (at the first call) `loss_fn` returns anything but `(loss, (carry, metrics))`, a carry of
+            another structure, shape or dtype, or a metric that is not a scalar or has the name of one that is written
+            beside it ("step", "seconds", "loss", "grad_norm", "skipped", "eval_...").
 
     Example:
         >>> def loss_fn(params, carry, batch, key):
@@ -102,21 +108,23 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         key = jax.random.fold_in(state.key, state.step)
 
         def loss_of(params: Params) -> tuple[Array, tuple[PyTree, Metrics]]:
-            return loss_fn(params, jax.lax.stop_gradient(state.carry), batch, key)
+            return _check_result(loss_fn(params, jax.lax.stop_gradient(state.carry), batch, key))
 
         (loss, (carry, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        _check_names("loss_fn", metrics, FIT_METRICS + STEP_METRICS)
         if text := difference(named(carry), named(state.carry)):
             raise ValueError(f"loss_fn: the carry it returns differs from the one it got, {text}")
         for name, value in metrics.items():
             if (shape := jax.tree.map(jnp.shape, value)) != ():  # of a tree, the shapes in it
                 raise ValueError(f"loss_fn: got the metric {name!r} of the shape {shape}, needs a scalar")
-        grad_norm = optax.tree.norm(grads)
+        # In float16 the squares of gradients run over.
+        grad_norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads))
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=lambda params: loss_of(params)[0]
         )
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         new = (optax.apply_updates(state.params, updates), opt_state, carry)
         old = (state.params, state.opt_state, state.carry)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~_spoils(new, old)
         params, opt_state, carry = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
         state = TrainState(
             step=state.step + 1,
@@ -130,6 +138,53 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         return state, {**metrics, "loss": loss, "grad_norm": grad_norm, "skipped": state.skipped}
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _check_result(result: Any) -> Any:
+    """What a loss function returned; raise unless it is `(loss, (carry, metrics))`."""
+
+    def pair(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) == 2
+
+    if not (pair(result) and pair(result[1]) and isinstance(result[1][1], dict)):
+        raise TypeError(
+            f"loss_fn: got {_form(result)}, needs (loss, (carry, metrics)), where metrics is a dict and carry, where "
+            "nothing crosses windows, is the one it got"
+        )
+    loss = result[0]
+    if jnp.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise TypeError(
+            f"loss_fn: got a loss of the shape {jnp.shape(loss)} of {jnp.result_type(loss)}, needs a real scalar"
+        )
+    return result
+
+
+def _form(value: Any) -> str:
+    """What kind of value, in words."""
+    if type(value) is tuple:
+        return f"({', '.join(map(_form, value))})"
+    return "array" if isinstance(value, jax.Array) else type(value).__name__
+
+
+def _check_names(source: str, names: Iterable[str], own: tuple[str, ...]) -> None:
+    """Raise unless every metric has a name that is none of `own`, which are written beside it."""
+    for name in names:
+        if not isinstance(name, str) or name in own or name.startswith("eval_"):
+            raise ValueError(
+                f"{source}: got a metric named {name!r}, needs another name; {', '.join(own)} and eval_... are written "
+                "beside it"
+            )
+
+
+def _spoils(new: PyTree, old: PyTree) -> Array:
+    """Whether anything that was finite is no longer so."""
+
+    def one(n: Array, o: Array) -> Array:
+        if not jnp.issubdtype(n.dtype, jnp.inexact):
+            return jnp.zeros((), bool)
+        return jnp.any(jnp.isfinite(o) & ~jnp.isfinite(n))
+
+    return jax.tree.reduce(jnp.logical_or, jax.tree.map(one, new, old), jnp.zeros((), bool))
 
 
 def fit(
@@ -201,13 +256,15 @@ def fit(
         interrupted = stack.enter_context(_interrupts())
         for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
             state, metrics = train_step(state, batch)
+            if step == start + 1:
+                _check_names("train_step", metrics, FIT_METRICS)
             line: dict[str, float] = {}
             if step % log_every == 0 or step == steps:
                 line = {name: float(value) for name, value in jax.device_get(metrics).items()}
             show(step, line)
             improved = None
             if evaluate is not None and (step % eval_every == 0 or step == steps):
-                line |= {f"eval_{name}": float(value) for name, value in evaluate(state.params).items()}
+                line |= _evaluated(evaluate(state.params))
                 show(step, line)
                 improved = _improved(files, line, best, best_mode)
             if line and files is not None:
@@ -215,8 +272,8 @@ def fit(
             save = step % checkpoint_every == 0 or step == steps or bool(interrupted) or improved is not None
             if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
                 raise NonFiniteError(
-                    f"the loss or its gradients were not finite in the last {skipped} updates, up to step {step}; "
-                    f"these were skipped, and max_skipped is {max_skipped}. {_last(files)}"
+                    f"the loss, its gradients or what they would change was not finite in the last {skipped} updates, "
+                    f"up to step {step}; these were skipped, and max_skipped is {max_skipped}. {_last(files)}"
                 )
             if save and files is not None:
                 files.save(state, step, improved)
@@ -225,6 +282,18 @@ def fit(
     if int(state.step) < steps:
         raise ValueError(f"batches: ended after number {int(state.step)}, needs {steps} (steps)")
     return state
+
+
+def _evaluated(values: Any) -> dict[str, float]:
+    """What `evaluate` gave, as metrics; raise unless it is a dict of numbers."""
+    needs = "needs a dict of numbers, such as {'loss': 0.5}"
+    if not isinstance(values, dict):
+        raise TypeError(f"evaluate: got {_form(values)}, {needs}")
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    for name, array in arrays.items():
+        if array.shape or not jnp.issubdtype(array.dtype, jnp.number):
+            raise TypeError(f"evaluate: got {name!r} of the shape {array.shape} of {array.dtype}, {needs}")
+    return {f"eval_{name}": float(array) for name, array in arrays.items()}
 
 
 def _improved(

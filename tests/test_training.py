@@ -225,6 +225,54 @@ def test_a_metric_that_is_no_scalar_is_named():
         make_train_step(loss, OPTIMIZER)(state, None)
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda p, c: p, r"loss_fn: got array, needs \(loss, \(carry, metrics\)\)"),
+        (lambda p, c: (p, {"a": p}), r"loss_fn: got \(array, dict\), needs \(loss, \(carry, metrics\)\)"),
+        (lambda p, c: (p, c), r"loss_fn: got \(array, GRUState\), needs \(loss, \(carry, metrics\)\)"),
+        (lambda p, c: (p, (c, c.h)), r"loss_fn: got \(array, \(GRUState, array\)\), needs"),
+        (lambda p, c: (p, c, {}), r"loss_fn: got \(array, GRUState, dict\), needs"),
+        (lambda p, c: (p[None], (c, {})), r"loss_fn: got a loss of the shape \(1,\) of float32, needs a real scalar"),
+        (lambda p, c: (1, (c, {})), r"loss_fn: got a loss of the shape \(\) of int32, needs a real scalar"),
+    ],
+)
+def test_a_loss_function_of_another_form_is_named(result, message):
+    step = make_train_step(lambda params, carry, batch, key: result(params, carry), OPTIMIZER)
+    with pytest.raises(TypeError, match=message):
+        step(init_state(1.0, OPTIMIZER, jax.random.key(0), jaxrnn.GRUState(jnp.zeros(2))), None)
+
+
+@pytest.mark.parametrize("name", ["step", "seconds", "loss", "grad_norm", "skipped", "eval_norm", 3])
+def test_names_of_metrics_that_are_taken(name, tmp_path):
+    step = make_train_step(lambda params, carry, batch, key: (params, (carry, {name: params})), OPTIMIZER)
+    with pytest.raises(ValueError, match=rf"loss_fn: got a metric named {name!r}, needs another name; step, seconds"):
+        step(init_state(1.0, OPTIMIZER, jax.random.key(0)), None)
+
+
+def test_names_of_metrics_that_are_taken_in_a_step_of_ones_own(train_step):
+    def step(state, batch):
+        state, metrics = train_step(state, batch)
+        return state, metrics | {"seconds": 3.0}
+
+    with pytest.raises(ValueError, match="train_step: got a metric named 'seconds', needs another name; step, seconds"):
+        run(fresh(), step)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0.5, "evaluate: got float, needs a dict of numbers"),
+        ((0.5, 0.25), r"evaluate: got \(float, float\), needs a dict of numbers"),
+        ({"loss": np.ones(3)}, r"evaluate: got 'loss' of the shape \(3,\) of float64, needs a dict of numbers"),
+        ({"loss": "low"}, r"evaluate: got 'loss' of the shape \(\) of <U3, needs a dict of numbers"),
+    ],
+)
+def test_an_evaluation_of_another_form_is_named(train_step, value, message):
+    with pytest.raises(TypeError, match=message):
+        run(fresh(), train_step, evaluate=lambda params: value)
+
+
 # Updates that are not finite.
 
 
@@ -252,6 +300,59 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped():
     assert float(metrics["loss"]) == 0
     assert int(state.skipped) == 1
     assert float(state.params) == 1
+
+
+def test_what_only_the_carry_sees_spoils_the_update_too():
+    def loss(params, carry, batch, key):
+        return (params - 1) ** 2, ({"h": carry["h"] + batch, "most": jnp.maximum(carry["most"], batch)}, {})
+
+    carry = {"h": jnp.zeros(2), "most": jnp.full(2, -jnp.inf)}
+    step, state = make_train_step(loss, OPTIMIZER), init_state(0.0, OPTIMIZER, jax.random.key(0), carry)
+    state, metrics = step(state, np.float32([1, np.nan]))
+    assert np.isfinite([float(metrics["loss"]), float(metrics["grad_norm"])]).all()
+    assert (int(state.skipped), float(state.params)) == (1, 0.0)
+    np.testing.assert_array_equal(state.carry["h"], [0, 0])
+    state, _ = step(state, np.float32([1, 2]))
+    assert (int(state.skipped), int(state.skipped_in_a_row)) == (1, 0)
+    np.testing.assert_array_equal(state.carry["h"], [1, 2])
+    np.testing.assert_array_equal(state.carry["most"], [1, 2])  # it was infinite, which is no fault
+
+
+@pytest.mark.parametrize("where", ["params", "opt_state"])
+def test_what_only_the_optimizer_sees_spoils_the_update_too(where):
+    """A step so wide that the parameter is infinite, or a second moment that runs over."""
+
+    def loss(params, carry, batch, key):
+        return params * batch, (carry, {})
+
+    optimizer = optax.sgd(np.inf) if where == "params" else optax.adam(1e-2)
+    start = np.float16(1) if where == "opt_state" else np.float32(1)
+    state = init_state(start, optimizer, jax.random.key(0))
+    state, _ = make_train_step(loss, optimizer)(state, np.float16(1000))
+    assert (int(state.skipped), float(state.params)) == (1, 1.0)
+
+
+def test_the_norm_of_float16_gradients_is_float32():
+    def loss(params, carry, batch, key):
+        return jnp.sum(params * batch), (carry, {})
+
+    optimizer = optax.sgd(2.0**-10)
+    state = init_state(jnp.zeros(4, jnp.float16), optimizer, jax.random.key(0))
+    state, metrics = make_train_step(loss, optimizer)(state, jnp.full(4, 1024, jnp.float16))
+    assert (float(metrics["grad_norm"]), metrics["grad_norm"].dtype) == (2048.0, jnp.float32)
+    assert int(state.skipped) == 0
+    np.testing.assert_array_equal(state.params, np.full(4, -1))
+
+
+def test_optimizers_whose_state_starts_infinite():
+    def loss(params, carry, batch, key):
+        return (params - 3) ** 2, (carry, {})
+
+    optimizer = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    step, state = make_train_step(loss, optimizer), init_state(0.0, optimizer, jax.random.key(0))
+    for _ in range(3):
+        state, _ = step(state, None)
+    assert (int(state.skipped), float(state.params) > 1) == (0, True)
 
 
 def test_too_many_in_a_row_stop_the_run_and_leave_the_last_good_checkpoint(train_step, tmp_path):
