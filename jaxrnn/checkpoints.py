@@ -76,6 +76,8 @@ class Run:
 
     def last(self) -> str:
         """Where the last checkpoint is, and how to go on."""
+        if self.manager.latest_step() is None:
+            return f"No checkpoint was saved in {self.directory}"
         return (
             f"The last checkpoint in {self.directory} is {self.manager.latest_step()}; to go on, give fit the state "
             f"that restore({str(self.directory)!r}, state) gives"

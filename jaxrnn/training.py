@@ -13,8 +13,6 @@ before left and returns that of its own window; values cross the boundary, gradi
 import contextlib
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxrnn.checkpoints import Run, Which, difference, load, named, open_run
 from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.loops import interrupts, show_progress
 from jaxrnn.typing import Array, Key, Params, PyTree
 
 __all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore", "restore_params"]
@@ -208,7 +206,9 @@ def fit(
     """Train until `steps` batches have been seen in all, from wherever `state` stands.
 
     A run that was interrupted and goes on from `restore` ends with the same numbers, bit by bit, as one that was not.
-    The device is waited for only where something is logged, evaluated or saved.
+    Ctrl-C (SIGINT) and SIGTERM end the step at hand, save a checkpoint and raise KeyboardInterrupt that says how to go
+    on; a second one acts at once. Where `batches` ends early, or `batches` or `evaluate` raises an exception, a
+    checkpoint is saved first, too. The device is waited for only where something is logged, evaluated or saved.
 
     Args:
         state: from `init_state`, or from `restore` to go on. Its buffers are donated.
@@ -249,38 +249,53 @@ def fit(
         raise TypeError(f"batches: got {type(batches).__name__}, needs a function of the number of the first batch")
     if best is not None and (directory is None or evaluate is None):
         raise ValueError(f"best: got {best!r}, needs evaluate, which gives it, and directory, where checkpoints go")
-    start = int(state.step)
+    start = step = int(state.step)
     with contextlib.ExitStack() as stack:
         files = None if directory is None else stack.enter_context(open_run(Path(directory).absolute(), start))
-        show = stack.enter_context(_progress_bar(progress, start, steps, items_per_batch, unit))
-        interrupted = stack.enter_context(_interrupts())
-        for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
-            state, metrics = train_step(state, batch)
-            if step == start + 1:
-                _check_names("train_step", metrics, FIT_METRICS)
-            line: dict[str, float] = {}
-            if step % log_every == 0 or step == steps:
-                line = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            show(step, line)
-            improved = None
-            if evaluate is not None and (step % eval_every == 0 or step == steps):
-                line |= _evaluated(evaluate(state.params))
-                show(step, line)
-                improved = _improved(files, line, best, best_mode)
-            if line and files is not None:
-                files.write(step, line)
-            save = step % checkpoint_every == 0 or step == steps or bool(interrupted) or improved is not None
-            if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
-                raise NonFiniteError(
-                    f"the loss, its gradients or what they would change was not finite in the last {skipped} updates, "
-                    f"up to step {step}; these were skipped, and max_skipped is {max_skipped}. {_last(files)}"
-                )
-            if save and files is not None:
-                files.save(state, step, improved)
-            if interrupted and step < steps:
-                raise KeyboardInterrupt(f"stopped after step {step} of {steps}. {_last(files)}")
-    if int(state.step) < steps:
-        raise ValueError(f"batches: ended after number {int(state.step)}, needs {steps} (steps)")
+        show = stack.enter_context(show_progress(progress, start, steps, items_per_batch, unit))
+        interrupted = stack.enter_context(interrupts())
+        try:
+            for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
+                state, metrics = train_step(state, batch)
+                if step == start + 1:
+                    _check_names("train_step", metrics, FIT_METRICS)
+                line: dict[str, float] = {}
+                if step % log_every == 0 or step == steps:
+                    line = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                show(step, line, False)
+                improved = None
+                if evaluate is not None and (step % eval_every == 0 or step == steps):
+                    line |= _evaluated(evaluate(state.params))
+                    improved = _improved(files, line, best, best_mode)
+                if line:
+                    show(step, line, True)
+                    if files is not None:
+                        files.write(step, line)
+                save = step % checkpoint_every == 0 or step == steps or bool(interrupted) or improved is not None
+                if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
+                    raise NonFiniteError(
+                        f"the loss, its gradients or what they would change was not finite in the last {skipped} "
+                        f"updates, up to step {step}; these were skipped, and max_skipped is {max_skipped}. "
+                        f"{_last(files)}"
+                    )
+                if save and files is not None:
+                    files.save(state, step, improved)
+                if interrupted:
+                    signalled = signal.Signals(interrupted[0]).name
+                    raise KeyboardInterrupt(f"{signalled} stopped it after step {step} of {steps}. {_last(files)}")
+        except NonFiniteError:
+            raise
+        except Exception as error:
+            # Such as one of `batches` or `evaluate`: what was trained until then is worth keeping. A step that failed
+            # took its state with it.
+            if files is not None and not state.step.is_deleted() and (reached := int(state.step)) > start:
+                files.save(state, reached)
+                error.add_note(_last(files))
+            raise
+        if step < steps:
+            if files is not None and step > start:
+                files.save(state, step)
+            raise ValueError(f"batches: ended after number {step}, needs {steps} (steps). {_last(files)}")
     return state
 
 
@@ -367,50 +382,3 @@ def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Whi
         3.0
     """
     return load(directory, like, step, at=".params")
-
-
-# What surrounds the loop.
-
-
-@contextlib.contextmanager
-def _progress_bar(
-    shown: bool, start: int, steps: int, items_per_batch: int, unit: str
-) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A function `show(step, line)`, to be called after every step."""
-    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-    values: dict[str, str] = {}
-    timed, since = start, time.monotonic()
-
-    def show(step: int, line: dict[str, float]) -> None:
-        nonlocal timed, since
-        if line:
-            now = time.monotonic()
-            if step > timed:  # not the time that an evaluation took
-                values[f"{unit}/s"] = f"{(step - timed) * items_per_batch / (now - since):,.0f}"
-            timed, since = step, now
-            values.update({name: f"{x:.4g}" for name, x in line.items() if name == "loss" or name.startswith("eval_")})
-        bar.update(task, completed=step, text="  ".join(f"{name} {value}" for name, value in values.items()))
-
-    with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task("", total=steps, completed=start, text="")
-        yield show
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list that a first Ctrl-C fills, so that no step is cut in two; a second one acts as if this were not here."""
-    pressed: list[int] = []
-    mine = threading.current_thread() is threading.main_thread()  # signals are the main thread's
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    if mine:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        if mine:
-            signal.signal(signal.SIGINT, before)

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,13 +45,13 @@ def batches(start):
     return (np.random.default_rng(n).normal(size=(T, B, I)).astype(np.float32) for n in itertools.count(start))
 
 
-def interrupted_at(number):
-    """The batches, with Ctrl-C pressed while batch `number` is made."""
+def interrupted_at(number, interrupt=signal.SIGINT):
+    """The batches, with Ctrl-C pressed, or another signal, while batch `number` is made."""
 
     def stream(start):
         for n, batch in zip(itertools.count(start), batches(start), strict=False):
             if n == number:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(interrupt)
             yield batch
 
     return stream
@@ -398,18 +399,26 @@ def test_what_a_run_writes(whole):
     assert_identical(restore(directory, fresh(seed=9)), state)
 
 
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("number", [0, 4])
-def test_ctrl_c_saves_and_the_resumed_run_equals_one_that_was_not_interrupted(train_step, whole, tmp_path, number):
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(
-        KeyboardInterrupt, match=rf"after step {number + 1} of 7\. .* in {tmp_path} is {number + 1}; .*restore\("
-    ):
-        run(fresh(), train_step, interrupted_at(number), directory=tmp_path)
-    assert signal.getsignal(signal.SIGINT) is handler
+def test_a_signal_saves_and_the_resumed_run_equals_one_that_was_not_interrupted(
+    train_step, whole, tmp_path, number, interrupt
+):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    says = rf"{interrupt.name} stopped it after step {number + 1} of 7\. .* in {tmp_path} is {number + 1}; .*restore\("
+    with pytest.raises(KeyboardInterrupt, match=says):
+        run(fresh(), train_step, interrupted_at(number, interrupt), directory=tmp_path)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     state = restore(tmp_path, fresh(seed=9))
     assert int(state.step) == number + 1
     assert_identical(run(state, train_step, directory=tmp_path), whole[0])
     assert lines(tmp_path) == lines(whole[1])
+
+
+def test_a_signal_in_the_last_step_is_not_swallowed(train_step, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="after step 7 of 7"):
+        run(fresh(), train_step, interrupted_at(6), directory=tmp_path)
+    assert_identical(restore(tmp_path, fresh()), whole[0])
 
 
 def test_a_second_ctrl_c_acts_at_once(train_step, tmp_path):
@@ -429,10 +438,10 @@ def test_a_second_ctrl_c_acts_at_once(train_step, tmp_path):
 def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(train_step, whole, tmp_path):
     def killed(start):
         yield from itertools.islice(batches(start), 5)
-        raise RuntimeError("killed")
+        shutil.copytree(tmp_path / "run", tmp_path, dirs_exist_ok=True)
+        yield from batches(start + 5)
 
-    with pytest.raises(RuntimeError, match="killed"):
-        run(fresh(), train_step, killed, directory=tmp_path)
+    run(fresh(), train_step, killed, directory=tmp_path / "run")
     with (tmp_path / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 5, "secon')  # cut off while it was written
     assert [line["step"] for line in lines_that_parse(tmp_path)] == [2, 3, 4]
@@ -440,6 +449,37 @@ def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(train_step, whol
     assert int(state.step) == 3
     assert_identical(run(state, train_step, directory=tmp_path), whole[0])
     assert lines(tmp_path) == lines(whole[1])
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_data_that_ends_early_leaves_a_checkpoint_of_the_last_step(train_step, whole, tmp_path, ends):
+    def stream(start):
+        yield from itertools.islice(batches(start), 5)
+        if not ends:
+            raise OSError("the disk is gone")
+
+    says = rf"The last checkpoint in {tmp_path} is 5; .*restore\("
+    if ends:
+        with pytest.raises(ValueError, match=rf"batches: ended after number 5, needs 7 \(steps\)\. {says}"):
+            run(fresh(), train_step, stream, directory=tmp_path)
+    else:
+        with pytest.raises(OSError, match="the disk is gone") as error:
+            run(fresh(), train_step, stream, directory=tmp_path)
+        assert re.match(says, error.value.__notes__[0])
+    assert_identical(run(restore(tmp_path, fresh()), train_step, directory=tmp_path), whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+
+
+def test_an_evaluation_that_fails_leaves_a_checkpoint_of_its_step(train_step, whole, tmp_path):
+    with pytest.raises(TypeError, match="evaluate: got float"):
+        run(fresh(), train_step, directory=tmp_path, evaluate=lambda params: 0.5, checkpoint_every=100)
+    assert int(restore(tmp_path, fresh()).step) == 3
+
+
+def test_no_checkpoint_before_the_first_step(train_step, tmp_path):
+    with pytest.raises(ValueError, match=r"batches: ended after number 0, needs 7 .* No checkpoint was saved in"):
+        run(fresh(), train_step, lambda start: iter(()), directory=tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def lines_that_parse(directory):
@@ -759,10 +799,24 @@ def test_bad_arguments(train_step):
         run(fresh(), train_step, lambda start: itertools.islice(batches(0), start, 2))
 
 
-def test_the_progress_bar_shows_loss_and_throughput(train_step, capsys):
+def many(params):
+    return {f"of_what_is_measured_{n}": 1 / 3 for n in range(9)}
+
+
+def test_progress_without_a_terminal_is_a_line_wherever_something_is_logged(train_step, capsys):
     run(fresh(), train_step, progress=True, items_per_batch=10, unit="rows")
-    shown = capsys.readouterr().out
-    assert "7/7" in shown
-    assert "loss 1." in shown
-    assert "rows/s" in shown
-    assert "eval_norm" in shown
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[0] for line in shown] == ["2", "3", "4", "6", "7"]
+    assert re.fullmatch(r"2/7  rows/s [\d,]+  loss \d\.\d+", shown[0])
+    assert re.fullmatch(r"7/7  rows/s [\d,]+  loss \d\.\d+  eval_norm \d\.\d+", shown[-1])
+    run(fresh(), train_step, progress=False)
+    assert not capsys.readouterr().out
+
+
+def test_progress_in_a_terminal_of_80_columns_cuts_the_metrics_first(train_step, capsys, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    run(fresh(), train_step, progress=True, evaluate=many)
+    last = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().out).replace("\r", "\n").strip().splitlines()[-1]
+    assert re.fullmatch(r"━{20} 7/7 batches/s \S+  loss \d\.\d+\s+eval_of_w\S*… 0:00:00", last)
+    assert len(last) <= 80
