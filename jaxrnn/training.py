@@ -116,7 +116,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
             if (shape := jax.tree.map(jnp.shape, value)) != ():  # of a tree, the shapes in it
                 raise ValueError(f"loss_fn: got the metric {name!r} of the shape {shape}, needs a scalar")
         # In float16 the squares of gradients run over.
-        grad_norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(jnp.promote_types(g.dtype, jnp.float32)), grads))
+        grad_norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(np.promote_types(g.dtype, np.float32)), grads))
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=lambda params: loss_of(params)[0]
         )
