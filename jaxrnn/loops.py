@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, OverflowMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
@@ -24,8 +24,9 @@ def show_progress(
     """
     values: dict[str, str] = {}
     timed, since = start, time.monotonic()
-    metrics = TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
     console = Console()
+    cut: OverflowMethod = "ellipsis" if console.encoding.startswith("utf") else "crop"
+    metrics = TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True, overflow=cut))
     live = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
 
     def show(step: int, line: dict[str, float], whole: bool) -> None:
