@@ -131,7 +131,7 @@ def run(main: Callable[[], Any], stopped: str) -> None:
         main()
     except (ValueError, OSError, MemoryError, training.NonFiniteError) as error:
         sys.exit(f"error: {error}")
-    except jax.errors.JaxRuntimeError as error:  # such as of memory; a line for each part of the program
-        sys.exit(f"error: {str(error).splitlines()[0]}")
+    except jax.errors.JaxRuntimeError as error:  # such as of memory, said once for each part of the program
+        sys.exit(f"error: {str(error).splitlines()[0].rpartition('Error dispatching computation: ')[2]}")
     except KeyboardInterrupt as stop:
         sys.exit(f"{stop}{stopped}")

@@ -166,6 +166,7 @@ def test_training_that_ends_in_nan_is_an_error(tmp_path):
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore\nof it"),
             "error: RESOURCE_EXHAUSTED: Out of memory",
         ),
+        (jax.errors.JaxRuntimeError(f"INTERNAL: {9 * 'Error dispatching computation: '}no memory"), "error: no memory"),
         (KeyboardInterrupt("after step 3"), "after step 3; here"),
     ],
 )
