@@ -24,11 +24,10 @@ import codecs
 import functools
 import itertools
 import lzma
-import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -36,9 +35,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
 import jaxrnn
+from examples import common
 from jaxrnn import training
 from jaxrnn.ops import dropout
 
@@ -46,6 +45,9 @@ END = 0  # the byte that stands before, between and after files; a text has none
 SYMBOLS = 256
 SPAN = 512  # steps that evaluation takes at a time
 QUICK = {"hidden": 256, "steps": 700, "learning_rate": 6e-3}
+SIZES = ("quick", "cell", "layers", "hidden", "embedding", "tied")  # what a checkpoint is of
+TRAINING = ("text", "dropout", "batch", "window", "stretch", "steps", "learning_rate", "warmup", "clip", "seed")
+PASSING = ("resume", "sample", "prompt", "temperature", "top_k")  # of a call, not of the run
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class Settings:
     directory: Path = Path("runs/char_lm")
     """Where metrics and checkpoints go, and where sampling finds them."""
     quick: bool = False
-    """A small model trained for about a minute; sets --hidden, --steps and --learning-rate."""
+    """A small model trained for about a minute; sets --hidden, --steps and --learning-rate where they are not given."""
     resume: bool = False
-    """Go on from the newest checkpoint; the other settings are given as they were."""
+    """Go on from the newest checkpoint in the directory, with the settings stored there."""
 
     cell: Literal["gru", "lstm"] = "gru"
     """The kind of the layers."""
@@ -93,7 +95,7 @@ class Settings:
     """Of the initialization, of dropout and of sampling."""
 
     sample: int = 0
-    """Write this many bytes from the checkpoint instead of training; the sizes of the model are given as they were."""
+    """Write this many bytes from the checkpoint instead of training."""
     prompt: str = ""
     """What the sample goes on from; by default the start of a file."""
     temperature: float = 0.7
@@ -124,6 +126,8 @@ def load(path: Path | None) -> Text:
             raise ValueError(f"text: got {path}, which is {what}, needs a text file")
         cut = len(data) * 9 // 10
         return Text([data[:cut]], [data[cut:]], f"{path}, the last tenth of it")
+    if path is not None and not path.is_dir():
+        raise ValueError(f"text: got {path}, which is neither, needs a text file or a folder of them")
     if path is not None:
         found, name = sorted(path.rglob("*")), str(path)
     else:
@@ -320,10 +324,8 @@ def train(settings: Settings) -> dict[str, float]:
     model, optimizer, state = start(settings)
     if settings.resume:
         state = training.restore(settings.directory, state)
-    elif (settings.directory / "checkpoints").exists():
-        raise ValueError(
-            f"directory: got {settings.directory}, which holds a run, needs --resume to go on with it, or another"
-        )
+    else:
+        common.refuse_a_run(settings.directory)
     characters = sum(map(len, text.held_out))
     print(f"{sum(map(len, text.train)):,} characters to train on; held out: {characters:,}, {text.name}")
 
@@ -336,7 +338,9 @@ def train(settings: Settings) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        functools.partial(batches, symbols, settings.batch, settings.window, settings.stretch),
+        common.keeping(
+            settings, functools.partial(batches, symbols, settings.batch, settings.window, settings.stretch), PASSING
+        ),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=evaluate,
@@ -358,6 +362,11 @@ def train(settings: Settings) -> dict[str, float]:
     return bits
 
 
+def encoded(prompt: str) -> bytes:
+    """The bytes of a prompt, those too that the command line could not decode."""
+    return prompt.encode(errors="surrogateescape")
+
+
 def generate(model: Model, params: Params, settings: Settings) -> Iterator[int]:
     """Bytes after the prompt, one jitted step each, in constant memory."""
 
@@ -369,7 +378,7 @@ def generate(model: Model, params: Params, settings: Settings) -> Iterator[int]:
         return state, jnp.take_along_axis(which, chosen[:, None], axis=1)[:, 0]
 
     state, key = model.net.initial_state((1,)), jax.random.key(settings.seed)
-    for i, given in enumerate(bytes([END]) + settings.prompt.encode()):
+    for i, given in enumerate(bytes([END]) + encoded(settings.prompt)):
         state, symbol = step(params, state, jnp.array([given]), jax.random.fold_in(key, i))
     for j in range(i + 1, i + 1 + settings.sample):
         yield int(symbol[0])
@@ -392,25 +401,33 @@ def sample(settings: Settings) -> str:
 
 def check(settings: Settings) -> None:
     """Errors that name the option, what it got and what it needs."""
-    sizes = ("layers", "hidden", "embedding", "batch", "window", "stretch", "steps")
-    for names, needed, holds in (
-        (sizes, "1 or more", lambda n: n >= 1),
-        (("warmup", "sample"), "0 or more", lambda n: n >= 0),
-        (("learning_rate", "clip", "temperature"), "a number above 0", lambda x: x > 0),
-        (("top_k",), f"a number of bytes, 1 to {SYMBOLS}", lambda n: 1 <= n <= SYMBOLS),
-        (("prompt",), "text without zero bytes", lambda prompt: END not in prompt.encode()),
-    ):
-        for name in names:
-            value = getattr(settings, name)
-            if not holds(value):
-                raise ValueError(f"{name}: got {value!r}, needs {needed}")
+    common.check_between(
+        settings,
+        layers=(1, 100),
+        hidden=(1, 1 << 14),
+        embedding=(1, 1 << 14),
+        batch=(1, common.MOST),
+        window=(1, common.MOST),
+        stretch=(1, common.FOREVER),
+        steps=(1, common.FOREVER),
+        warmup=(0, common.FOREVER),
+        seed=(0, common.SEEDS),
+        sample=(0, common.FOREVER),
+        top_k=(1, SYMBOLS),
+    )
+    common.check_positive(settings, "learning_rate", "clip", "temperature")
+    if END in encoded(settings.prompt):
+        raise ValueError(f"prompt: got {settings.prompt!r}, needs text without zero bytes")
+
+
+def must_match(settings: Settings) -> Sequence[str]:
+    """The settings that must be those of the run in the directory."""
+    return SIZES if settings.sample > 0 else SIZES + TRAINING if settings.resume else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, or sample and return {}, as the arguments say (None: the command line's); bits per character by model."""
-    settings = tyro.cli(Settings, args=arguments)
-    if settings.quick:
-        settings = replace(settings, **QUICK)
+    settings = common.parse(Settings, arguments, lambda settings: QUICK, must_match)
     check(settings)
     if settings.sample:
         sample(settings)
@@ -419,9 +436,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, training.NonFiniteError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt as stop:
-        sys.exit(f"{stop}; here: the same command and --resume")
+    common.run(main, "; here: --resume with the same directory")

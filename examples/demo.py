@@ -18,8 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from examples import char_lm, sine, sorting
-from jaxrnn import training
+from examples import char_lm, common, sine, sorting
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ def summary(results: Sequence[Result]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train, sample, sum up; exits with 1 when an example did not learn. `arguments` None: the command line's."""
     settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    if settings.sample < 1:
-        raise ValueError(f"sample: got {settings.sample}, needs 1 or more")
+    common.check_between(settings, sample=(1, common.FOREVER))
     folder = settings.directory / time.strftime("%Y%m%d-%H%M%S")
     results = train(folder)
     Console().rule("a sample from char_lm")
@@ -98,9 +96,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, training.NonFiniteError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    common.run(main, "stopped")

@@ -13,10 +13,9 @@ jumps from step to step: after step 15 it is 1.6e-1 and 6.7e-1. PyTorch's exampl
 4.1e-3. Adam is far behind: with --quick, 1.4e-3, 7.2e-4, 6.8e-1, where L-BFGS reaches 7.7e-6, 1.7e-5, 1.6e-3.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,11 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import jaxrnn
+from examples import common
 
 PERIOD = 20  # times 2π: points in a wave
 TEST = 3  # waves to test on, the first ones
@@ -61,7 +60,7 @@ class Settings:
     directory: Path = Path("runs/sine")
     """Where the picture goes."""
     quick: bool = False
-    """Fewer and shorter waves for half a minute; sets --waves, --length, --future and --steps."""
+    """Fewer and shorter waves for half a minute; sets --waves, --length, --future and --steps where not given."""
 
 
 class Params(NamedTuple):
@@ -166,19 +165,24 @@ def picture(true: np.ndarray, predicted: np.ndarray, continued: np.ndarray, path
         axes.spines[["top", "right"]].set_visible(False)
     rows[-1].set_xlabel("time step")
     figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path
 
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    least = {"waves": TEST + 1, "length": 4, "future": 1, "hidden": 1, "steps": 1, "iterations": 1, "memory": 1}
-    for name, minimum in least.items():
-        if getattr(settings, name) < minimum:
-            raise ValueError(f"{name}: got {getattr(settings, name)}, needs {minimum} or more")
-    if not settings.learning_rate > 0:
-        raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a number above 0")
+    common.check_between(
+        settings,
+        waves=(TEST + 1, common.MOST),
+        length=(4, common.MOST),
+        future=(1, common.MOST),
+        hidden=(1, 1 << 14),
+        steps=(1, common.FOREVER),
+        iterations=(1, common.FOREVER),
+        memory=(1, 1000),
+        seed=(0, common.SEEDS),
+    )
+    common.check_positive(settings, "learning_rate")
 
 
 class Look(NamedTuple):
@@ -194,6 +198,7 @@ class Look(NamedTuple):
 
 def run(settings: Settings) -> dict[str, float]:
     """Train, look after each step, keep the best, draw it."""
+    settings.directory.mkdir(parents=True, exist_ok=True)
     net = jaxrnn.Stack((jaxrnn.LSTM(1, settings.hidden), jaxrnn.LSTM(settings.hidden, settings.hidden)))
     true = make_waves(settings.waves, settings.length + settings.future)
     given, coming = jnp.asarray(true[: settings.length]), jnp.asarray(true[settings.length :, :TEST])
@@ -230,8 +235,10 @@ def run(settings: Settings) -> dict[str, float]:
             f"{seen.train:10.2e} {seen.test:10.2e}  {seen.train_run:10.2e} {seen.test_run:10.2e}",
             flush=True,
         )
-    best = int(np.argmin([seen.train_run for seen in looks]))
+    best = int(np.argmin([np.nan_to_num(seen.train_run, nan=np.inf) for seen in looks]))
     kept = looks[best]
+    if not np.isfinite(kept.train_run):
+        raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a smaller one: no error was finite")
     print(
         f"best at continuing the training waves: step {best + 1}, train MSE {kept.train:.2e}, "
         f"test MSE {kept.test:.2e}, free-run MSE {kept.test_run:.2e}"
@@ -243,18 +250,12 @@ def run(settings: Settings) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test, continue and draw; returns the kept mean squared errors. `arguments` None: the command line's."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    if settings.quick:
-        settings = replace(settings, waves=23, length=500, future=500, steps=8)
+    quick = {"waves": 23, "length": 500, "future": 500, "steps": 8}
+    settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     check(settings)
     with jax.enable_x64(True):
         return run(settings)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    common.run(main, "stopped")

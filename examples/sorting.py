@@ -13,9 +13,8 @@ seconds on two CPU cores; the second 95.5 % and 28.6 %, after half an hour besid
 
 import itertools
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -31,9 +29,11 @@ from rich.table import Table
 from rich.text import Text
 
 import jaxrnn
+from examples import common
 from jaxrnn import training
 
 UNSEEN = 2048  # sequences to evaluate on
+NUMBERS = 10_000  # how many different ones there may be
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Settings:
     show: int = 4
     """Unseen sequences to print with what the network made of them."""
     quick: bool = False
-    """A smaller task for half a minute; sets --length, --high, --hidden and --steps."""
+    """A smaller task for half a minute; sets --length, --high, --hidden and --steps where they are not given."""
     resume: bool = False
-    """Go on from the newest checkpoint; the other settings are given as they were."""
+    """Go on from the newest checkpoint in the directory, with the settings stored there."""
 
 
 class Params(NamedTuple):
@@ -178,22 +178,38 @@ def picture(directory: Path, settings: Settings) -> Path:
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    for name in ("length", "hidden", "steps", "batch"):
-        if getattr(settings, name) < 1:
-            raise ValueError(f"{name}: got {getattr(settings, name)}, needs 1 or more")
-    if settings.high <= settings.low:
-        raise ValueError(f"high: got {settings.high}, needs more than low = {settings.low}")
-    if not settings.learning_rate > 0:
-        raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a number above 0")
-    if not 0 <= settings.show <= UNSEEN:
-        raise ValueError(f"show: got {settings.show}, needs 0 to {UNSEEN}")
+    common.check_between(
+        settings,
+        length=(1, common.MOST),
+        low=(-common.MOST, common.MOST),
+        hidden=(1, 1 << 14),
+        steps=(1, common.FOREVER),
+        batch=(1, common.MOST),
+        seed=(0, common.SEEDS),
+        show=(0, UNSEEN),
+    )
+    if not settings.low < settings.high < settings.low + NUMBERS:
+        raise ValueError(
+            f"high: got {settings.high}, needs more than low = {settings.low}, and less than low + {NUMBERS}"
+        )
+    common.check_positive(settings, "learning_rate")
+
+
+def must_match(settings: Settings) -> Sequence[str]:
+    """The settings that must be those of the run in the directory."""
+    names = ("quick", "length", "low", "high", "hidden", "steps", "batch", "learning_rate", "seed")
+    return names if settings.resume else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, evaluate and draw; returns the fractions right. `arguments` None: the command line's."""
-    settings = tyro.cli(Settings, args=arguments, description=__doc__)
-    if settings.quick:
-        settings = replace(settings, length=8, high=settings.low + 15, hidden=128, steps=800)
+    settings = common.parse(
+        Settings,
+        arguments,
+        lambda settings: {"length": 8, "high": settings.low + 15, "hidden": 128, "steps": 800},
+        must_match,
+        __doc__,
+    )
     check(settings)
     sorter = build(settings)
     k_params, k_train, k_batches, k_unseen = jax.random.split(jax.random.key(settings.seed), 4)
@@ -204,6 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.init_state(sorter.init(k_params), optimizer, k_train)
     if settings.resume:
         state = training.restore(settings.directory, state)
+    else:
+        common.refuse_a_run(settings.directory)
 
     def loss_fn(params: Params, carry: tuple[()], numbers: jax.Array, key: jax.Array) -> Any:
         del key  # nothing is random but the numbers
@@ -216,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        lambda start: batches(k_batches, settings, start),
+        common.keeping(settings, lambda start: batches(k_batches, settings, start), ("resume", "show")),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=evaluate,
@@ -234,9 +252,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, training.NonFiniteError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt as stop:
-        sys.exit(f"{stop}; here: the same command and --resume")
+    common.run(main, "; here: --resume with the same directory")

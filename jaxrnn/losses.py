@@ -281,12 +281,16 @@ def sampled_softmax_loss(
 # Parameters
 
 
-def max_norm(limit: float, axis: int = 0) -> optax.GradientTransformation:
+def max_norm(limit: float, axis: int | tuple[int, ...] | None = None) -> optax.GradientTransformation:
     """Keeps the norm of each unit's incoming weights at `limit` or below: the last in a chain of Optax.
 
     Args:
-        limit: the greatest norm of a column `[in]` of a matrix `[in, out]`; vectors and scalars are left alone.
-        axis: of a matrix over which norms are taken.
+        limit: the greatest norm of what one unit sees; vectors and scalars are left alone.
+        axis: the axes over which norms are taken; None: a unit's inputs, which are the first axis of a matrix
+            `[in, out]`, the second of block-diagonal weights `[heads, in, out]`, and all but the last of a
+            convolution's kernel over two or more axes, `[height, width, in, out]`. A kernel `[length, in, out]` looks
+            like block-diagonal weights and needs `axis=(0, 1)`; `optax.partition` gives parts of the parameters
+            transformations of their own.
 
     Example:
         >>> optimizer = optax.chain(optax.sgd(1.0), max_norm(1.0))
@@ -303,9 +307,14 @@ def max_norm(limit: float, axis: int = 0) -> optax.GradientTransformation:
         if jnp.ndim(param) < 2:
             return update
         new = param + update
-        norm = jnp.linalg.norm(new, axis=axis, keepdims=True)
+        inputs = axis
+        if inputs is None:
+            inputs = -2 if new.ndim < 4 else tuple(range(new.ndim - 1))
+        # In float16 the squares of weights run over.
+        wide = new.astype(np.promote_types(new.dtype, np.float32))
+        norm = jnp.sqrt(jnp.sum(wide * wide, axis=inputs, keepdims=True))
         scale = jnp.where(norm > limit, limit / jnp.where(norm > limit, norm, jnp.ones_like(norm)), jnp.ones_like(norm))
-        return new * scale - param
+        return (wide * scale).astype(new.dtype) - param
 
     def update(updates: PyTree, state: PyTree, params: PyTree | None = None) -> tuple[PyTree, PyTree]:
         if params is None:

@@ -8,7 +8,43 @@ import numpy as np
 
 from jaxrnn.typing import Array
 
-__all__ = ["gradient_norms", "heat", "text"]
+__all__ = ["alignment", "gradient_norms", "heat", "text"]
+
+
+def alignment(
+    weights: Array, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None, ax: Any = None
+) -> Any:
+    """Attention weights `[outputs, inputs]` of one row as a heat map, inputs to the right and outputs downwards.
+
+    Args:
+        weights: numbers in 0..1; white is 0, the darkest color is the greatest.
+        inputs: labels, one an input.
+        outputs: labels, one an output.
+        ax: matplotlib's axes; None: new ones.
+
+    Raises:
+        ValueError: `weights` has not two axes, a negative value, or not one label for each.
+
+    Reference: Bahdanau, Cho & Bengio 2015, figure 3.
+    """
+    values = np.asarray(weights, np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"weights: got the shape {values.shape}, needs [outputs, inputs] of one row of a batch")
+    if not (values >= 0).all():
+        raise ValueError(f"weights: got values from {values.min()} on, needs at least 0; see heat for signed values")
+    for name, labels, size in (("inputs", inputs, values.shape[1]), ("outputs", outputs, values.shape[0])):
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"{name}: got {len(labels)} labels, needs {size}, the shape of weights is {values.shape}")
+    ax = plt.subplots()[1] if ax is None else ax
+    image = ax.imshow(values, aspect="auto", cmap="Greys", vmin=0)
+    ax.figure.colorbar(image, ax=ax)
+    ax.set_xlabel("input")
+    ax.set_ylabel("output")
+    if inputs is not None:
+        ax.set_xticks(range(len(inputs)), list(inputs))
+    if outputs is not None:
+        ax.set_yticks(range(len(outputs)), list(outputs))
+    return ax
 
 
 def gradient_norms(norms: Array, ax: Any = None) -> Any:
@@ -21,7 +57,7 @@ def gradient_norms(norms: Array, ax: Any = None) -> Any:
 
 
 def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> Any:
-    """Activations `[T, H]` as a heat map, time to the right, `labels` below the steps."""
+    """Activations `[T, H]` as a heat map, time to the right, `labels` below the steps; of attention, `alignment`."""
     ax = plt.subplots()[1] if ax is None else ax
     limit = float(np.max(np.abs(values))) or 1.0
     image = ax.imshow(np.asarray(values).T, aspect="auto", cmap="coolwarm", vmin=-limit, vmax=limit)

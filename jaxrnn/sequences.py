@@ -109,6 +109,8 @@ def last_output(ys: Array, mask: Array | None = None) -> Array:
         [2.0]
     """
     mask = _mask_of(ys, mask)
+    if not ys.shape[0]:
+        return jnp.zeros(ys.shape[1:], ys.dtype)
     return _output_at(ys, ys.shape[0] - 1 - jnp.argmax(mask[::-1], axis=0), mask)
 
 
@@ -134,6 +136,8 @@ def max_output(ys: Array, mask: Array | None = None) -> Array:
         [2.0]
     """
     mask = _mask_of(ys, mask)
+    if not ys.shape[0]:
+        return jnp.zeros(ys.shape[1:], ys.dtype)
     lowest = jnp.full_like(ys, -jnp.inf)
     return keep(jnp.any(mask, axis=0), jnp.max(select(mask, ys, lowest), axis=0))
 
@@ -152,6 +156,8 @@ def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size
     """
     size = ys.shape[-1] // 2 if forward_size is None else forward_size
     mask = _mask_of(ys, mask)
+    if not ys.shape[0]:
+        return jnp.zeros(ys.shape[1:], ys.dtype)
     backward = _output_at(ys[..., size:], jnp.argmax(mask, axis=0), mask)
     return jnp.concatenate([last_output(ys[..., :size], mask), backward], axis=-1)
 
@@ -259,14 +265,8 @@ def pack(sequences: Sequence[Any], steps: int | None = None) -> Packed:
     if not sizes.all():
         raise ValueError(f"sequences: got lengths {sizes.tolist()}, needs one step in each at least")
     steps = _steps(sizes, steps)
-    rows, starts = np.zeros_like(sizes), np.zeros_like(sizes)
-    filled: list[int] = []
-    for i in np.argsort(-sizes, kind="stable"):
-        row = next((r for r, n in enumerate(filled) if n + sizes[i] <= steps), len(filled))
-        if row == len(filled):
-            filled.append(0)
-        rows[i], starts[i] = row, filled[row]
-        filled[row] += int(sizes[i])
+    rows, starts = _first_fit(sizes, steps)
+    filled = np.bincount(rows, sizes).astype(np.int32)
     xs = np.zeros((steps, len(filled), *arrays[0].shape[1:]), arrays[0].dtype)
     segments = np.zeros(xs.shape[:2], np.int32)
     for i, (a, row, start) in enumerate(zip(arrays, rows, starts, strict=True)):
@@ -274,7 +274,28 @@ def pack(sequences: Sequence[Any], steps: int | None = None) -> Packed:
         segments[start : start + len(a), row] = i + 1
     resets = np.zeros(segments.shape, bool)
     resets[starts, rows] = True
-    return Packed(xs, np.array(filled, np.int32), resets, segments, rows, starts, sizes)
+    return Packed(xs, filled, resets, segments, rows, starts, sizes)
+
+
+def _first_fit(sizes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The row and the start of each sequence: the longest first, each into the first row that has room for it."""
+    rows, starts = [0] * len(sizes), [0] * len(sizes)
+    leaves = 1 << (len(sizes) - 1).bit_length()
+    # A binary tree over as many rows as there may be: `room[n]` is the most that a row below the node n has.
+    room = [steps] * (2 * leaves)
+    order = np.argsort(-sizes, kind="stable")
+    for i, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        node = 1
+        while node < leaves:
+            node *= 2
+            node += room[node] < size
+        rows[i], starts[i] = node - leaves, steps - room[node]
+        most = room[node] - size  # up to where nothing changes, which is `room[0]` at the latest
+        while room[node] != most:
+            room[node] = most
+            most = max(most, room[node ^ 1])
+            node //= 2
+    return np.array(rows, np.int32), np.array(starts, np.int32)
 
 
 def unpack(packed: Packed, ys: Array) -> list[Array]:
@@ -355,8 +376,9 @@ def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, n
     if not lengths.all():
         raise ValueError(f"lengths: got {lengths.tolist()}, PyTorch needs at least 1")
     order = np.argsort(-lengths, kind="stable")
-    valid = np.arange(lengths.max())[:, None] < lengths[order]
-    data = xs[: lengths.max()][:, order][valid]
+    longest = lengths.max(initial=0)
+    valid = np.arange(longest)[:, None] < lengths[order]
+    data = xs[:longest][:, order][valid]
     return data, valid.sum(1), order, np.argsort(order, kind="stable")
 
 
@@ -367,12 +389,13 @@ def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = No
         >>> from_packed_sequence([5, 1, 6, 7], [2, 1, 1], [1, 0]).xs.tolist()
         [[1, 5], [0, 6], [0, 7]]
     """
-    data, sizes = np.asarray(data), np.asarray(batch_sizes)
-    valid = np.arange(sizes[0])[None] < sizes[:, None]
+    data, sizes = np.asarray(data), np.asarray(batch_sizes, np.int64)
+    batch = sizes.max(initial=0)
+    valid = np.arange(batch)[None] < sizes[:, None]
     xs = np.zeros((*valid.shape, *data.shape[1:]), data.dtype)
     xs[valid] = data
-    back = np.arange(sizes[0]) if unsorted_indices is None else np.asarray(unsorted_indices)
-    return Padded(xs[:, back], valid.sum(0)[back].astype(np.int32), np.arange(sizes[0]))
+    back = np.arange(batch) if unsorted_indices is None else np.asarray(unsorted_indices, np.int64)
+    return Padded(xs[:, back], valid.sum(0)[back].astype(np.int32), np.arange(batch))
 
 
 def repeat(

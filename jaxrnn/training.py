@@ -11,24 +11,20 @@ before left and returns that of its own window; values cross the boundary, gradi
 """
 
 import contextlib
-import hashlib
-import json
-import math
 import os
 import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-import orbax.checkpoint as ocp
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxrnn.checks import check_sizes
+from jaxrnn.checkpoints import Run, Which, difference, load, named, open_run
+from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.loops import interrupts, show_progress
 from jaxrnn.typing import Array, Key, Params, PyTree
 
 __all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore", "restore_params"]
@@ -38,12 +34,12 @@ Metrics = dict[str, Any]
 LossFn = Callable[[Params, PyTree, Batch, Key], tuple[Array, tuple[PyTree, Metrics]]]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
-CHECKPOINTS_KEPT = 3
-DIGEST = "sha256"  # a file in every checkpoint: Orbax restores changed bytes without a word
+
+FIT_METRICS, STEP_METRICS = ("step", "seconds"), ("loss", "grad_norm", "skipped")
 
 
 class NonFiniteError(FloatingPointError):
-    """Too many updates in a row had a loss or gradients that were not finite."""
+    """Too many updates in a row were not finite."""
 
 
 class TrainState(NamedTuple):
@@ -54,7 +50,7 @@ class TrainState(NamedTuple):
     opt_state: PyTree
     key: Key  # never changes; a step's own key is `fold_in(key, step)`
     carry: PyTree  # recurrent state that crosses windows; () without
-    skipped: Array  # [] int32, total skipped updates: those whose loss or gradients were not finite
+    skipped: Array  # [] int32, total skipped updates: those that were not finite
     skipped_in_a_row: Array  # [] int32, consecutive skipped updates up to now
 
 
@@ -76,8 +72,9 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key
 def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
     """One jitted update: `(state, batch) -> (state, metrics)`; the given state's buffers are donated, so it is gone.
 
-    An update whose loss or gradients are not finite is skipped: parameters, optimizer state and carry stay as they
-    were, and it is counted.
+    An update is skipped and counted if its loss, its gradients or anything that it would change is not finite:
+    parameters, optimizer state and carry stay as they were. What is infinite from the start, as some optimizers' states
+    are, may stay so.
 
     Args:
         loss_fn: `(params, carry, batch, key) -> (loss, (carry, metrics))`: the scalar to minimize, the carry for the
@@ -89,8 +86,9 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
 
     Raises:
-        ValueError: (at the first call) `loss_fn` returns a carry of another structure, shape or dtype, or a metric that
-            is not a scalar.
+        TypeError, ValueError: (at the first call) `loss_fn` returns anything but `(loss, (carry, metrics))`, a carry of
+            another structure, shape or dtype, or a metric that is not a scalar or has the name of one that is written
+            beside it ("step", "seconds", "loss", "grad_norm", "skipped", "eval_...").
 
     Example:
         >>> def loss_fn(params, carry, batch, key):
@@ -108,21 +106,23 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         key = jax.random.fold_in(state.key, state.step)
 
         def loss_of(params: Params) -> tuple[Array, tuple[PyTree, Metrics]]:
-            return loss_fn(params, jax.lax.stop_gradient(state.carry), batch, key)
+            return _check_result(loss_fn(params, jax.lax.stop_gradient(state.carry), batch, key))
 
         (loss, (carry, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        if difference := _difference(_named(carry), _named(state.carry)):
-            raise ValueError(f"loss_fn: the carry it returns differs from the one it got, {difference}")
+        _check_names("loss_fn", metrics, FIT_METRICS + STEP_METRICS)
+        if text := difference(named(carry), named(state.carry)):
+            raise ValueError(f"loss_fn: the carry it returns differs from the one it got, {text}")
         for name, value in metrics.items():
             if (shape := jax.tree.map(jnp.shape, value)) != ():  # of a tree, the shapes in it
                 raise ValueError(f"loss_fn: got the metric {name!r} of the shape {shape}, needs a scalar")
-        grad_norm = optax.tree.norm(grads)
+        # In float16 the squares of gradients run over.
+        grad_norm = optax.tree.norm(jax.tree.map(lambda g: g.astype(np.promote_types(g.dtype, np.float32)), grads))
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, value=loss, grad=grads, value_fn=lambda params: loss_of(params)[0]
         )
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         new = (optax.apply_updates(state.params, updates), opt_state, carry)
         old = (state.params, state.opt_state, state.carry)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & ~_spoils(new, old)
         params, opt_state, carry = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
         state = TrainState(
             step=state.step + 1,
@@ -138,6 +138,53 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
     return jax.jit(train_step, donate_argnums=0)
 
 
+def _check_result(result: Any) -> Any:
+    """What a loss function returned; raise unless it is `(loss, (carry, metrics))`."""
+
+    def pair(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) == 2
+
+    if not (pair(result) and pair(result[1]) and isinstance(result[1][1], dict)):
+        raise TypeError(
+            f"loss_fn: got {_form(result)}, needs (loss, (carry, metrics)), where metrics is a dict and carry, where "
+            "nothing crosses windows, is the one it got"
+        )
+    loss = result[0]
+    if jnp.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise TypeError(
+            f"loss_fn: got a loss of the shape {jnp.shape(loss)} of {jnp.result_type(loss)}, needs a real scalar"
+        )
+    return result
+
+
+def _form(value: Any) -> str:
+    """What kind of value, in words."""
+    if type(value) is tuple:
+        return f"({', '.join(map(_form, value))})"
+    return "array" if isinstance(value, jax.Array) else type(value).__name__
+
+
+def _check_names(source: str, names: Iterable[str], own: tuple[str, ...]) -> None:
+    """Raise unless every metric has a name that is none of `own`, which are written beside it."""
+    for name in names:
+        if not isinstance(name, str) or name in own or name.startswith("eval_"):
+            raise ValueError(
+                f"{source}: got a metric named {name!r}, needs another name; {', '.join(own)} and eval_... are written "
+                "beside it"
+            )
+
+
+def _spoils(new: PyTree, old: PyTree) -> Array:
+    """Whether anything that was finite is no longer so."""
+
+    def one(n: Array, o: Array) -> Array:
+        if not jnp.issubdtype(n.dtype, jnp.inexact):
+            return jnp.zeros((), bool)
+        return jnp.any(jnp.isfinite(o) & ~jnp.isfinite(n))
+
+    return jax.tree.reduce(jnp.logical_or, jax.tree.map(one, new, old), jnp.zeros((), bool))
+
+
 def fit(
     state: TrainState,
     train_step: TrainStep,
@@ -149,6 +196,8 @@ def fit(
     eval_every: int = 500,
     log_every: int = 50,
     checkpoint_every: int = 500,
+    best: str | None = None,
+    best_mode: Literal["min", "max"] = "min",
     max_skipped: int = 20,
     items_per_batch: int = 1,
     unit: str = "batches",
@@ -157,8 +206,9 @@ def fit(
     """Train until `steps` batches have been seen in all, from wherever `state` stands.
 
     A run that was interrupted and goes on from `restore` ends with the same numbers, bit by bit, as one that was not.
-    Ctrl-C ends the step at hand, saves a checkpoint and raises KeyboardInterrupt that says how to go on; a second one
-    acts at once. The device is waited for only where something is logged, evaluated or saved.
+    Ctrl-C (SIGINT) and SIGTERM end the step at hand, save a checkpoint and raise KeyboardInterrupt that says how to go
+    on; a second one acts at once. Where `batches` ends early, or `batches` or `evaluate` raises an exception, a
+    checkpoint is saved first, too. The device is waited for only where something is logged, evaluated or saved.
 
     Args:
         state: from `init_state`, or from `restore` to go on. Its buffers are donated.
@@ -167,88 +217,153 @@ def fit(
             iterator, `lambda start: itertools.islice(make_iterator(), start, None)`.
         steps: batches in all, those before a resume included.
         directory: where to write `metrics.jsonl` (a JSON object a line: "step", "seconds", that step's metrics, those
-            of `evaluate` after "eval_"; not finite: null) and `checkpoints/` (Orbax, the last three); None: nowhere.
-            Lines of metrics beyond the step that `state` stands at are dropped: they will be written again.
+            of `evaluate` after "eval_"; not finite: null) and `checkpoints/` (Orbax, the last three and the best one);
+            None: nowhere. Lines of metrics beyond the step that `state` stands at are dropped: they will be written
+            again. Only one `fit` at a time may write to a directory.
         evaluate: `params -> dict of floats`; it must not keep the parameters, whose buffers the next step takes.
         eval_every: steps between evaluations; the last step always has one, as it is logged and saved.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints.
+        best: a metric of `evaluate`, "eval_" before its name; whenever it is better than ever before, a checkpoint is
+            saved, which `restore(..., step="best")` loads. The best one is kept beside the last three.
+        best_mode: "min": the least is the best; "max": the greatest.
         max_skipped: this many skipped updates in a row, looked at where metrics are logged and before anything is
             saved, end the run.
         items_per_batch: what a batch counts in the throughput shown.
         unit: of what.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, or, where there is no terminal, a line every `log_every` steps.
 
     Returns:
         The state after `steps` batches.
 
     Raises:
         NonFiniteError: `max_skipped` updates in a row were skipped; parameters are those before them.
-        ValueError, TypeError: a number is not positive, `batches` is not a function or ended too early, or `directory`
+        ValueError, TypeError: a number is not positive, `batches` is not a function or ended too early, `evaluate` does
+            not give a dict of numbers or not the one that `best` names, another `fit` writes to `directory`, or it
             holds checkpoints of other steps than the one that `state` stands at; nothing is overwritten.
     """
     check_sizes(steps=steps, eval_every=eval_every, log_every=log_every, checkpoint_every=checkpoint_every)
     check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
+    check_choice(best_mode=best_mode, among=("min", "max"))
     if not callable(batches):
         raise TypeError(f"batches: got {type(batches).__name__}, needs a function of the number of the first batch")
-    start = int(state.step)
+    if best is not None and (directory is None or evaluate is None):
+        raise ValueError(f"best: got {best!r}, needs evaluate, which gives it, and directory, where checkpoints go")
+    start = step = int(state.step)
     with contextlib.ExitStack() as stack:
-        files = None if directory is None else stack.enter_context(_open(Path(directory), start))
-        show = stack.enter_context(_progress_bar(progress, start, steps, items_per_batch, unit))
-        interrupted = stack.enter_context(_interrupts())
-        for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
-            state, metrics = train_step(state, batch)
-            line: dict[str, float] = {}
-            if step % log_every == 0 or step == steps:
-                line = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            show(step, line)
-            if evaluate is not None and (step % eval_every == 0 or step == steps):
-                line |= {f"eval_{name}": float(value) for name, value in evaluate(state.params).items()}
-                show(step, line)
-            if line and files is not None:
-                files.write(step, line)
-            save = step % checkpoint_every == 0 or step == steps or bool(interrupted)
-            if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
-                raise NonFiniteError(
-                    f"the loss or its gradients were not finite in the last {skipped} updates, up to step {step}; "
-                    f"these were skipped, and max_skipped is {max_skipped}. {_last(files)}"
-                )
-            if save and files is not None:
-                files.save(state)
-            if interrupted and step < steps:
-                raise KeyboardInterrupt(f"stopped after step {step} of {steps}. {_last(files)}")
-    if int(state.step) < steps:
-        raise ValueError(f"batches: ended after number {int(state.step)}, needs {steps} (steps)")
+        files = None if directory is None else stack.enter_context(open_run(Path(directory).absolute(), start))
+        show = stack.enter_context(show_progress(progress, start, steps, items_per_batch, unit))
+        interrupted = stack.enter_context(interrupts())
+        try:
+            for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
+                state, metrics = train_step(state, batch)
+                if step == start + 1:
+                    _check_names("train_step", metrics, FIT_METRICS)
+                line: dict[str, float] = {}
+                if step % log_every == 0 or step == steps:
+                    line = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                show(step, line, False)
+                improved = None
+                if evaluate is not None and (step % eval_every == 0 or step == steps):
+                    line |= _evaluated(evaluate(state.params))
+                    improved = _improved(files, line, best, best_mode)
+                if line:
+                    show(step, line, True)
+                    if files is not None:
+                        files.write(step, line)
+                save = step % checkpoint_every == 0 or step == steps or bool(interrupted) or improved is not None
+                if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
+                    raise NonFiniteError(
+                        f"the loss, its gradients or what they would change was not finite in the last {skipped} "
+                        f"updates, up to step {step}; these were skipped, and max_skipped is {max_skipped}. "
+                        f"{_last(files)}"
+                    )
+                if save and files is not None:
+                    files.save(state, step, improved)
+                if interrupted:
+                    signalled = signal.Signals(interrupted[0]).name
+                    raise KeyboardInterrupt(f"{signalled} stopped it after step {step} of {steps}. {_last(files)}")
+        except NonFiniteError:
+            raise
+        except Exception as error:
+            # Such as one of `batches` or `evaluate`: what was trained until then is worth keeping. A step that failed
+            # took its state with it.
+            if files is not None and not state.step.is_deleted() and (reached := int(state.step)) > start:
+                files.save(state, reached)
+                error.add_note(_last(files))
+            raise
+        if step < steps:
+            if files is not None and step > start:
+                files.save(state, step)
+            raise ValueError(f"batches: ended after number {step}, needs {steps} (steps). {_last(files)}")
     return state
 
 
-def restore(directory: str | os.PathLike[str], like: TrainState) -> TrainState:
-    """The state of the newest checkpoint that `fit` wrote to `directory`; nothing there is changed.
+def _evaluated(values: Any) -> dict[str, float]:
+    """What `evaluate` gave, as metrics; raise unless it is a dict of numbers."""
+    needs = "needs a dict of numbers, such as {'loss': 0.5}"
+    if not isinstance(values, dict):
+        raise TypeError(f"evaluate: got {_form(values)}, {needs}")
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    for name, array in arrays.items():
+        if array.shape or not jnp.issubdtype(array.dtype, jnp.number):
+            raise TypeError(f"evaluate: got {name!r} of the shape {array.shape} of {array.dtype}, {needs}")
+    return {f"eval_{name}": float(array) for name, array in arrays.items()}
+
+
+def _improved(
+    files: Run | None, line: dict[str, float], best: str | None, mode: Literal["min", "max"]
+) -> dict[str, float] | None:
+    """The metric that `best` names, if it is the best so far."""
+    if files is None or best is None:
+        return None
+    if best not in line or not best.startswith("eval_"):
+        there = ", ".join(repr(name) for name in line if name.startswith("eval_"))
+        raise ValueError(f"best: got {best!r}, needs one of {there}")
+    return {best: line[best]} if files.improves(best, line[best], mode) else None
+
+
+def _last(files: Run | None) -> str:
+    """Where the last checkpoint is, and how to go on."""
+    return "Nothing was saved: fit got no directory" if files is None else files.last()
+
+
+def restore(
+    directory: str | os.PathLike[str], like: TrainState, *, step: Which = "newest", new_carry: bool = False
+) -> TrainState:
+    """The state of a checkpoint that `fit` wrote to `directory`; nothing there is changed.
 
     Args:
         directory: the one that `fit` got.
         like: a state of the same model, optimizer and carry, such as the one from `init_state`: it gives the
             structure, shapes, dtypes and devices; its values are not used.
+        step: "newest", from which `fit` goes on; "best", by the metric that `fit` got as `best`; or the number of a
+            checkpoint that is there.
+        new_carry: take the carry of `like` instead of the checkpoint's, so that a run can go on with another batch
+            size.
 
     Returns:
         The state, ready for `fit` to go on from.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the checkpoint is of another model: the error names the first array that differs; or it is damaged:
-            the error names it and the newest intact one.
+        ValueError: there is none of this step; or the checkpoint is of another model: the error names the first array
+            that differs; or it is damaged: the error names it and the newest intact one.
     """
-    return _load(_newest(directory), like)
+    state = load(directory, like, step, skip=(".carry",) if new_carry else ())
+    # `fit` donates the state, and `like` stays usable.
+    return state._replace(carry=jax.tree.map(jnp.copy, state.carry)) if new_carry else state
 
 
-def restore_params(directory: str | os.PathLike[str], like: Params) -> Params:
-    """The parameters alone of the newest checkpoint that `fit` wrote to `directory`; nothing there is changed.
+def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Which = "newest") -> Params:
+    """The parameters alone of a checkpoint that `fit` wrote to `directory`; nothing there is changed.
 
-    The run's optimizer and the batch size of its carry are of no account, so that a model can be used on other batches.
+    The optimizer and the carry's batch size need not match, so the model can be applied to other batch sizes.
 
     Args:
         directory: the one that `fit` got.
         like: parameters of the same model, such as fresh ones, used as those of `restore`.
+        step: as in `restore`.
 
     Raises:
         FileNotFoundError, ValueError: as in `restore`.
@@ -266,200 +381,4 @@ def restore_params(directory: str | os.PathLike[str], like: Params) -> Params:
         >>> float(params["w"])
         3.0
     """
-    return _load(_newest(directory), like, ".params")
-
-
-# The files of a run.
-
-
-class _Files(NamedTuple):
-    """An open directory."""
-
-    directory: Path
-    manager: ocp.CheckpointManager
-    began: float
-
-    def write(self, step: int, line: dict[str, float]) -> None:
-        values = {name: value if math.isfinite(value) else None for name, value in line.items()}
-        with (self.directory / "metrics.jsonl").open("a") as metrics:
-            metrics.write(
-                json.dumps({"step": step, "seconds": round(time.monotonic() - self.began, 3), **values}) + "\n"
-            )
-
-    def save(self, state: TrainState) -> None:
-        step = int(state.step)
-        self.manager.save(step, args=ocp.args.PyTreeSave(_stored(state)))
-        path = self.directory / "checkpoints" / str(step)
-        partial = path / f"{DIGEST}.partial"
-        partial.write_text(_digest(path))
-        partial.replace(path / DIGEST)
-
-
-@contextlib.contextmanager
-def _open(directory: Path, step: int) -> Iterator[_Files]:
-    with _manager(directory.absolute() / "checkpoints") as manager:
-        if manager.latest_step() not in (None, step):
-            raise ValueError(
-                f"directory: {directory} holds checkpoints up to step {manager.latest_step()}, the state stands at "
-                f"step {step}; give fit the state from restore(directory, state), or another directory"
-            )
-        path = directory / "metrics.jsonl"
-        kept = _lines_up_to(path, step)
-        partial = path.with_suffix(".jsonl.partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(path)
-        yield _Files(directory, manager, time.monotonic() - (json.loads(kept[-1])["seconds"] if kept else 0.0))
-
-
-def _manager(checkpoints: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=CHECKPOINTS_KEPT, create=True, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(checkpoints, options=options, item_handlers=ocp.PyTreeCheckpointHandler())
-
-
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    """The lines of metrics up to `step`; one that was cut off while it was written is none."""
-    kept = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-    return kept
-
-
-def _digest(checkpoint: Path) -> str:
-    """Of the names and contents of a checkpoint's files."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != DIGEST):
-        digest.update(f"{path.relative_to(checkpoint).as_posix()} {path.stat().st_size}\n".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _intact(checkpoint: Path) -> bool:
-    return (checkpoint / DIGEST).exists() and (checkpoint / DIGEST).read_text() == _digest(checkpoint)
-
-
-def _newest(directory: str | os.PathLike[str]) -> Path:
-    """The newest checkpoint, if it is intact."""
-    checkpoints = Path(directory).absolute() / "checkpoints"
-    found = sorted((path for path in checkpoints.glob("*") if path.name.isdigit()), key=lambda path: int(path.name))
-    if not found:
-        raise FileNotFoundError(f"directory: got {directory}, which has no checkpoints, needs one that fit wrote to")
-    *older, newest = found
-    if not _intact(newest):
-        intact = next(filter(_intact, reversed(older)), None)
-        advice = (
-            f"{intact} is intact: move the damaged one away to go on from there"
-            if intact
-            else "no other there is intact"
-        )
-        raise ValueError(
-            f"directory: the newest checkpoint, {newest}, is damaged, or was not written to the end; {advice}"
-        )
-    return newest
-
-
-def _load(checkpoint: Path, like: PyTree, at: str = "") -> PyTree:
-    """The arrays of `like`, which is the whole state or the part of it whose names begin with `at`."""
-    needed = {at + name: leaf for name, leaf in _stored(like).items()}
-    with _manager(checkpoint.parent) as manager:
-        stored = manager.item_metadata(int(checkpoint.name)).tree
-        if difference := _difference({name: stored[name] for name in stored if name.startswith(at)}, needed):
-            raise ValueError(f"directory: the checkpoint {checkpoint} is of another model than like, {difference}")
-        abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in needed.items()}
-        where = ocp.checkpoint_utils.construct_restore_args(abstract)
-        asked = ocp.args.PyTreeRestore(abstract, where, partial_restore=True)
-        arrays = manager.restore(int(checkpoint.name), args=asked)
-
-    def one(path: Any, leaf: Array) -> Array:
-        array = arrays.get(at + jax.tree_util.keystr(path), leaf)
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
-
-    return jax.tree_util.tree_map_with_path(one, like)
-
-
-def _last(files: _Files | None) -> str:
-    """Where the last checkpoint is, and how to go on."""
-    if files is None:
-        return "Nothing was saved: fit got no directory"
-    latest = files.manager.latest_step()
-    return (
-        f"The last checkpoint in {files.directory} is {latest}; to go on, give fit the state that "
-        f"restore({str(files.directory)!r}, state) gives"
-    )
-
-
-# Arrays of a pytree by name.
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _stored(state: PyTree) -> dict[str, Array]:
-    """What a checkpoint holds: typed keys as integers, and no arrays without elements, which Orbax refuses."""
-    named = {name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in _named(state).items()}
-    return {name: leaf for name, leaf in named.items() if leaf.size}
-
-
-def _is_key(leaf: Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _difference(got: dict[str, Any], needed: dict[str, Any]) -> str:
-    """The first name under which two dicts hold arrays of different shape or dtype, in words; empty if none."""
-
-    def spec(leaf: Any) -> str:
-        return "nothing" if leaf is None else f"the shape {tuple(leaf.shape)} of {leaf.dtype}"
-
-    for name in [*needed, *got]:
-        if spec(got.get(name)) != spec(needed.get(name)):
-            return f"{name}: got {spec(got.get(name))}, needs {spec(needed.get(name))}"
-    return ""
-
-
-# What surrounds the loop.
-
-
-@contextlib.contextmanager
-def _progress_bar(
-    shown: bool, start: int, steps: int, items_per_batch: int, unit: str
-) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """A function `show(step, line)`, to be called after every step."""
-    columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.fields[text]}"), TimeRemainingColumn())
-    values: dict[str, str] = {}
-    timed, since = start, time.monotonic()
-
-    def show(step: int, line: dict[str, float]) -> None:
-        nonlocal timed, since
-        if line:
-            now = time.monotonic()
-            if step > timed:  # not the time that an evaluation took
-                values[f"{unit}/s"] = f"{(step - timed) * items_per_batch / (now - since):,.0f}"
-            timed, since = step, now
-            values.update({name: f"{x:.4g}" for name, x in line.items() if name == "loss" or name.startswith("eval_")})
-        bar.update(task, completed=step, text="  ".join(f"{name} {value}" for name, value in values.items()))
-
-    with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task("", total=steps, completed=start, text="")
-        yield show
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list that a first Ctrl-C fills, so that no step is cut in two; a second one acts as if this were not here."""
-    pressed: list[int] = []
-    mine = threading.current_thread() is threading.main_thread()  # signals are the main thread's
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    if mine:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        if mine:
-            signal.signal(signal.SIGINT, before)
+    return load(directory, like, step, at=".params")

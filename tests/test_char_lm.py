@@ -1,10 +1,13 @@
 """The character language model at tiny sizes: it learns, samples, resumes, and refuses bad input."""
 
 import collections
+import io
 import itertools
 import json
 import math
+import os
 import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -12,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from examples import char_lm
+from examples import char_lm, common
 from jaxrnn import training
 
 TINY = [
@@ -224,6 +227,27 @@ def test_a_sample_is_what_the_model_finds_likeliest(trained, folder, capsys):
     np.testing.assert_array_equal(np.argmax(logits[8:-1, 0], axis=-1), symbols[9:])
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_sample_is_written_where_not_all_of_it_can_be_shown(trained, monkeypatch, encoding):
+    directory, _ = trained
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", shown)
+    options = ["--directory", str(directory), "--sample", "20", "--top-k", "1", "--prompt", "def ─ü\udcff"]
+    common.run(lambda: char_lm.main(options), "")
+    shown.flush()
+    text = shown.buffer.getvalue().decode(encoding)
+    assert text.startswith("def ?" + ("ü?" if encoding == "latin-1" else "??"))
+    assert len(text) > 20
+
+
+def test_the_settings_of_the_run_are_those_of_the_sample(trained, capsys):
+    directory, _ = trained
+    char_lm.main(["--directory", str(directory), "--sample", "20", "--prompt", "def "])
+    alone = capsys.readouterr().out
+    char_lm.main([*TINY, "--directory", str(directory), "--sample", "20", "--prompt", "def "])
+    assert capsys.readouterr().out == alone
+
+
 def test_samples_follow_the_seed_the_temperature_and_top_k(trained):
     directory, _ = trained
 
@@ -269,7 +293,7 @@ def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, mon
         patch.setattr(char_lm, "batches", pressed)
         with pytest.raises(KeyboardInterrupt, match="after step 4 of 6"):
             char_lm.main(options("parts"))
-    char_lm.main([*options("parts"), "--resume"])
+    char_lm.main(["--resume", "--directory", str(tmp_path / "parts")])
     whole, parts = (
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("whole", "parts")
     )
@@ -303,6 +327,12 @@ def test_bad_texts(tmp_path, name, data, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_pipe_is_no_text(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"text: got .*pipe, which is neither, needs a text file or a folder"):
+        char_lm.load(tmp_path / "pipe")
+
+
 def test_a_folder_without_texts(tmp_path):
     (tmp_path / "one").write_text("the only one")
     with pytest.raises(ValueError, match="a folder of 1 different text files, needs 2 or more"):
@@ -312,12 +342,17 @@ def test_a_folder_without_texts(tmp_path):
 def test_bad_directories(trained, folder, tmp_path):
     directory, _ = trained
     before = content(directory)
-    with pytest.raises(FileNotFoundError, match=r"directory: got .*none, which has no checkpoints"):
+    with pytest.raises(FileNotFoundError, match=r"directory: got .*none, which has no run"):
         char_lm.main([*TINY, "--directory", str(tmp_path / "none"), "--sample", "5"])
-    with pytest.raises(
-        ValueError, match=r"\.params\.net\[0\]\.w_x: got the shape \(8, 48\) .* needs the shape \(8, 51\)"
-    ):
+    with pytest.raises(ValueError, match="hidden: got 17, needs 16 as in the run in"):
         char_lm.main([*TINY, "--hidden", "17", "--directory", str(directory), "--sample", "5"])
+    for option, message in (
+        (["--seed", "1"], "seed: got 1, needs 0 as in the run in"),
+        (["--batch", "4"], "batch: got 4, needs 3 as in the run in"),
+        (["--text", str(tmp_path)], f"text: got {tmp_path}, needs {folder} as in the run in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            char_lm.main([*option, "--directory", str(directory), "--resume"])
     with pytest.raises(ValueError, match=r"directory: got .*, which holds a run, needs --resume"):
         char_lm.main([*TINY, "--text", str(folder), "--directory", str(directory)])
     assert content(directory) == before
@@ -327,10 +362,14 @@ def test_bad_directories(trained, folder, tmp_path):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--top-k", "0"], "top_k: got 0, needs a number of bytes, 1 to 256"),
-        (["--temperature", "0"], "temperature: got 0.0, needs a number above 0"),
-        (["--window", "0"], "window: got 0, needs 1 or more"),
-        (["--sample", "-1"], "sample: got -1, needs 0 or more"),
+        (["--top-k", "0"], "top_k: got 0, needs 1 to 256"),
+        (["--temperature", "0"], "temperature: got 0.0, needs a finite number above 0"),
+        (["--learning-rate", "inf"], "learning_rate: got inf, needs a finite number above 0"),
+        (["--window", "0"], "window: got 0, needs 1 to 1048576"),
+        (["--hidden", "99999999999"], "hidden: got 99999999999, needs 1 to 16384"),
+        (["--seed", "100000000000000000000"], "seed: got 100000000000000000000, needs 0 to 4294967295"),
+        (["--quick", "--hidden", "0"], "hidden: got 0, needs 1 to 16384"),
+        (["--sample", "-1"], "sample: got -1, needs 0 to 2147483647"),
         (["--prompt", "a\0"], "prompt: got 'a.x00', needs text without zero bytes"),
         (["--dropout", "1.5"], "dropout: got 1.5, needs a rate"),
     ],

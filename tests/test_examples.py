@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 
 import jaxrnn
-from examples import char_lm, demo, sine, sorting
+from examples import char_lm, common, demo, sine, sorting
 
 SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "2", "--iterations", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
@@ -72,8 +72,20 @@ def test_sorting_learns_shows_draws_and_resumes(tmp_path, capsys):
     assert out.count("original") == out.count("sorted") == out.count("predicted") == 4
     assert_is_picture(tmp_path / "curve.png")
     assert sorting.main([*arguments, "--resume"]) == results
-    with pytest.raises(ValueError, match="holds checkpoints up to step 150"):
-        sorting.main(arguments)
+    assert sorting.main(["--directory", str(tmp_path), "--resume"]) == results, "the settings stay with the run"
+    for option, message in (
+        (["--seed", "1"], "seed: got 1, needs 0 as in the run in"),
+        (["--batch", "65"], "batch: got 65, needs 64 as in the run in"),
+        (["--quick"], "quick: got True, needs False as in the run in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sorting.main(["--directory", str(tmp_path), "--resume", *option])
+    with pytest.raises(ValueError, match="which holds a run, needs --resume"):
+        sorting.main([*arguments, "--seed", "1"])
+    assert sorting.main([*arguments, "--resume"]) == results, "nothing was changed"
+    (tmp_path / "settings.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"directory: got .*settings\.json, which is of something else, needs a run"):
+        sorting.main([*arguments, "--resume"])
 
 
 def test_sorting_batches_depend_on_their_number_alone():
@@ -108,19 +120,62 @@ def test_sorting_marks_what_is_wrong():
 @pytest.mark.parametrize(
     ("example", "arguments", "message"),
     [
-        (sine, ["--length", "1"], "length: got 1, needs 4 or more"),
-        (sine, ["--waves", "3"], "waves: got 3, needs 4 or more"),
-        (sine, ["--learning-rate", "0"], "learning_rate: got 0.0, needs a number above 0"),
-        (sorting, ["--length", "0"], "length: got 0, needs 1 or more"),
+        (sine, ["--length", "1"], "length: got 1, needs 4 to 1048576"),
+        (sine, ["--waves", "3"], "waves: got 3, needs 4 to 1048576"),
+        (sine, ["--learning-rate", "0"], "learning_rate: got 0.0, needs a finite number above 0"),
+        (sine, ["--learning-rate", "inf"], "learning_rate: got inf, needs a finite number above 0"),
+        (sine, ["--hidden", "99999999999"], "hidden: got 99999999999, needs 1 to 16384"),
+        (sine, ["--quick", "--hidden", "0"], "hidden: got 0, needs 1 to 16384"),
+        (sine, ["--quick", "--steps", "0"], "steps: got 0, needs 1 to 2147483647"),
+        (sorting, ["--length", "0"], "length: got 0, needs 1 to 1048576"),
         (sorting, ["--low", "5", "--high", "3"], "high: got 3, needs more than low = 5"),
-        (sorting, ["--learning-rate", "nan"], "learning_rate: got nan, needs a number above 0"),
+        (sorting, ["--high", "2147483647"], "high: got 2147483647, needs more than low = 0, and less than"),
+        (sorting, ["--learning-rate", "nan"], "learning_rate: got nan, needs a finite number above 0"),
         (sorting, ["--show", "-1"], "show: got -1, needs 0 to 2048"),
+        (sorting, ["--batch", "1000000000000"], "batch: got 1000000000000, needs 1 to 1048576"),
+        (sorting, ["--seed", "100000000000000000000"], "seed: got 100000000000000000000, needs 0 to 4294967295"),
+        (sorting, ["--quick", "--hidden", "0"], "hidden: got 0, needs 1 to 16384"),
     ],
 )
 def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         example.main([*arguments, "--directory", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+def test_quick_sets_what_is_not_given():
+    def parse(*arguments):
+        return common.parse(sorting.Settings, arguments, lambda settings: {"high": settings.low + 15, "hidden": 128})
+
+    assert parse("--quick", "--hidden", "256") == sorting.Settings(quick=True, high=15)
+    assert parse("--quick", "--low", "3") == sorting.Settings(quick=True, low=3, high=18, hidden=128)
+    assert parse() == sorting.Settings()
+
+
+def test_training_that_ends_in_nan_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"learning_rate: got 1e\+300, needs a smaller one: no error was finite"):
+        sine.main([*SINE, "--optimizer", "adam", "--learning-rate", "1e300", "--directory", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("high: got 3"), "error: high: got 3"),
+        (MemoryError("Unable to allocate 8 TiB"), "error: Unable to allocate 8 TiB"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore\nof it"),
+            "error: RESOURCE_EXHAUSTED: Out of memory",
+        ),
+        (jax.errors.JaxRuntimeError(f"INTERNAL: {9 * 'Error dispatching computation: '}no memory"), "error: no memory"),
+        (KeyboardInterrupt("after step 3"), "after step 3; here"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(error, line):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match=f"^{line}$"):
+        common.run(main, "; here")
 
 
 def test_an_unknown_optimizer_is_an_error_that_lists_the_known_ones(capsys):

@@ -2,6 +2,9 @@
 
 import functools
 import itertools
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import initializers
+from tests import registry
 from tests.registry import unrolled
 
 KEY = jax.random.key(0)
@@ -140,3 +144,92 @@ def test_chrono_needs_more_than_two_steps(bad):
 def test_chrono_needs_gates():
     with pytest.raises(ValueError, match=r"shape: got \(1, 4\), needs \[4, H\] .* or \[3, H\]"):
         jaxrnn.Elman(3, 4).init(KEY, bias_init=initializers.chrono(10))
+
+
+# Orthogonal matrices.
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (1, 1), (5, 3), (3, 5), (200, 200), (40, 17), (3, 3, 4, 5)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_orthogonal_on_the_shorter_side(shape, dtype):
+    with jax.enable_x64(True):
+        w = np.asarray(initializers.orthogonal(0.5)(KEY, shape, dtype))
+    assert w.shape == shape
+    assert w.dtype == dtype
+    w = w.reshape(-1, shape[-1]).astype(np.float64)
+    w = w if w.shape[0] >= w.shape[1] else w.T
+    np.testing.assert_allclose(w.T @ w, 0.25 * np.eye(w.shape[1]), atol=20 * np.finfo(dtype).eps)
+
+
+def test_orthogonal_is_the_q_of_a_qr_decomposition():
+    """Of the normal matrix whose columns, each as the reflections before leave it, are those that were drawn."""
+    with jax.enable_x64(True):
+        x = np.tril(jax.random.normal(KEY, (23, 20), jnp.float64))
+        q = np.asarray(initializers.orthogonal()(KEY, (23, 20), jnp.float64))
+    want = np.eye(23)
+    for k in range(20):
+        v = x[:, k] + np.copysign(np.linalg.norm(x[:, k]), x[k, k]) * np.eye(23)[k]
+        want = want @ (np.eye(23) - 2 * np.outer(v, v) / (v @ v))
+    np.testing.assert_allclose(q, want[:, :20] * -np.sign(np.diagonal(x)), atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+def test_orthogonal_is_uniform(shape):
+    """Entries have the moments of a unit vector's in n dimensions, the trace those of a normal number's."""
+    draws, n = 20000, max(shape)
+    draw = jax.jit(jax.vmap(lambda key: initializers.orthogonal()(key, shape, jnp.float32)))
+    w = np.asarray(draw(jax.random.split(KEY, draws)), np.float64)
+    noise = 5 / draws**0.5
+    np.testing.assert_allclose(w.mean(0), 0, atol=noise)
+    np.testing.assert_allclose((w**2).mean(0), 1 / n, atol=noise)
+    np.testing.assert_allclose((w**4).mean(0), 3 / (n * (n + 2)), atol=noise)
+    if shape == (4, 4):
+        trace = np.trace(w, axis1=1, axis2=2)
+        np.testing.assert_allclose([trace.mean(), (trace**2).mean(), (trace**4).mean()], [0, 1, 3], atol=10 * noise)
+        assert abs((np.linalg.det(w) > 0).mean() - 0.5) < noise
+
+
+def test_orthogonal_maps_to_what_it_gives_one_by_one():
+    keys, init = jax.random.split(KEY, 3), initializers.orthogonal()
+    mapped = jax.jit(jax.vmap(lambda key: init(key, (4, 4), jnp.float32)))(keys)
+    np.testing.assert_allclose(mapped, np.stack([init(key, (4, 4), jnp.float32) for key in keys]), atol=1e-6)
+    assert jax.eval_shape(lambda key: init(key, (4, 3), jnp.bfloat16), KEY).dtype == jnp.bfloat16
+
+
+def test_orthogonal_within_shard_map():
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    init, keys = initializers.orthogonal(), jax.random.split(KEY, 1)
+    spec = jax.sharding.PartitionSpec("i")
+    mapped = jax.shard_map(lambda keys: init(keys[0], (40, 40))[None], mesh=mesh, in_specs=spec, out_specs=spec)
+    np.testing.assert_allclose(jax.jit(mapped)(keys)[0], init(keys[0], (40, 40)), atol=1e-6)
+
+
+def test_orthogonal_needs_two_axes():
+    with pytest.raises(ValueError, match=r"shape: got \(4,\), needs \[in, out\]"):
+        initializers.orthogonal()(KEY, (4,))
+
+
+LAPACK = re.compile(r"\b(qr|geqrf|householder_product|lu|cholesky|triangular_solve|eigh?|svd|schur|hessenberg)\b\[")
+
+
+@pytest.mark.parametrize("entry", registry.CELLS + registry.NETWORKS, ids=registry.name)
+def test_no_cell_starts_with_lapack(entry):
+    """Whose decompositions, batched and several in one program, can wait for each other for ever on the CPU."""
+    assert not LAPACK.search(str(jax.make_jaxpr(entry.cell.init)(KEY)))
+
+
+def test_lapack_is_seen():
+    assert LAPACK.search(str(jax.make_jaxpr(lambda key: jax.nn.initializers.orthogonal()(key, (4, 4)))(KEY)))
+
+
+def test_an_ensemble_starts_in_every_fresh_process():
+    program = (
+        "import jax, jaxrnn; keys = jax.random.split(jax.random.key(0), 8)\n"
+        "for cell in (jaxrnn.GRU(3, 64), jaxrnn.LSTM(3, 64)): jax.block_until_ready(jax.jit(jax.vmap(cell.init))(keys))"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    try:
+        assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
+    finally:
+        for run in runs:
+            run.kill()

@@ -9,6 +9,7 @@ import optax
 import pytest
 from scipy.special import logsumexp
 
+import jaxrnn
 from jaxrnn import losses
 from tests.oracles import oracle
 
@@ -199,6 +200,42 @@ def test_max_norm_bounds_columns_and_leaves_the_rest():
     np.testing.assert_allclose(np.linalg.norm(new["w"], axis=0), np.minimum(before, 1.5), rtol=1e-5)
     np.testing.assert_allclose(new["w"] / params["w"], np.tile(np.minimum(before, 1.5) / before, (4, 1)), rtol=1e-5)
     assert (new["b"] == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "inputs"),
+    [
+        ((4, 3), None, (0,)),
+        ((4, 3), 1, (1,)),
+        ((2, 4, 3), None, (1,)),  # block-diagonal, as of heads
+        ((2, 3, 4, 5), None, (0, 1, 2)),  # a kernel of two axes
+        ((5, 4, 3), (0, 1), (0, 1)),  # a kernel of one
+    ],
+)
+def test_max_norm_is_of_a_unit_s_inputs(shape, axis, inputs):
+    w = RNG.normal(size=shape).astype(np.float32)
+    optimizer = losses.max_norm(1.0, axis)
+    updates, _ = optimizer.update(jnp.zeros(shape), optimizer.init(w), w)
+    norm = np.sqrt((w**2).sum(inputs, keepdims=True))
+    np.testing.assert_allclose(optax.apply_updates(w, updates), w / np.maximum(norm, 1), rtol=1e-5, atol=1e-7)
+
+
+def test_max_norm_of_the_library_s_own_weights():
+    """Block-diagonal and convolution weights of real cells: a unit that sees too much is scaled, no other one."""
+    cells = jaxrnn.ConvLSTM((5, 5, 2), 3, 3), jaxrnn.SLSTM(4, 4, heads=2)
+    for params in (cell.init(jax.random.key(0)) for cell in cells):
+        spoiled = params._replace(w_h=params.w_h.at[..., 0].multiply(100))
+        optimizer = losses.max_norm(50.0)
+        updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(spoiled), spoiled)
+        new = optax.apply_updates(spoiled, updates)
+        assert np.linalg.norm(new.w_h.reshape(-1, *new.w_h.shape[-2:])[..., 0], axis=-1).max() < 51
+        np.testing.assert_array_equal(new.w_h[..., 1:], params.w_h[..., 1:])
+
+
+def test_max_norm_of_float16_does_not_run_over():
+    w = jnp.full((4, 2), 300, jnp.float16)
+    updates, _ = losses.max_norm(700.0).update(jnp.zeros_like(w), optax.EmptyState(), w)
+    np.testing.assert_array_equal(updates, np.zeros((4, 2)))
 
 
 @pytest.mark.parametrize(

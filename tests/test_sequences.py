@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import time
 
 import chex
 import jax
@@ -194,6 +195,14 @@ def test_pooling_reads_valid_steps_only():
     np.testing.assert_allclose(seq.max_output(ys), ys.max(0))
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_pooling_of_no_steps_is_zero(pool):
+    pooled = jax.jit(pool)(jnp.ones((0, 2, 4), jnp.bfloat16), jnp.ones((0, 2), bool))
+    assert (pooled.shape, pooled.dtype) == ((2, 4), jnp.bfloat16)
+    assert not pooled.any()
+    assert pool(jnp.ones((0, 4))).tolist() == [0] * 4
+
+
 def test_each_direction_ends_where_its_final_state_says():
     net = jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2))
     params, xs, _ = example(net)
@@ -252,6 +261,29 @@ def test_packed_sequences_are_runs_of_their_own(net):
     np.testing.assert_array_equal((packed.segments > 0).sum(0), packed.lengths)
 
 
+def test_packing_puts_each_sequence_into_the_first_row_with_room():
+    rng = np.random.default_rng(0)
+    for number in (1, 2, 3, 64, 65, 300):
+        sizes = rng.integers(1, 30, number)
+        packed, filled = seq.pack([np.full(n, n) for n in sizes], 40), []
+        for i in sorted(range(number), key=lambda i: -sizes[i]):
+            row = next((r for r, n in enumerate(filled) if n + sizes[i] <= 40), len(filled))
+            filled += [0] * (row == len(filled))
+            assert (packed.rows[i], packed.starts[i]) == (row, filled[row])
+            filled[row] += sizes[i]
+        np.testing.assert_array_equal(packed.lengths, filled)
+
+
+def test_packing_does_not_take_quadratic_time():
+    """A second on an idle machine; a comparison with every row there is takes minutes."""
+    sizes = np.random.default_rng(0).integers(1, 200, 100_000).astype(np.int32)
+    begin = time.process_time()
+    rows, starts = seq._first_fit(sizes, 512)
+    assert time.process_time() - begin < 20
+    assert rows.max() < 1.01 * sizes.sum() / 512
+    assert (starts + sizes <= 512).all()
+
+
 def test_padded_sequences_are_runs_of_their_own():
     samples = ragged([2, 0, 5])
     padded = seq.pad(samples, steps=7)
@@ -299,6 +331,14 @@ def test_packed_sequences_are_pytorch_s():
     back, lengths = rnn.pad_packed_sequence(rnn.PackedSequence(*map(torch.as_tensor, ours)))
     np.testing.assert_array_equal(back.numpy(), padded.xs)
     np.testing.assert_array_equal(lengths.numpy(), padded.lengths)
+
+
+def test_packed_sequences_of_no_rows():
+    data, sizes, order, back = seq.to_packed_sequence(np.ones((3, 0, 4), np.float32), np.zeros(0, int))
+    assert (data.shape, sizes.tolist(), order.tolist(), back.tolist()) == ((0, 4), [], [], [])
+    again = seq.from_packed_sequence(data, sizes, back)
+    assert (again.xs.shape, again.xs.dtype, again.lengths.tolist(), again.numbers.tolist()) == ((0, 0, 4), "f4", [], [])
+    assert seq.from_packed_sequence(np.ones((0, 2)), []).xs.shape == (0, 0, 2)
 
 
 # Networks

@@ -1,8 +1,14 @@
 """The training loop: exact resume, interruption, damaged files, updates that are not finite, truncated BPTT."""
 
+import contextlib
 import itertools
 import json
+import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,6 +18,7 @@ import optax
 import pytest
 
 import jaxrnn
+from jaxrnn import checkpoints
 from jaxrnn.training import NonFiniteError, fit, init_state, make_train_step, restore, restore_params
 from tests.registry import unrolled
 
@@ -38,13 +45,13 @@ def batches(start):
     return (np.random.default_rng(n).normal(size=(T, B, I)).astype(np.float32) for n in itertools.count(start))
 
 
-def interrupted_at(number):
-    """The batches, with Ctrl-C pressed while batch `number` is made."""
+def interrupted_at(number, interrupt=signal.SIGINT):
+    """The batches, with Ctrl-C pressed, or another signal, while batch `number` is made."""
 
     def stream(start):
         for n, batch in zip(itertools.count(start), batches(start), strict=False):
             if n == number:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(interrupt)
             yield batch
 
     return stream
@@ -91,7 +98,7 @@ def checkpoint(directory, step):
 
 def damage(directory, step):
     """Cut every file of a checkpoint's arrays in two."""
-    for path in (checkpoint(directory, step) / "default").rglob("*"):
+    for path in (checkpoint(directory, step) / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -219,6 +226,54 @@ def test_a_metric_that_is_no_scalar_is_named():
         make_train_step(loss, OPTIMIZER)(state, None)
 
 
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda p, c: p, r"loss_fn: got array, needs \(loss, \(carry, metrics\)\)"),
+        (lambda p, c: (p, {"a": p}), r"loss_fn: got \(array, dict\), needs \(loss, \(carry, metrics\)\)"),
+        (lambda p, c: (p, c), r"loss_fn: got \(array, GRUState\), needs \(loss, \(carry, metrics\)\)"),
+        (lambda p, c: (p, (c, c.h)), r"loss_fn: got \(array, \(GRUState, array\)\), needs"),
+        (lambda p, c: (p, c, {}), r"loss_fn: got \(array, GRUState, dict\), needs"),
+        (lambda p, c: (p[None], (c, {})), r"loss_fn: got a loss of the shape \(1,\) of float32, needs a real scalar"),
+        (lambda p, c: (1, (c, {})), r"loss_fn: got a loss of the shape \(\) of int32, needs a real scalar"),
+    ],
+)
+def test_a_loss_function_of_another_form_is_named(result, message):
+    step = make_train_step(lambda params, carry, batch, key: result(params, carry), OPTIMIZER)
+    with pytest.raises(TypeError, match=message):
+        step(init_state(1.0, OPTIMIZER, jax.random.key(0), jaxrnn.GRUState(jnp.zeros(2))), None)
+
+
+@pytest.mark.parametrize("name", ["step", "seconds", "loss", "grad_norm", "skipped", "eval_norm", 3])
+def test_names_of_metrics_that_are_taken(name, tmp_path):
+    step = make_train_step(lambda params, carry, batch, key: (params, (carry, {name: params})), OPTIMIZER)
+    with pytest.raises(ValueError, match=rf"loss_fn: got a metric named {name!r}, needs another name; step, seconds"):
+        step(init_state(1.0, OPTIMIZER, jax.random.key(0)), None)
+
+
+def test_names_of_metrics_that_are_taken_in_a_step_of_ones_own(train_step):
+    def step(state, batch):
+        state, metrics = train_step(state, batch)
+        return state, metrics | {"seconds": 3.0}
+
+    with pytest.raises(ValueError, match="train_step: got a metric named 'seconds', needs another name; step, seconds"):
+        run(fresh(), step)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (0.5, "evaluate: got float, needs a dict of numbers"),
+        ((0.5, 0.25), r"evaluate: got \(float, float\), needs a dict of numbers"),
+        ({"loss": np.ones(3)}, r"evaluate: got 'loss' of the shape \(3,\) of float64, needs a dict of numbers"),
+        ({"loss": "low"}, r"evaluate: got 'loss' of the shape \(\) of <U3, needs a dict of numbers"),
+    ],
+)
+def test_an_evaluation_of_another_form_is_named(train_step, value, message):
+    with pytest.raises(TypeError, match=message):
+        run(fresh(), train_step, evaluate=lambda params: value)
+
+
 # Updates that are not finite.
 
 
@@ -246,6 +301,59 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped():
     assert float(metrics["loss"]) == 0
     assert int(state.skipped) == 1
     assert float(state.params) == 1
+
+
+def test_what_only_the_carry_sees_spoils_the_update_too():
+    def loss(params, carry, batch, key):
+        return (params - 1) ** 2, ({"h": carry["h"] + batch, "most": jnp.maximum(carry["most"], batch)}, {})
+
+    carry = {"h": jnp.zeros(2), "most": jnp.full(2, -jnp.inf)}
+    step, state = make_train_step(loss, OPTIMIZER), init_state(0.0, OPTIMIZER, jax.random.key(0), carry)
+    state, metrics = step(state, np.float32([1, np.nan]))
+    assert np.isfinite([float(metrics["loss"]), float(metrics["grad_norm"])]).all()
+    assert (int(state.skipped), float(state.params)) == (1, 0.0)
+    np.testing.assert_array_equal(state.carry["h"], [0, 0])
+    state, _ = step(state, np.float32([1, 2]))
+    assert (int(state.skipped), int(state.skipped_in_a_row)) == (1, 0)
+    np.testing.assert_array_equal(state.carry["h"], [1, 2])
+    np.testing.assert_array_equal(state.carry["most"], [1, 2])  # it was infinite, which is no fault
+
+
+@pytest.mark.parametrize("where", ["params", "opt_state"])
+def test_what_only_the_optimizer_sees_spoils_the_update_too(where):
+    """A step so wide that the parameter is infinite, or a second moment that runs over."""
+
+    def loss(params, carry, batch, key):
+        return params * batch, (carry, {})
+
+    optimizer = optax.sgd(np.inf) if where == "params" else optax.adam(1e-2)
+    start = np.float16(1) if where == "opt_state" else np.float32(1)
+    state = init_state(start, optimizer, jax.random.key(0))
+    state, _ = make_train_step(loss, optimizer)(state, np.float16(1000))
+    assert (int(state.skipped), float(state.params)) == (1, 1.0)
+
+
+def test_the_norm_of_float16_gradients_is_float32():
+    def loss(params, carry, batch, key):
+        return jnp.sum(params * batch), (carry, {})
+
+    optimizer = optax.sgd(2.0**-10)
+    state = init_state(jnp.zeros(4, jnp.float16), optimizer, jax.random.key(0))
+    state, metrics = make_train_step(loss, optimizer)(state, jnp.full(4, 1024, jnp.float16))
+    assert (float(metrics["grad_norm"]), metrics["grad_norm"].dtype) == (2048.0, jnp.float32)
+    assert int(state.skipped) == 0
+    np.testing.assert_array_equal(state.params, np.full(4, -1))
+
+
+def test_optimizers_whose_state_starts_infinite():
+    def loss(params, carry, batch, key):
+        return (params - 3) ** 2, (carry, {})
+
+    optimizer = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    step, state = make_train_step(loss, optimizer), init_state(0.0, optimizer, jax.random.key(0))
+    for _ in range(3):
+        state, _ = step(state, None)
+    assert (int(state.skipped), float(state.params) > 1) == (0, True)
 
 
 def test_too_many_in_a_row_stop_the_run_and_leave_the_last_good_checkpoint(train_step, tmp_path):
@@ -291,18 +399,26 @@ def test_what_a_run_writes(whole):
     assert_identical(restore(directory, fresh(seed=9)), state)
 
 
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("number", [0, 4])
-def test_ctrl_c_saves_and_the_resumed_run_equals_one_that_was_not_interrupted(train_step, whole, tmp_path, number):
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(
-        KeyboardInterrupt, match=rf"after step {number + 1} of 7\. .* in {tmp_path} is {number + 1}; .*restore\("
-    ):
-        run(fresh(), train_step, interrupted_at(number), directory=tmp_path)
-    assert signal.getsignal(signal.SIGINT) is handler
+def test_a_signal_saves_and_the_resumed_run_equals_one_that_was_not_interrupted(
+    train_step, whole, tmp_path, number, interrupt
+):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    says = rf"{interrupt.name} stopped it after step {number + 1} of 7\. .* in {tmp_path} is {number + 1}; .*restore\("
+    with pytest.raises(KeyboardInterrupt, match=says):
+        run(fresh(), train_step, interrupted_at(number, interrupt), directory=tmp_path)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     state = restore(tmp_path, fresh(seed=9))
     assert int(state.step) == number + 1
     assert_identical(run(state, train_step, directory=tmp_path), whole[0])
     assert lines(tmp_path) == lines(whole[1])
+
+
+def test_a_signal_in_the_last_step_is_not_swallowed(train_step, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="after step 7 of 7"):
+        run(fresh(), train_step, interrupted_at(6), directory=tmp_path)
+    assert_identical(restore(tmp_path, fresh()), whole[0])
 
 
 def test_a_second_ctrl_c_acts_at_once(train_step, tmp_path):
@@ -322,10 +438,10 @@ def test_a_second_ctrl_c_acts_at_once(train_step, tmp_path):
 def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(train_step, whole, tmp_path):
     def killed(start):
         yield from itertools.islice(batches(start), 5)
-        raise RuntimeError("killed")
+        shutil.copytree(tmp_path / "run", tmp_path, dirs_exist_ok=True)
+        yield from batches(start + 5)
 
-    with pytest.raises(RuntimeError, match="killed"):
-        run(fresh(), train_step, killed, directory=tmp_path)
+    run(fresh(), train_step, killed, directory=tmp_path / "run")
     with (tmp_path / "metrics.jsonl").open("a") as metrics:
         metrics.write('{"step": 5, "secon')  # cut off while it was written
     assert [line["step"] for line in lines_that_parse(tmp_path)] == [2, 3, 4]
@@ -333,6 +449,37 @@ def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(train_step, whol
     assert int(state.step) == 3
     assert_identical(run(state, train_step, directory=tmp_path), whole[0])
     assert lines(tmp_path) == lines(whole[1])
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_data_that_ends_early_leaves_a_checkpoint_of_the_last_step(train_step, whole, tmp_path, ends):
+    def stream(start):
+        yield from itertools.islice(batches(start), 5)
+        if not ends:
+            raise OSError("the disk is gone")
+
+    says = rf"The last checkpoint in {tmp_path} is 5; .*restore\("
+    if ends:
+        with pytest.raises(ValueError, match=rf"batches: ended after number 5, needs 7 \(steps\)\. {says}"):
+            run(fresh(), train_step, stream, directory=tmp_path)
+    else:
+        with pytest.raises(OSError, match="the disk is gone") as error:
+            run(fresh(), train_step, stream, directory=tmp_path)
+        assert re.match(says, error.value.__notes__[0])
+    assert_identical(run(restore(tmp_path, fresh()), train_step, directory=tmp_path), whole[0])
+    assert lines(tmp_path) == lines(whole[1])
+
+
+def test_an_evaluation_that_fails_leaves_a_checkpoint_of_its_step(train_step, whole, tmp_path):
+    with pytest.raises(TypeError, match="evaluate: got float"):
+        run(fresh(), train_step, directory=tmp_path, evaluate=lambda params: 0.5, checkpoint_every=100)
+    assert int(restore(tmp_path, fresh()).step) == 3
+
+
+def test_no_checkpoint_before_the_first_step(train_step, tmp_path):
+    with pytest.raises(ValueError, match=r"batches: ended after number 0, needs 7 .* No checkpoint was saved in"):
+        run(fresh(), train_step, lambda start: iter(()), directory=tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def lines_that_parse(directory):
@@ -417,14 +564,14 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_intact_one(train_step, tm
     before = files(tmp_path)
     with pytest.raises(
         ValueError,
-        match=rf"newest checkpoint, {checkpoint(tmp_path, 7)}, is damaged.*; {checkpoint(tmp_path, 6)} is intact: move",
+        match=rf"the checkpoint {checkpoint(tmp_path, 7)} is damaged \(.*; {checkpoint(tmp_path, 6)} is intact: move",
     ):
         restore(tmp_path, fresh())
     damage(tmp_path, 6)
     with pytest.raises(ValueError, match=rf"is damaged.*; {checkpoint(tmp_path, 3)} is intact"):
         restore(tmp_path, fresh())
     damage(tmp_path, 3)
-    with pytest.raises(ValueError, match=r"is damaged, or was not written to the end; no other there is intact"):
+    with pytest.raises(ValueError, match=r"is damaged \(.*; no other there is intact"):
         restore(tmp_path, fresh())
     assert files(tmp_path).keys() == before.keys()
 
@@ -439,17 +586,30 @@ def test_a_damaged_checkpoint_moved_away_leaves_a_run_that_goes_on(train_step, w
     assert lines(tmp_path) == lines(whole[1])
 
 
-def test_a_single_changed_byte_in_any_file_is_noticed(whole, tmp_path):
-    source = checkpoint(whole[1], 7)
-    for path in (path for path in source.rglob("*") if path.is_file()):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of TensorStore, which goes on reading
+def test_a_single_changed_byte_in_any_file_changes_no_value(whole, tmp_path):
+    source, noticed = checkpoint(whole[1], 7), set()
+    for path in (path for path in source.rglob("*") if path.is_file() and path.stat().st_size):
         copy(source, checkpoint(tmp_path, 7))
         changed = bytearray(path.read_bytes())
         changed[len(changed) // 2] ^= 1
         (checkpoint(tmp_path, 7) / path.relative_to(source)).write_bytes(changed)
-        with pytest.raises(ValueError, match="7, is damaged"):
-            restore(tmp_path, fresh())
+        try:
+            assert_identical(restore(tmp_path, fresh()), whole[0])
+        except ValueError as error:
+            assert "7 is damaged" in str(error)  # noqa: PT017
+            noticed.add(path.relative_to(source).parts[0])
+    assert noticed == {"state", "about"}
     copy(source, checkpoint(tmp_path, 7))
     assert_identical(restore(tmp_path, fresh()), whole[0])
+
+
+def test_changed_values_are_noticed(train_step, tmp_path, monkeypatch):
+    """Where Orbax reads them without a word."""
+    state = run(fresh(), train_step, directory=tmp_path, steps=2)
+    monkeypatch.setattr(checkpoints, "_digest", lambda array: "another")
+    with pytest.raises(ValueError, match=r"2 is damaged \(the values of \.\S+ have changed\)"):
+        restore(tmp_path, state)
 
 
 def copy(source: Path, target: Path):
@@ -458,6 +618,176 @@ def copy(source: Path, target: Path):
             there = target / path.relative_to(source)
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_bytes(path.read_bytes())
+
+
+# Killed at any moment.
+
+
+LISTENING = []
+
+
+def listen(event, arguments):
+    """Calls the listener before each change of a file's name, place or content that Python makes."""
+    if event in ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "shutil.rmtree"):
+        with contextlib.suppress(IndexError):  # nobody listens, or another thread's event is being looked at
+            listener = LISTENING.pop()
+            listener()
+            LISTENING.append(listener)
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_a_finished_checkpoint(train_step, whole, tmp_path):
+    """What stands on the disk before each operation on a file is what a kill there leaves, and what a reader sees."""
+    directory, seen, number = tmp_path / "run", {}, itertools.count()
+
+    def look():
+        there = tmp_path / "killed" / str(next(number))
+        with contextlib.suppress(shutil.Error):  # a file of an unfinished checkpoint that another thread took away
+            shutil.copytree(directory, there)
+        seen[frozenset(path.relative_to(there) for path in there.rglob("*"))] = there
+
+    def stream(start):
+        for n, batch in zip(itertools.count(start), batches(start), strict=False):
+            if n == 6:
+                LISTENING.append(look)
+            yield batch
+
+    sys.addaudithook(listen)
+    try:
+        run(fresh(), train_step, stream, directory=directory, checkpoint_every=2)  # and 2 is deleted after 7
+    finally:
+        LISTENING.clear()
+    steps = [int(restore(there, fresh()).step) for there in seen.values()]
+    assert sorted(set(steps)) == [6, 7]
+    unfinished = [there for there in seen.values() if any((there / "checkpoints").glob("7*tmp*"))]
+    assert len(unfinished) > 3
+    last = unfinished[-1]
+    assert_identical(run(restore(last, fresh()), train_step, directory=last), whole[0])
+    assert lines(last) == lines(whole[1])
+    assert not any((last / "checkpoints").glob("*tmp*"))
+
+
+def test_a_second_run_in_a_directory_is_refused_with_the_first_ones_process(train_step, tmp_path):
+    pid = os.getpid()
+
+    def stream(start):
+        yield next(batches(start))
+        with pytest.raises(ValueError, match=rf"directory: got {tmp_path}, where another fit writes \(process {pid}\)"):
+            run(fresh(), train_step, directory=tmp_path)
+        yield next(batches(start + 1))
+
+    run(fresh(), train_step, stream, directory=tmp_path, steps=2)
+    assert [line["step"] for line in lines(tmp_path)] == [2]
+
+
+def test_the_lock_of_a_process_that_is_gone_holds_nobody(train_step, tmp_path):
+    hold = (
+        "import fcntl, os, sys; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX)\n"
+        "print(os.getpid(), file=file, flush=True); print(flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold, tmp_path / "fit.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    other.stdout.readline()
+    with pytest.raises(ValueError, match=rf"another fit writes \(process {other.pid}\); needs its end"):
+        run(fresh(), train_step, directory=tmp_path)
+    other.kill()
+    other.communicate()
+    run(fresh(), train_step, directory=tmp_path, steps=1)
+
+
+# The best checkpoint, and other choices.
+
+
+def rising_and_falling(values):
+    """An `evaluate` that gives these, one after the other."""
+    left = iter(values)
+    return lambda params: {"loss": next(left)}
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last_three(train_step, tmp_path):
+    options = {"directory": tmp_path, "eval_every": 1, "checkpoint_every": 1, "best": "eval_loss"}
+    run(fresh(), train_step, steps=2, **options, evaluate=rising_and_falling([3.0, 1.0]))
+    want = restore(tmp_path, fresh())
+    state = run(
+        restore(tmp_path, fresh()),
+        train_step,
+        steps=5,
+        **options,
+        evaluate=rising_and_falling([2.0, 1.0, float("nan")]),
+    )
+    state = run(state, train_step, steps=7, **options, evaluate=rising_and_falling([4.0, 1.5]))
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [2, 5, 6, 7]
+    assert_identical(restore(tmp_path, fresh(), step="best"), want)
+    assert_identical(restore_params(tmp_path, fresh().params, step="best"), want.params)
+    assert_identical(restore(tmp_path, fresh()), state)
+    assert int(restore(tmp_path, fresh(), step=6).step) == 6
+    state = run(restore(tmp_path, fresh()), train_step, steps=8, **options, evaluate=rising_and_falling([0.5]))
+    assert_identical(restore(tmp_path, fresh(), step="best"), state)
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [6, 7, 8]
+
+
+def test_a_better_evaluation_is_saved_where_no_checkpoint_is_due(train_step, tmp_path):
+    options = {"eval_every": 1, "checkpoint_every": 100, "best": "eval_loss", "best_mode": "max"}
+    run(
+        fresh(),
+        train_step,
+        steps=5,
+        directory=tmp_path,
+        **options,
+        evaluate=rising_and_falling([1.0, 3.0, 2.0, 3.0, 0.0]),
+    )
+    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir()) == [1, 2, 5]
+    assert int(restore(tmp_path, fresh(), step="best").step) == 2
+
+
+def test_choices_that_are_not_there(train_step, whole, tmp_path):
+    with pytest.raises(ValueError, match=r"step: got 5, needs 'newest', 'best' or one of \[3, 6, 7\], which .* holds"):
+        restore(whole[1], fresh(), step=5)
+    with pytest.raises(ValueError, match=r"step: got 'best', .* holds no best checkpoint, needs fit\(\.\.\., best="):
+        restore(whole[1], fresh(), step="best")
+    with pytest.raises(ValueError, match="best: got 'eval_los', needs one of 'eval_norm'"):
+        run(fresh(), train_step, directory=tmp_path, best="eval_los")
+    with pytest.raises(ValueError, match="best: got 'eval_norm', needs evaluate, which gives it, and directory"):
+        run(fresh(), train_step, best="eval_norm")
+    with pytest.raises(ValueError, match="best_mode: got 'least', needs one of 'min', 'max'"):
+        run(fresh(), train_step, best_mode="least")
+
+
+def test_a_run_goes_on_with_another_batch_size(train_step, tmp_path):
+    state = run(fresh(), train_step, steps=2, directory=tmp_path)
+    like = init_state(fresh().params, OPTIMIZER, jax.random.key(1), NET.initial_state((B + 1,)))
+    with pytest.raises(ValueError, match=r"\.carry.*got the shape \(2, 4\).*restore\(\.\.\., new_carry=True\)"):
+        restore(tmp_path, like)
+    wider = restore(tmp_path, like, new_carry=True)
+    assert_identical(wider.carry, like.carry)
+    assert_identical(wider._replace(carry=()), state._replace(carry=()))
+
+    def wider_batches(start):
+        return (np.concatenate([batch, batch[:, :1]], axis=1) for batch in batches(start))
+
+    assert int(run(wider, train_step, wider_batches, steps=4, directory=tmp_path).step) == 4
+    assert not jax.tree.leaves(like.carry)[0].is_deleted()
+
+
+def test_a_directory_with_metrics_of_something_else(train_step, tmp_path):
+    for line in ("[1, 2]", '{"loss": 3}', '{"step": "one", "seconds": 2}'):
+        (tmp_path / "metrics.jsonl").write_text(line + "\n")
+        with pytest.raises(ValueError, match=r"directory: got .*metrics\.jsonl, which fit did not write \(it holds"):
+            run(fresh(), train_step, directory=tmp_path)
+        assert (tmp_path / "metrics.jsonl").read_text() == line + "\n"
+
+
+def test_a_relative_directory_stays_where_it_was(train_step, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def evaluate(params):
+        os.chdir(tmp_path / "elsewhere")
+        return {}
+
+    run(fresh(), train_step, directory="run", evaluate=evaluate)
+    assert [line["step"] for line in lines(tmp_path / "run")] == [2, 4, 6, 7]
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_bad_arguments(train_step):
@@ -469,10 +799,24 @@ def test_bad_arguments(train_step):
         run(fresh(), train_step, lambda start: itertools.islice(batches(0), start, 2))
 
 
-def test_the_progress_bar_shows_loss_and_throughput(train_step, capsys):
+def many(params):
+    return {f"of_what_is_measured_{n}": 1 / 3 for n in range(9)}
+
+
+def test_progress_without_a_terminal_is_a_line_wherever_something_is_logged(train_step, capsys):
     run(fresh(), train_step, progress=True, items_per_batch=10, unit="rows")
-    shown = capsys.readouterr().out
-    assert "7/7" in shown
-    assert "loss 1." in shown
-    assert "rows/s" in shown
-    assert "eval_norm" in shown
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split("/")[0] for line in shown] == ["2", "3", "4", "6", "7"]
+    assert re.fullmatch(r"2/7  rows/s [\d,]+  loss \d\.\d+", shown[0])
+    assert re.fullmatch(r"7/7  rows/s [\d,]+  loss \d\.\d+  eval_norm \d\.\d+", shown[-1])
+    run(fresh(), train_step, progress=False)
+    assert not capsys.readouterr().out
+
+
+def test_progress_in_a_terminal_of_80_columns_cuts_the_metrics_first(train_step, capsys, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    run(fresh(), train_step, progress=True, evaluate=many)
+    last = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().out).replace("\r", "\n").strip().splitlines()[-1]
+    assert re.fullmatch(r"━{20} 7/7 batches/s \S+  loss \d\.\d+\s+eval_of_w\S*… 0:00:00", last)
+    assert len(last) <= 80

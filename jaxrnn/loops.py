@@ -1,0 +1,73 @@
+"""What surrounds a training loop: progress that is shown, signals that wait for the end of a step."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console, OverflowMethod
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
+
+__all__ = ["interrupts", "show_progress"]
+
+
+@contextlib.contextmanager
+def show_progress(
+    shown: bool, start: int, steps: int, items_per_batch: int, unit: str
+) -> Iterator[Callable[[int, dict[str, float], bool], None]]:
+    """A function `show(step, line, whole)`, to be called after every step, and again when its line is whole.
+
+    In a terminal it moves a bar, whose metrics are cut where there is no room for them; elsewhere it prints the lines.
+    """
+    values: dict[str, str] = {}
+    timed, since = start, time.monotonic()
+    console = Console()
+    cut: OverflowMethod = "ellipsis" if console.encoding.startswith("utf") else "crop"
+    metrics = TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True, overflow=cut))
+    live = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+
+    def show(step: int, line: dict[str, float], whole: bool) -> None:
+        nonlocal timed, since
+        if line:
+            now = time.monotonic()
+            if step > timed:  # not the time that an evaluation took
+                values[f"{unit}/s"] = f"{(step - timed) * items_per_batch / (now - since):,.0f}"
+            timed, since = step, now
+            values.update({name: f"{x:.4g}" for name, x in line.items() if name == "loss" or name.startswith("eval_")})
+        text = "  ".join(f"{name} {value}" for name, value in values.items())
+        bar.update(task, completed=step, text=text)
+        if whole and shown and not live:
+            print(f"{step}/{steps}  {text}", flush=True)
+
+    columns = (BarColumn(20), MofNCompleteColumn(), metrics, TimeRemainingColumn())
+    with Progress(*columns, console=console, expand=True, disable=not (shown and live)) as bar:
+        task = bar.add_task("", total=steps, completed=start, text="")
+        yield show
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """A list that a first Ctrl-C or SIGTERM fills, so that no step is cut in two; a second acts as without this."""
+    caught: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # signals are the main thread's
+        # None is a handler that is not Python's, which could not be put back.
+        before = {n: h for n in (signal.SIGINT, signal.SIGTERM) if (h := signal.getsignal(n)) is not None}
+
+    def put_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        put_back()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        put_back()
