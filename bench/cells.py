@@ -4,7 +4,7 @@
     python -m bench.cells --cells LSTM "LSTM(peephole=True)" MinGRU --repeats 1
 
 Training is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs. Cells that are
-linear in their state are walked both ways. A cell over a plane has its I inputs and H units at 16 places together.
+linear in their state run both ways. A cell over a plane has its I inputs and H units at 16 places together.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class Settings:
 
 
 def cells(inputs: int, hidden: int) -> dict[str, jaxrnn.Cell]:
-    """One cell for each row of the README's table, by its name there."""
+    """Returns one cell for each row of the table in `docs/cells.md`, by its name there."""
     i, h = inputs, hidden
     plane, row, features = (4, 4, i // 16), (16, i // 16), h // 16
     return {

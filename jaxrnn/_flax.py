@@ -1,4 +1,4 @@
-"""What the adapters to Flax's two interfaces share: parameters by name, the layout of time, Flax's cells as ours."""
+"""Shared parts of `nnx` and `linen`: parameters by name, the layout of time, Flax cells as jaxrnn cells."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ Sharding = Mapping[str, tuple[str | None, ...]]
 
 
 def by_name(params: Params) -> dict[str, Any]:
-    """The leaves of `params` by path: `{"w_x": ..., "b": ...}`, or `{"0/w_x": ...}` in a `Stack`; None has no leaf."""
+    """Returns the leaves of `params` by path: `{"w_x": ..., "b": ...}`, or `{"0/w_x": ...}` in a `Stack`; not None."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def from_names(spec: Params, named: Mapping[str, Any]) -> Params:
-    """The tree of the structure of `spec` with the leaves of the nested dict `named`."""
+    """Puts the leaves of the nested dict `named` into the structure of `spec`."""
     flat = traverse_util.flatten_dict(named, sep="/")
     needed = by_name(spec)
     if flat.keys() != needed.keys():
@@ -37,7 +37,7 @@ def from_names(spec: Params, named: Mapping[str, Any]) -> Params:
 
 
 def sharding_names(sharding: Sharding, params: Params) -> dict[str, tuple[str | None, ...] | None]:
-    """The mesh axes of each leaf of `params`, by its path in `by_name`; None where `sharding` says nothing."""
+    """Returns the mesh axes of each leaf of `params`, by the paths of `by_name`; None for leaves not in `sharding`."""
     last = {path: path.rsplit("/", 1)[-1] for path in by_name(params)}
     if unknown := set(sharding) - set(last.values()):
         raise ValueError(f"sharding: got {sorted(unknown)}, the parameters are {sorted(set(last.values()))}")
@@ -50,7 +50,7 @@ def feature_axes(cell: Layer) -> int:
 
 
 def initial_carry(cell: Layer, input_shape: tuple[int, ...], dtype: DTypeLike) -> State:
-    """The zero state for inputs of one time step `[*batch, ...]`, of which Flax gives the shape."""
+    """Returns the zero state for one time step's input of this shape, `[*batch, ...]`."""
     return cell.initial_state(tuple(input_shape[: len(input_shape) - feature_axes(cell)]), dtype)
 
 
@@ -69,7 +69,7 @@ def run(
     dtype: DTypeLike | None,
     time_major: bool,
 ) -> tuple[State, PyTree]:
-    """`unroll` with time after the batch axes, unless `time_major`, and in `dtype`, unless None."""
+    """Calls `unroll` with the time axis moved first, unless `time_major`, and in `dtype`, unless None."""
     if dtype is not None:
         params, xs = cast(params, dtype), cast(xs, dtype)
     leading = check_input(cell, xs, "xs")
@@ -93,13 +93,13 @@ def run(
 
 
 class Recipe(Protocol):
-    """A Flax cell without its parameters; it hashes, compares and, in a line, prints by value."""
+    """A Flax cell without its parameters; it hashes, compares and prints by value."""
 
     def init(self, key: Key, input_shape: tuple[int, ...]) -> Params:
         """Fresh parameters, a nested dict."""
 
     def carry(self, params: Params, input_shape: tuple[int, ...]) -> State:
-        """The initial carry for inputs of this shape; of `params` the shapes alone are known."""
+        """Returns the initial carry for inputs of this shape; `params` may be shapes only."""
 
     def apply(self, params: Params, carry: State, x: Array) -> tuple[State, Array]:
         """One step."""
@@ -109,9 +109,9 @@ class Recipe(Protocol):
 class FlaxCell(Cell):
     """A Flax cell as a jaxrnn cell, from `jaxrnn.nnx.from_flax` or `jaxrnn.linen.from_flax`.
 
-    Its equations are a whole, so the input itself is the drive; the products in them that see the input alone are found
-    and done ahead of the loop (`jaxrnn/hoist.py`), and the backward pass is `unroll`'s. Parameters are Flax's own
-    nested dict, the state is Flax's own carry.
+    The drive is the input itself, because a Flax cell's equations come undivided. `unroll` finds the input-only
+    products in them and hoists them out of the loop (`jaxrnn/engine/hoist.py`). Parameters are Flax's nested dict, the
+    state is Flax's carry.
 
     Args:
         flax: the Flax cell without its parameters.
@@ -127,12 +127,12 @@ class FlaxCell(Cell):
 
     @property
     def hidden_size(self) -> int:
-        """Length of the last axis of what a step gives: Flax's cells do not tell."""
+        """Length of the output's last axis; Flax's cells do not tell their hidden size."""
         return self._output_shape[-1]
 
     @property
     def output_size(self) -> int | tuple[int, ...]:
-        """Length of what a step gives for one example, or its shape where it has more axes."""
+        """Length of one example's output, or its shape if it has several axes."""
         shape = self._output_shape
         return shape if len(shape) > 1 else shape[0]
 
@@ -145,7 +145,7 @@ class FlaxCell(Cell):
         return jax.eval_shape(output, jax.random.key(0)).shape
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
-        """Fresh parameters by the Flax cell's own initializers, then in `dtype`."""
+        """Returns fresh parameters by the Flax cell's initializers, cast to `dtype`."""
         return cast(self.flax.init(key, self.input_spec.shape), dtype)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:

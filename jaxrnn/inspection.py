@@ -1,4 +1,4 @@
-"""What a network does inside: its states at every step, and the gradients that reach them."""
+"""States at every step, and the norms of the gradients that reach them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ __all__ = ["state_gradient_norms", "state_history"]
 
 
 def state_history(cell: Layer, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
-    """Returns all states, the one before the first step included: leaves `[T + 1, *batch, ...]`; held beyond `lengths`.
+    """Returns the first state and the states after every step: leaves `[T + 1, *batch, ...]`; held beyond `lengths`.
 
-    Entry t lies between the steps t - 1 and t: a run goes through the entries from the first to the last, with
-    `reverse`, and in the backward cell of a `Bidirectional`, from the last to the first.
+    Entry t lies between the steps t - 1 and t. A forward run goes from the first entry to the last. A reverse run, such
+    as the backward cell of a `Bidirectional`, goes from the last entry to the first.
 
     Args:
-        cell: any cell or network that has single time steps, or is made of such.
+        cell: any cell, or any network whose cells have single time steps.
         params: from `cell.init`.
         xs: as for `unroll`.
         state: the state before the first step; None: the initial state.
@@ -48,14 +48,14 @@ def state_history(cell: Layer, params: Params, xs: PyTree, state: State | None =
 
 @dataclass(frozen=True)
 class _Remembering(Wrapper):
-    """A layer whose run gives all states in the place of the last."""
+    """A layer whose run returns all states instead of the last one."""
 
     def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
-        """Runs the layer and returns all states with the one before them."""
+        """Runs the layer and returns the first state and the states after every step."""
         final, seen = Inspected(as_cell(self.cell)).run(params, xs, state, options)
         states = seen.state
         if (valid := options.valid) is not None:
-            # A run back begins beyond the lengths.
+            # A reverse run begins in the padding.
             rest = state if options.reverse else final
             states = jax.tree.map(lambda s, r: select(valid, s, jnp.broadcast_to(r[None], s.shape)), states, rest)
 
@@ -66,17 +66,17 @@ class _Remembering(Wrapper):
         return jax.tree.map(joined, state, states), seen.y
 
     def __repr__(self) -> str:
-        """Prints the layer, of which errors speak."""
+        """Prints the wrapped layer, for error messages."""
         return repr(self.cell)
 
 
 @dataclass(frozen=True)
 class _Perturbed(Cell, Wrapper):
-    """A cell whose new state is moved by a part of the input: `s' = step(s) + ε`, at the real leaves."""
+    """A cell that adds a part of its input to the real leaves of its new state: `s' = step(s) + ε`."""
 
     @property
     def input_spec(self) -> PyTree:
-        """The cell's, and the ε of one example."""
+        """The cell's input, and ε for one example."""
         return self.cell.input_spec, _reals(jax.eval_shape(self.cell.initial_state))
 
     def project(self, params: Params, x: tuple[PyTree, list[Array]]) -> tuple[PyTree, list[Array]]:
@@ -84,14 +84,14 @@ class _Perturbed(Cell, Wrapper):
         return self.cell.project(params, x[0]), x[1]
 
     def step(self, params: Params, state: State, drive: tuple[PyTree, list[Array]]) -> tuple[State, PyTree]:
-        """The cell's step, moved; an output that is a part of the state moves with it."""
+        """Takes the cell's step and adds ε; an output that is a part of the state follows it."""
         new, output = take_step(self.cell, params, state, drive[0], nothing)
         moves = iter(drive[1])
         moved = jax.tree.map(lambda s: s + next(moves) if jnp.issubdtype(s.dtype, jnp.inexact) else s, new)
         return moved, follow(new, moved, output)
 
     def readout(self, params: Params, output: PyTree, drive: tuple[PyTree, list[Array]]) -> PyTree:
-        """That of the cell."""
+        """Returns the cell's `y`."""
         return self.cell.readout(params, output, drive[0])
 
 
@@ -110,17 +110,17 @@ def state_gradient_norms(
     resets: Array | None = None,
     reverse: bool = False,
 ) -> Array:
-    """`‖∂loss/∂s_t‖₂` at every step, `[T, *batch]`: whether gradients vanish or explode on their way back in time.
+    """Returns `‖∂loss/∂s_t‖₂` at every step, `[T, *batch]`, which shows whether gradients vanish or explode.
 
-    The derivative goes through all that comes after `s_t`: later steps, and the output at t where that is a part of the
-    state, as it is in most cells.
+    The derivative goes through everything after `s_t`: later steps, and the output at t if it is a part of the state,
+    as in most cells.
 
     Args:
-        cell: any cell that can be stepped, a `Stack` too: the norm is over all of its state.
+        cell: any cell or network with single time steps; the norm is over the whole state.
         params: from `cell.init`.
         xs: as for `unroll`.
         loss: `ys -> scalar`.
-        state: as for `unroll`, like the rest; there is no `key`: of a cell with randomness, the deterministic network.
+        state: as for `unroll`. There is no `key`: cells with randomness run as the deterministic network.
         lengths: `[*batch]` integers.
         resets: `[T, *batch]` booleans.
         reverse: run from the last step to the first.

@@ -4,8 +4,8 @@
     RNN(cell)                           a whole sequence by `jaxrnn.unroll`
     from_flax(flax_cell, input_size)    the way back: a cell
 
-The collection "params" holds the cell's parameters by their names: `{"w_x": ..., "w_h": ..., "b": ...}`, with a level
-more where cells are in cells, `{"0": {"w_x": ...}, "1": ...}` in a `Stack`. `jaxrnn.linen.RNN(cell)` and
+The collection "params" holds the cell's parameters by their names: `{"w_x": ..., "w_h": ..., "b": ...}`. Nested cells
+add a level: `{"0": {"w_x": ...}, "1": ...}` in a `Stack`. `jaxrnn.linen.RNN(cell)` and
 `flax.linen.RNN(jaxrnn.linen.Cell(cell))` have the same parameters at the same paths, under "cell".
 """
 
@@ -32,15 +32,16 @@ __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
 class Cell(nn.RNNCellBase):
     """A cell with its parameters: one time step, as Flax's `nn.RNN` and `nn.Bidirectional` run it.
 
-    The carry is the cell's state, a NamedTuple with named fields, so that nobody needs to know an order.
+    The carry is the cell's state, a NamedTuple, so its order does not matter.
 
-    One step is the deterministic one: inside Flax's `nn.RNN` a cell with randomness (dropout) never drops, whatever
-    `rngs` hold. To train with it, use `RNN` below.
+    A single step is deterministic: inside Flax's `nn.RNN`, a cell with dropout never drops, whatever `rngs` hold. To
+    train with dropout, use `RNN` below. To run sequences with the parameters of this module, pass `parameters()` to
+    `jaxrnn.unroll`.
 
     Args:
         cell: any jaxrnn cell, a `Stack` too.
-        dtype: of the computation; None: what parameters and inputs promote to. The carry stays float32 or wider.
-        param_dtype: of fresh parameters.
+        dtype: dtype of the computation; None: parameters and inputs promote. The carry stays float32 or wider.
+        param_dtype: dtype of fresh parameters.
         sharding: mesh axes by the last part of a parameter's name, `{"w_h": (None, "model")}`: the metadata of
             `nn.with_partitioning`.
         initializers: keyword arguments of `cell.init`.
@@ -75,7 +76,7 @@ class Cell(nn.RNNCellBase):
         super().__post_init__()
 
     def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
-        """One time step: `(carry, y)` from inputs `[*batch, I]`."""
+        """Runs one time step: `(carry, y)` from inputs `[*batch, I]`."""
         params = self.parameters()
         if self.dtype is not None:
             params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
@@ -83,11 +84,11 @@ class Cell(nn.RNNCellBase):
 
     @nn.compact
     def parameters(self) -> Params:
-        """The parameters as `cell.init` gives them, from the collection "params"; created where that is empty."""
+        """Returns the parameters in the structure of `cell.init`, for `jaxrnn.unroll`; creates them during `init`."""
         spec = jax.eval_shape(self.cell.init, jax.random.key(0))
         absent = not all(self.has_variable("params", name) for name in to_dict(spec))
         if absent and self.is_mutable_collection("params"):
-            # One key for all: what `init` gives belongs together.
+            # One key for all parameters, as `cell.init` takes one.
             fresh = self.cell.init(self.make_rng("params"), dtype=self.param_dtype, **self.initializers)
             axes = _flax.sharding_names(self.sharding, fresh)
             boxed = {path: _box(leaf, axes[path]) for path, leaf in _flax.by_name(fresh).items()}
@@ -97,27 +98,27 @@ class Cell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> State:
-        """The zero state before the first step, for one time step's input of the shape `[*batch, I]`; needs no key."""
+        """Returns the zero state for one time step's input of the shape `[*batch, I]`; ignores `rng`."""
         del rng
         dtype = self.param_dtype if self.dtype is None else self.dtype
         return _flax.initial_carry(self.cell, input_shape, state_dtype(jnp.zeros((), dtype), ()))
 
     @property
     def num_feature_axes(self) -> int:
-        """Axes of one example's input; all before them are batch axes."""
+        """Number of axes of one example's input; all axes before them are batch axes."""
         return _flax.feature_axes(self.cell)
 
 
 class RNN(nn.Module):
     """A cell over whole sequences, by `jaxrnn.unroll`.
 
-    A call always returns `(state, ys)`. Flax's `nn.RNN` returns `ys` alone unless a flag is set, and its outputs
-    come in reverse order unless another one is; here the return value has one shape and `ys` the order of `xs`.
-    Outputs beyond `seq_lengths` are zero, and the state is the one after each row's last valid step.
+    A call always returns `(state, ys)`, and `ys` has the order of `xs`. (Flax's `nn.RNN` needs the flags `return_carry`
+    and `keep_order` for these.) Outputs beyond `seq_lengths` are zero. The state is the one after each row's last valid
+    step.
 
-    A cell with randomness draws from the stream "dropout", one key a call, where `apply` is given one:
-    `rnn.apply(variables, xs, rngs={"dropout": key})` trains, `rnn.apply(variables, xs)` evaluates. The key may be a
-    typed one or a `jax.random.PRNGKey`.
+    A cell with randomness takes one key of the stream "dropout" for each call, if `apply` gets one:
+    `rnn.apply(variables, xs, rngs={"dropout": key})` trains, `rnn.apply(variables, xs)` evaluates. The key is a typed
+    key or a `jax.random.PRNGKey`.
 
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
@@ -165,19 +166,19 @@ class RNN(nn.Module):
         chunk: int | None = None,
         save: Save = "states",
     ) -> tuple[State, PyTree]:
-        """Run the sequence: `(state, ys)`.
+        """Runs a sequence: `(state, ys)`.
 
         Args:
             xs: inputs `[*batch, T, I]`, or `[T, *batch, I]` if `time_major`.
             initial_carry: the state before the first step, leaves `[*batch, ...]`; None: zeros. It gets gradients.
             seq_lengths: `[*batch]` integers in 0..T; None: all T.
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
-            reverse: walk from each row's last valid step to its first.
-            chunk: time steps whose projections exist at one time, as in `jaxrnn.unroll`.
+            reverse: run from each row's last valid step to its first.
+            chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
             save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
 
         Returns:
-            The state after the last step walked, and outputs in the order and layout of `xs`.
+            The state after the last step of the run, and outputs in the order and layout of `xs`.
 
         Raises:
             TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
@@ -200,7 +201,7 @@ class RNN(nn.Module):
 
 
 def _typed(key: Array) -> Key:
-    """Flax passes on what `rngs` held: a typed key, or the integers of `jax.random.PRNGKey`."""
+    """Returns a typed key; Flax passes on what `rngs` held, which may be a `jax.random.PRNGKey`."""
     return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
@@ -209,7 +210,7 @@ def _box(value: Array, axes: tuple[str | None, ...] | None) -> Any:
 
 
 def to_dict(params: Params) -> dict[str, Any]:
-    """Parameters of a cell as the nested dict of a "params" collection; what is None does not appear.
+    """Turns parameters of a cell into the nested dict of a "params" collection, without those that are None.
 
     Example:
         >>> import jaxrnn
@@ -225,10 +226,10 @@ def to_dict(params: Params) -> dict[str, Any]:
 
 
 def from_dict(cell: Layer, tree: Mapping[str, Any]) -> Params:
-    """Parameters of `cell` from the nested dict of a "params" collection, the inverse of `to_dict`.
+    """Turns the nested dict of a "params" collection into parameters of `cell`, the inverse of `to_dict`.
 
     Raises:
-        ValueError: the names are not those of the cell's parameters.
+        ValueError: the names differ from those of the cell's parameters.
 
     Example:
         >>> import jaxrnn
@@ -243,10 +244,10 @@ def from_dict(cell: Layer, tree: Mapping[str, Any]) -> Params:
 
 
 def from_flax(flax_cell: nn.RNNCellBase, input_size: int | tuple[int, ...]) -> FlaxCell:
-    """A Flax linen cell as a jaxrnn cell: `unroll` gives what `nn.RNN` gives, with what it lacks.
+    """Turns a Flax linen cell into a jaxrnn cell; `unroll` gives the same values as `nn.RNN`.
 
-    So a Flax cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of
-    `unroll`. The parameters are the cell's collection "params", the state is the Flax cell's carry.
+    The cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of `unroll`.
+    The parameters are the Flax cell's collection "params". The state is the Flax cell's carry.
 
     Args:
         flax_cell: any `nn.RNNCellBase` whose variables are all in "params".
@@ -255,7 +256,7 @@ def from_flax(flax_cell: nn.RNNCellBase, input_size: int | tuple[int, ...]) -> F
 
     Raises:
         TypeError: `flax_cell` is not a linen cell.
-        ValueError: `input_size` has not as many axes as the cell needs, or the cell has variables outside of "params".
+        ValueError: `input_size` has the wrong number of axes, or the cell has variables outside of "params".
 
     Example:
         >>> import jaxrnn
@@ -275,7 +276,7 @@ def from_flax(flax_cell: nn.RNNCellBase, input_size: int | tuple[int, ...]) -> F
         raise ValueError(
             f"input_size: got {input_size}, {type(flax_cell).__name__} needs {flax_cell.num_feature_axes} sizes"
         )
-    # Made inside of another module, it would be that module's child.
+    # A cell created inside another module would be its child.
     recipe = _Recipe(flax_cell.clone(parent=None))
     cell = FlaxCell(recipe, input_size)
     variables = jax.eval_shape(lambda key: recipe.variables(key, cell.input_spec.shape), jax.random.key(0))

@@ -4,8 +4,9 @@
     RNN(cell, rngs=rngs)        a whole sequence by `jaxrnn.unroll`
     from_flax(flax_cell)        the way back: `(cell, params)`
 
-Parameters are `nnx.Param`s in the structure of the cell's own: `module.params.w_x`, `rnn.cell.params[0].w_x` in a
-`Stack`. `jaxrnn.nnx.RNN(cell)` and `flax.nnx.RNN(jaxrnn.nnx.Cell(cell))` have the same parameters at the same paths.
+Parameters are `nnx.Param`s in the structure of the cell's parameters: `module.params.w_x`, or in a `Stack`
+`rnn.cell.params[0].w_x`. `jaxrnn.nnx.RNN(cell)` and `flax.nnx.RNN(jaxrnn.nnx.Cell(cell))` have the same parameters at
+the same paths.
 """
 
 import inspect
@@ -28,19 +29,19 @@ __all__ = ["RNN", "Cell", "from_flax"]
 class Cell(nnx.RNNCellBase):
     """A cell with its parameters: one time step, as Flax's `nnx.RNN` and `nnx.Bidirectional` run it.
 
-    The carry is the cell's state, a NamedTuple with named fields, so that nobody needs to know an order.
+    The carry is the cell's state, a NamedTuple, so its order does not matter.
 
-    One step is the deterministic one: inside Flax's `nnx.RNN`, whose `rngs` are for the initial carry, a cell with
-    randomness (dropout) never drops. To train with it, use `RNN` below.
+    A single step is deterministic: inside Flax's `nnx.RNN`, whose `rngs` are for the initial carry, a cell with dropout
+    never drops. To train with dropout, use `RNN` below.
 
     Args:
         cell: any jaxrnn cell, a `Stack` too.
         params: existing parameters, as from `cell.init`; None: fresh ones.
-        rngs: streams of keys, of which `params` is used; not needed with `params`.
-        dtype: of the computation; None: what parameters and inputs promote to. The carry stays float32 or wider.
+        rngs: streams of keys; the stream `params` is used. Not needed with `params`.
+        dtype: dtype of the computation; None: parameters and inputs promote. The carry stays float32 or wider.
         param_dtype: of fresh parameters; None: float32.
         sharding: mesh axes by the last part of a parameter's name, `{"w_h": (None, "model")}`: the metadata of
-            `nnx.with_partitioning`. Flax then places the parameters on the mesh in whose context they are made.
+            `nnx.with_partitioning`. Flax places the parameters on the mesh that is active when they are created.
         **initializers: keyword arguments of `cell.init`.
 
     Raises:
@@ -86,7 +87,7 @@ class Cell(nnx.RNNCellBase):
         self.params = nnx.data(jax.tree.map(lambda leaf: _param(leaf, next(axes)), params))
 
     def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
-        """One time step: `(carry, y)` from inputs `[*batch, I]`."""
+        """Runs one time step: `(carry, y)` from inputs `[*batch, I]`."""
         params = nnx.as_pure(self.params)
         if self.dtype is not None:
             params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
@@ -98,11 +99,11 @@ class Cell(nnx.RNNCellBase):
         rngs: nnx.Rngs | nnx.RngStream | None = None,
         carry_init: Initializer | None = None,
     ) -> State:
-        """The state before the first step.
+        """Returns the state before the first step.
 
         Args:
-            input_shape: `[*batch, I]`, of one time step's input.
-            rngs: for `carry_init`: of the streams, `carry` is used.
+            input_shape: `[*batch, I]`, the shape of one time step's input.
+            rngs: for `carry_init`; the stream `carry` is used.
             carry_init: `initializer(key, shape, dtype)` of each leaf; None: the cell's zero state, no key needed.
 
         Raises:
@@ -119,16 +120,16 @@ class Cell(nnx.RNNCellBase):
 
     @property
     def num_feature_axes(self) -> int:
-        """Axes of one example's input; all before them are batch axes."""
+        """Number of axes of one example's input; all axes before them are batch axes."""
         return _flax.feature_axes(self.cell)
 
 
 class RNN(nnx.Module):
     """A cell over whole sequences, by `jaxrnn.unroll`.
 
-    A call always returns `(state, ys)`. Flax's `nnx.RNN` returns `ys` alone unless a flag is set, and its outputs
-    come in reverse order unless another one is; here the return value has one shape and `ys` the order of `xs`.
-    Outputs beyond `seq_lengths` are zero, and the state is the one after each row's last valid step.
+    A call always returns `(state, ys)`, and `ys` has the order of `xs`. (Flax's `nnx.RNN` needs the flags
+    `return_carry` and `keep_order` for these.) Outputs beyond `seq_lengths` are zero. The state is the one after each
+    row's last valid step.
 
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
@@ -181,20 +182,20 @@ class RNN(nnx.Module):
         save: Save = "states",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> tuple[State, PyTree]:
-        """Run the sequence: `(state, ys)`.
+        """Runs a sequence: `(state, ys)`.
 
         Args:
             xs: inputs `[*batch, T, I]`, or `[T, *batch, I]` if `time_major`.
             initial_carry: the state before the first step, leaves `[*batch, ...]`; None: zeros. It gets gradients.
             seq_lengths: `[*batch]` integers in 0..T; None: all T.
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
-            reverse: walk from each row's last valid step to its first.
-            chunk: time steps whose projections exist at one time, as in `jaxrnn.unroll`.
+            reverse: run from each row's last valid step to its first.
+            chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
             save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
-            rngs: for cells with randomness, one key a call: of the streams, `dropout` is used. None: deterministic.
+            rngs: for cells with randomness; each call takes one key of the stream `dropout`. None: deterministic.
 
         Returns:
-            The state after the last step walked, and outputs in the order and layout of `xs`.
+            The state after the last step of the run, and outputs in the order and layout of `xs`.
 
         Raises:
             TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
@@ -221,22 +222,22 @@ def _param(value: Array, axes: tuple[str | None, ...] | None) -> nnx.Param:
 
 
 def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> tuple[FlaxCell, Params]:
-    """A Flax nnx cell as a jaxrnn cell, and its parameters: `unroll` gives what `nnx.RNN` gives, with what it lacks.
+    """Turns a Flax nnx cell into a jaxrnn cell and its parameters; `unroll` gives the same values as `nnx.RNN`.
 
-    So a Flax cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of
-    `unroll`. The parameters are the nested dict of `nnx.to_pure_dict`, the state is the Flax cell's carry.
+    The cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of `unroll`.
+    The parameters are the nested dict of `nnx.to_pure_dict`. The state is the Flax cell's carry.
 
     Args:
         flax_cell: any `nnx.RNNCellBase` whose state is all `nnx.Param`.
         input_size: length of the last axis of the input; None: `flax_cell.in_features`.
 
     Returns:
-        `(cell, params)`. `cell.init` builds the Flax cell anew from those attributes that its constructor names, with
-        the default initializers, as Flax's cells do not keep theirs.
+        `(cell, params)`. `cell.init` builds a new Flax cell from the attributes that its constructor names. It uses the
+        default initializers, because Flax's cells do not keep theirs.
 
     Raises:
         TypeError: `flax_cell` is not an nnx cell.
-        ValueError: it holds other state than parameters, or lacks the attributes to build it anew.
+        ValueError: it holds state other than parameters, or lacks attributes that its constructor needs.
 
     Example:
         >>> import jaxrnn
@@ -281,7 +282,7 @@ class _Recipe(NamedTuple):
 
 
 def _options(flax_cell: nnx.RNNCellBase) -> tuple[tuple[str, Any], ...]:
-    """Arguments of the constructor that are attributes and not the defaults."""
+    """Returns the constructor's arguments that differ from their defaults, read from the attributes."""
     parameters = inspect.signature(type(flax_cell).__init__).parameters
     options = {}
     for name, parameter in parameters.items():

@@ -1,4 +1,4 @@
-"""Penalties on hidden states and on predictions, to be added to a loss."""
+"""Penalties on hidden states and predictions, to add to a loss."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ __all__ = ["activation_regularization", "batch_entropy", "norm_stabilizer", "tem
 
 
 def _valid(hs: Array, mask: Array | None) -> tuple[Array, Array]:
-    """`hs` with zeros for padding, selected before any arithmetic so that it has no gradient either; and the mask."""
+    """Returns `hs` with its padding zeroed, and the mask. Selecting before any arithmetic keeps gradients finite."""
     hs = jnp.asarray(hs)
     if mask is None:
         return hs, jnp.ones(hs.shape[:-1], bool)
@@ -22,14 +22,14 @@ def _valid(hs: Array, mask: Array | None) -> tuple[Array, Array]:
 
 
 def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mask: Array | None = None) -> Array:
-    """A penalty on changes of the state's norm: `β mean (‖h_t‖ - ‖h_{t-1}‖)²`, finite at `h = 0`.
+    """Penalizes changes of the state's norm: `β mean (‖h_t‖ - ‖h_{t-1}‖)²`; its gradient is finite at `h = 0`.
 
     Args:
         hs: `[T, *batch, H]`, the hidden states or outputs.
         beta: β; 50 in the paper.
-        initial: `[*batch, H]`, the state before the first step: the mean is then over T pairs, as in the paper; None:
-            over the T - 1 pairs within `hs`.
-        mask: `[T, *batch]` booleans, the valid steps; a pair counts where both are.
+        initial: `[*batch, H]`, the state before the first step; the mean is then over T pairs, as in the paper. None:
+            the mean is over the T - 1 pairs within `hs`.
+        mask: `[T, *batch]` booleans, the valid steps; a pair counts if both of its steps are valid.
 
     Example:
         >>> hs = jnp.array([[3.0, 4.0], [0.0, 7.0]])          # norms 5, 7
@@ -47,7 +47,9 @@ def norm_stabilizer(hs: Array, beta: float, *, initial: Array | None = None, mas
 
 
 def activation_regularization(hs: Array, alpha: float, *, mask: Array | None = None) -> Array:
-    """AR: `α mean h²` over `[T, *batch, H]`, of the last layer's outputs after dropout; `mask` `[T, *batch]`.
+    """Penalizes large outputs (AR): `α mean h²`; `hs` `[T, *batch, H]`, `mask` `[T, *batch]`.
+
+    In the paper, `hs` are the outputs of the last layer after dropout.
 
     Reference: Merity, McCann & Socher 2017, "Revisiting activation regularization for language RNNs".
     """
@@ -56,7 +58,9 @@ def activation_regularization(hs: Array, alpha: float, *, mask: Array | None = N
 
 
 def temporal_activation_regularization(hs: Array, beta: float, *, mask: Array | None = None) -> Array:
-    """TAR: `β mean (h_t - h_{t-1})²` over `[T, *batch, H]`, of outputs before dropout; `mask` `[T, *batch]`.
+    """Penalizes changes in time (TAR): `β mean (h_t - h_{t-1})²`; `hs` `[T, *batch, H]`, `mask` `[T, *batch]`.
+
+    In the paper, `hs` are the outputs of the last layer before dropout.
 
     Reference: Merity, McCann & Socher 2017, "Revisiting activation regularization for language RNNs".
     """
@@ -65,11 +69,11 @@ def temporal_activation_regularization(hs: Array, beta: float, *, mask: Array | 
 
 
 def batch_entropy(logits: Array, minimum: float | None = None) -> Array:
-    """A penalty where the classes predicted over a batch are too few: `max(minimum - H(mean_batch softmax), 0)`, nats.
+    """Penalizes predicting too few classes over a batch: `max(minimum - H(mean_batch softmax), 0)`, in nats.
 
     Args:
         logits: `[*batch, V]`.
-        minimum: the entropy wanted; None: log V, that of all classes alike.
+        minimum: the entropy below which the penalty begins; None: log V, the entropy of the uniform distribution.
 
     Example:
         >>> float(batch_entropy(100 * jnp.eye(4)))            # every row another class

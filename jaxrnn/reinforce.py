@@ -1,11 +1,12 @@
-"""REINFORCE as losses: a sample is a constant, and the gradient of `-reward log p(sample)` is the estimator.
+"""REINFORCE as losses: samples are constants, and the gradient of `-reward log p(sample)` is the estimator.
 
     sample    = jax.random.bernoulli(key, p) …              drawn by JAX, then a constant
     log_p     = bernoulli_log_prob(logits, sample) …        differentiable
     loss      = surrogate(log_p, reward, baseline)          its gradient: -(reward - baseline) ∂ log p
     loss     += baseline_loss(baseline, reward)             teaches the baseline
 
-Where Element-Research's modules overwrite a gradient between two calls, here `jax.grad` of a sum of losses does it.
+Element-Research's modules overwrite a gradient between two calls. Here `jax.grad` of a sum of losses does
+the same.
 """
 
 from collections.abc import Callable
@@ -35,38 +36,40 @@ __all__ = [
 
 
 def bernoulli_log_prob(logits: Array, sample: Array) -> Array:
-    """`log p(sample)` of independent coins with `p = σ(logits)`, elementwise; finite for any logits."""
+    """Returns `log p(sample)` of independent coins with `p = σ(logits)`, element-wise; finite for any logits."""
     sample = lax.stop_gradient(sample)
     return jnp.where(sample != 0, jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits))
 
 
 def categorical_log_prob(logits: Array, sample: Array) -> Array:
-    """`log p(sample)` of a class in 0..V-1: `[*batch, V], [*batch] -> [*batch]`."""
+    """Returns `log p(sample)` of a class in 0..V-1: `[*batch, V], [*batch] -> [*batch]`."""
     log_p = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_p, lax.stop_gradient(sample)[..., None], axis=-1)[..., 0]
 
 
 def normal_log_prob(mean: Array, std: Array | float, sample: Array) -> Array:
-    """`log p(sample)` of independent normal values, elementwise."""
+    """Returns `log p(sample)` of independent normal values, element-wise."""
     std = jnp.broadcast_to(jnp.asarray(std, mean.dtype), mean.shape)
     return stats.norm.logpdf(lax.stop_gradient(sample), mean, std)
 
 
 def gamma_log_prob(shape: Array, scale: Array | float, sample: Array) -> Array:
-    """`log p(sample)` of independent gamma values with mean `shape scale`, elementwise."""
+    """Returns `log p(sample)` of independent gamma values with mean `shape * scale`, element-wise."""
     scale = jnp.broadcast_to(jnp.asarray(scale, shape.dtype), shape.shape)
     return stats.gamma.logpdf(lax.stop_gradient(sample), shape, scale=scale)
 
 
 def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> Array:
-    """A loss whose gradient is REINFORCE's: `-mean (reward - baseline) log p`, rewards and baseline as constants.
+    """Returns a loss whose gradient is REINFORCE's: `-mean (reward - baseline) log p`.
+
+    The factor `reward - baseline` is a constant.
 
     Args:
-        log_prob: `[..., B]`: leading axes are the steps or units that share a row's reward; summed, as the log
-            probability of them all.
+        log_prob: `[..., B]`. Leading axes are steps or units that share a row's reward; their log probabilities are
+            summed.
         reward: `[B]`, or `[..., B]` to reward each step by itself.
-        baseline: of the shape of `reward`, such as a learned function of the state; it makes the estimate less noisy
-            and leaves its expectation as it is.
+        baseline: in the shape of `reward`, such as a learned function of the state. It makes the estimate less noisy
+            and does not change its expectation.
 
     Example:
         >>> logits = jnp.zeros((1, 2))
@@ -86,7 +89,7 @@ def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> 
 
 
 def baseline_loss(baseline: Array, reward: Array) -> Array:
-    """The mean squared error by which a baseline learns to foretell the reward, a constant."""
+    """Returns the mean squared error between baseline and reward; the reward is a constant."""
     reward = jnp.asarray(reward)
     return jnp.mean((_like(baseline, reward) - lax.stop_gradient(reward).astype(baseline.dtype)) ** 2)
 
@@ -98,9 +101,9 @@ def _like(baseline: Array, reward: Array) -> Array:
 
 
 def class_reward(scores: Array, targets: Array, scale: float = 1.0) -> Array:
-    """`scale` where the best of `scores` `[*batch, V]` is the target `[*batch]`, else 0; no gradient passes.
+    """Returns `scale` where the highest of `scores` `[*batch, V]` is the target `[*batch]`, else 0; it has no gradient.
 
-    Of two classes by one score, give `jnp.stack([0.5 - p, p - 0.5], -1)`.
+    For two classes with one probability p, pass `jnp.stack([0.5 - p, p - 0.5], -1)`.
 
     Example:
         >>> class_reward(jnp.array([[1.0, 2.0], [2.0, 1.0]]), jnp.array([1, 1])).tolist()
@@ -110,9 +113,9 @@ def class_reward(scores: Array, targets: Array, scale: float = 1.0) -> Array:
 
 
 def glimpse(images: Array, locations: Array, size: int, depth: int = 3, scale: int = 2) -> Array:
-    """Patches around a point, each `scale` times as wide as the one before and averaged down to `size` by `size`.
+    """Cuts patches around a point, each `scale` times as wide as the one before, averaged down to `size` by `size`.
 
-    Differentiable in the images; a location is where to look, so it passes no gradient: teach it by `surrogate`.
+    Differentiable with respect to the images. Locations get no gradient; train them by `surrogate`.
 
     Args:
         images: `[*batch, height, width, C]`.
@@ -165,7 +168,7 @@ def _pool(patch: Array, factor: int) -> Array:
 
 
 class Glimpses(NamedTuple):
-    """What `recurrent_attention` gives."""
+    """Result of `recurrent_attention`."""
 
     state: State  # after the last step
     ys: Array  # [T, *batch, O]
@@ -181,18 +184,18 @@ def recurrent_attention(
     key: Key,
     state: State,
 ) -> Glimpses:
-    """Runs a loop in which each step looks where the output before says: `a_t = act(y_{t-1})`, `y_t = cell(look(a_t))`.
+    """Runs a loop in which the last output chooses where to look: `a_t = act(y_{t-1})`, `y_t = cell(look(a_t))`.
 
-    The first action is taken from zeros. Actions are constants: no gradient passes through where it was looked, so
-    teach `act` by the losses above, with the log probability of `actions` given the outputs before them.
+    The first action sees an output of zeros. Actions are constants and pass no gradient. Train `act` by the losses
+    above, with the log probability of each action given the output before it.
 
     Args:
         cell: any cell or network that has single time steps.
         params: from `cell.init`.
-        look: action -> the cell's input `[*batch, ...]`, such as a glimpse of an image.
-        act: `(key, y)` -> action, of the output before, `[*batch, O]`.
+        look: `action -> x`, the cell's input `[*batch, ...]`, such as a glimpse of an image.
+        act: `(key, y) -> action`; y is the last output, `[*batch, O]`.
         steps: T.
-        key: split into one key a step before the loop.
+        key: a typed key, split into one key for each step.
         state: before the first step; `cell.initial_state(batch_shape)`.
 
     Example:

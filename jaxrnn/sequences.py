@@ -1,12 +1,13 @@
-"""Sequences as they come: masks, lengths, packing, and what is read off the outputs.
+"""Sequences of different length: masks, pooling, padding and packing.
 
-A mask is `[T, *batch]` booleans, true at valid steps, and is never guessed from the data. Three schemes, one meaning:
+A mask is `[T, *batch]` booleans, true at valid steps. No function guesses a mask from the data. Three ways:
 
-    lengths=    rows valid from the start; state held and output zero beyond (`unroll`)
-    resets=     rows of several sequences, one after the other (`unroll`; `pack` makes them)
-    Masked      gaps anywhere, the state held over them (Keras) or reset by them (Element-Research's MaskZero)
+    lengths=    rows are valid from the start; beyond, the state is held and the output is zero (`unroll`)
+    resets=     rows hold several sequences, one after the other (`unroll`; `pack` makes them)
+    Masked      gaps anywhere; the state is held over them (Keras) or reset by them (Element-Research's MaskZero)
 
-Arrays that come before a network (`pad`, `pack`, `buckets`) are NumPy's, of ready shapes; all else traces.
+`pad`, `pack`, `buckets` and the conversions of PyTorch's `PackedSequence` use NumPy. All other functions work under
+`jit`.
 """
 
 import itertools
@@ -50,7 +51,7 @@ __all__ = [
 
 
 def mask_from_lengths(lengths: Array, steps: int) -> Array:
-    """Which steps lie within `lengths` `[*batch]`: `[T, *batch]` booleans.
+    """Returns the mask `[T, *batch]` of the steps within `lengths` `[*batch]`.
 
     Example:
         >>> mask_from_lengths(jnp.array([2, 0]), 3).T.tolist()
@@ -61,9 +62,9 @@ def mask_from_lengths(lengths: Array, steps: int) -> Array:
 
 
 def mask_from_zeros(xs: Array) -> Array:
-    """Which steps of `xs` `[T, *batch, I]` are not all zero: the convention of Element-Research's MaskZero.
+    """Returns the mask of the steps of `xs` `[T, *batch, I]` that are not all zero, as in Element-Research's MaskZero.
 
-    For data made under that convention only: elsewhere a row of zeros is a value like others.
+    Use it only for data in which a zero vector means padding.
 
     Example:
         >>> mask_from_zeros(jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])).tolist()
@@ -73,10 +74,10 @@ def mask_from_zeros(xs: Array) -> Array:
 
 
 def lengths_from_mask(mask: Array) -> Array:
-    """The lengths `[*batch]` of a mask `[T, *batch]` whose rows are valid from the start; for others use `Masked`.
+    """Returns the lengths `[*batch]` of a mask `[T, *batch]` whose rows are valid from the start; else use `Masked`.
 
     Raises:
-        ValueError: a row with a gap, as far as values are known: in a compiled function a row counts its valid steps.
+        ValueError: a row has a gap. A traced mask cannot be checked; then the length is the number of valid steps.
 
     Example:
         >>> lengths_from_mask(jnp.array([[True, True], [True, False]])).tolist()
@@ -98,11 +99,11 @@ def _mask_of(ys: Array, mask: Array | None) -> Array:
 
 
 def last_output(ys: Array, mask: Array | None = None) -> Array:
-    """The output at each row's last valid step: `[T, *batch, H] -> [*batch, H]`; zero where there is none.
+    """Returns the output at each row's last valid step: `[T, *batch, H] -> [*batch, H]`; zero if there is none.
 
     Args:
         ys: `[T, *batch, H]`, or any history `[T, *batch, H]` of a state.
-        mask: `[T, *batch]` booleans; None: all steps are valid. Of lengths: `mask_from_lengths(lengths, T)`.
+        mask: `[T, *batch]` booleans, such as `mask_from_lengths(lengths, T)`; None: all steps are valid.
 
     Example:
         >>> last_output(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([True, True, False])).tolist()
@@ -119,7 +120,7 @@ def _output_at(ys: Array, index: Array, mask: Array) -> Array:
 
 
 def mean_output(ys: Array, mask: Array | None = None) -> Array:
-    """The mean over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero where there is none.
+    """Averages over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero if there are none.
 
     Example:
         >>> mean_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
@@ -129,7 +130,7 @@ def mean_output(ys: Array, mask: Array | None = None) -> Array:
 
 
 def max_output(ys: Array, mask: Array | None = None) -> Array:
-    """The greatest over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero where there is none.
+    """Returns the maximum over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero if there are none.
 
     Example:
         >>> max_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
@@ -143,7 +144,7 @@ def max_output(ys: Array, mask: Array | None = None) -> Array:
 
 
 def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size: int | None = None) -> Array:
-    """Where each direction ends: the forward part at the last valid step, the backward part at the first.
+    """Returns each direction's last output: the forward part at the last valid step, the backward part at the first.
 
     Args:
         ys: `[T, *batch, F + G]`, outputs of a `Bidirectional` with the merge "concat".
@@ -163,7 +164,7 @@ def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size
 
 
 def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
-    """`xs`, leaves `[T, *batch, ...]`, in reverse order of time, within each row's length; the rest stays in place.
+    """Reverses `xs`, leaves `[T, *batch, ...]`, in time within each row's length; the padding stays in place.
 
     Example:
         >>> reverse_sequence(jnp.array([[1, 1], [2, 2], [3, 3]]), jnp.array([3, 2])).T.tolist()
@@ -183,11 +184,11 @@ class Padded(NamedTuple):
 
     xs: np.ndarray  # [T, B, ...], zero beyond the lengths
     lengths: np.ndarray  # [B]
-    numbers: np.ndarray  # [B], which of the sequences a row is; -1: none, of length 0
+    numbers: np.ndarray  # [B], the number of the sequence in each row; -1: none, the row has length 0
 
 
 def pad(sequences: Sequence[Any], steps: int | None = None) -> Padded:
-    """Arrays `[T_i, ...]` as one `[T, B, ...]` and its lengths.
+    """Sets arrays `[T_i, ...]` side by side as one `[T, B, ...]`, with their lengths.
 
     Args:
         sequences: of equal dtype and shape but for the first axis.
@@ -244,11 +245,11 @@ class Packed(NamedTuple):
 
 
 def pack(sequences: Sequence[Any], steps: int | None = None) -> Packed:
-    """Arrays `[T_i, ...]` into few rows: the longest first, each into the first row that has room for it.
+    """Packs arrays `[T_i, ...]` into few rows: the longest first, each into the first row with room for it.
 
     Args:
         sequences: of equal dtype and shape but for the first axis, each of at least one step.
-        steps: T, room of a row; None: the longest.
+        steps: T, length of a row; None: the longest sequence.
 
     Raises:
         ValueError: no sequences, an empty one, different shapes or dtypes, or one longer than `steps`.
@@ -299,24 +300,24 @@ def _first_fit(sizes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unpack(packed: Packed, ys: Array) -> list[Array]:
-    """What `ys` `[T, R, ...]` holds for each packed sequence, as a list of `[T_i, ...]` in their order."""
+    """Splits `ys` `[T, R, ...]` into the packed sequences: a list of `[T_i, ...]` in their original order."""
     return [ys[s : s + n, r] for r, s, n in zip(packed.rows, packed.starts, packed.sizes, strict=True)]
 
 
 def last_of_each(packed: Packed, ys: Array) -> Array:
-    """`ys` `[T, R, ...]` at the last step of each packed sequence: `[N, ...]`."""
+    """Returns `ys` `[T, R, ...]` at the last step of each packed sequence: `[N, ...]`."""
     return ys[packed.starts + packed.sizes - 1, packed.rows]
 
 
 def buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: int) -> Iterator[Padded]:
-    """A stream of arrays `[T_i, ...]` in batches of similar lengths: T is one of `boundaries`, B always `batch_size`.
+    """Groups a stream of arrays `[T_i, ...]` into batches: T is one of `boundaries`, B is `batch_size`.
 
-    So a compiled function traces as many shapes as there are boundaries. What is left at the end comes in batches
-    filled up with rows of length 0, whose `numbers` are -1.
+    A compiled function traces at most one shape for each boundary. The last batches are filled up with rows of length
+    0, whose `numbers` are -1.
 
     Args:
         sequences: any iterable; read as needed.
-        boundaries: rising lengths; a sequence goes where it just fits.
+        boundaries: rising lengths; a sequence goes to the smallest one that fits.
         batch_size: B.
 
     Raises:
@@ -357,10 +358,11 @@ def _buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: in
 
 
 def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The four arrays of a PyTorch `PackedSequence`: data, batch_sizes, sorted_indices, unsorted_indices.
+    """Returns the four arrays of a PyTorch `PackedSequence`: data, batch_sizes, sorted_indices, unsorted_indices.
 
-    PyTorch lays the valid steps of all rows, longest row first, time by time into `data` `[sum(lengths), ...]`;
-    `batch_sizes[t]` rows reach step t. `PackedSequence(*map(torch.as_tensor, to_packed_sequence(xs, lengths)))`.
+    `data` `[sum(lengths), ...]` holds the valid steps of all rows, ordered by time, the longest row first.
+    `batch_sizes[t]` is the number of rows that reach step t. In PyTorch:
+    `PackedSequence(*map(torch.as_tensor, to_packed_sequence(xs, lengths)))`.
 
     Args:
         xs: `[T, B, ...]`.
@@ -383,7 +385,7 @@ def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, n
 
 
 def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = None) -> Padded:
-    """The padded form of a PyTorch `PackedSequence`, rows in their first order.
+    """Pads a PyTorch `PackedSequence`; rows are in their original order.
 
     Example:
         >>> from_packed_sequence([5, 1, 6, 7], [2, 1, 1], [1, 0]).xs.tolist()
@@ -401,7 +403,7 @@ def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = No
 def repeat(
     cell: Layer, params: Params, x: PyTree, steps: int, state: State | None = None, *, key: Key | None = None
 ) -> tuple[State, PyTree]:
-    """The same input at every one of `steps` steps: `(state, ys)`, as `unroll` gives them.
+    """Runs a cell with the same input at each of `steps` steps: `(state, ys)`, as `unroll` does.
 
     Args:
         cell: any cell.

@@ -43,13 +43,13 @@ def test_streams_are_keys(cell):
 def test_masks_and_learned_states():
     cell = jaxrnn.Stack((jaxrnn.LearnedState(jaxrnn.GRU(3, 4)),))
     net = jaxrnn.Masked(cell, "hold")
-    rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), start_init=jaxrnn.initializers.uniform(1.0))
+    rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), state_init=jaxrnn.initializers.uniform(1.0))
     ys = np.asarray(nnx.jit(lambda rnn: rnn((XS, MASK))[1])(rnn))
     params = nnx.as_pure(rnn.cell.params)
     for row in range(2):
         _, expected = unrolled(cell, params, XS[row][MASK[row]])
         np.testing.assert_allclose(ys[row][MASK[row]], expected, rtol=1e-5, atol=1e-6)
-    linen = jaxrnn.linen.RNN(net, initializers={"start_init": jaxrnn.initializers.uniform(1.0)})
+    linen = jaxrnn.linen.RNN(net, initializers={"state_init": jaxrnn.initializers.uniform(1.0)})
     variables = jax.jit(linen.init)(jax.random.key(0), (XS, MASK))
-    assert variables["params"]["cell"]["0"]["start"]["h"].any()
+    assert variables["params"]["cell"]["0"]["initial"]["h"].any()
     assert jax.eval_shape(linen.apply, variables, (XS, MASK))[1].shape == (2, 5, 4)

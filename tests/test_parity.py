@@ -301,12 +301,12 @@ def test_keras(cell, theirs, options, convert):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
-# The recipes of the README
+# The recipes of `docs/weights.md`
 
 
-def test_recipes_of_the_readme():
+def test_recipes_of_the_docs():
     """They undo the converters, also where both biases are filled, as other libraries fill them."""
-    section = (Path(__file__).parent.parent / "README.md").read_text().split("## Weights of other libraries\n")[1]
+    section = (Path(__file__).parent.parent / "docs" / "weights.md").read_text()
     names = {"jnp": jnp, "jaxrnn": jaxrnn}
     for part in doctest.DocTestParser().get_examples(section):
         exec(part.source, names)

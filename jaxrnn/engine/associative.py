@@ -6,8 +6,8 @@ Two such steps are one of the same kind, so all states come from one associative
 
     (a_1, b_1) then (a_2, b_2)  =  (a_1 ⊙ a_2, a_2 ⊙ b_1 + b_2)
 
-A step beyond a row's length is the pair (1, 0), the first state is part of the first pair, and across a reset nothing
-is combined: what stands before it is replaced by zero, not multiplied, so that NaN cannot leak.
+A step beyond a row's length is the pair (1, 0). The first state is part of the first pair. Nothing is combined across a
+reset: what comes before it is replaced by zero, not multiplied, so that NaN cannot leak.
 """
 
 import functools
@@ -25,7 +25,7 @@ __all__ = ["linear_states"]
 
 
 def linear_states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:
-    """Returns all states of `h' = a ⊙ h + b`, from `state` at first and from `start` where `resets` flags."""
+    """Returns all states of `h' = a ⊙ h + b`, beginning in `state`, and in `start` at the steps that `resets` flags."""
     first = -1 if reverse else 0
     before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
     if resets is not None:
@@ -35,7 +35,7 @@ def linear_states(a: State, b: State, state: State, resets: Array | None, start:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solve(reverse: bool, resets: Array | None, a: State, b: State) -> State:
-    """All states of `h' = a ⊙ h + b` from zero, and from zero again at flagged steps."""
+    """Returns all states of `h' = a ⊙ h + b`, beginning in zero, and in zero again at flagged steps."""
 
     def then(one: Any, two: Any) -> Any:
         (flags_1, a_1, b_1), (flags_2, a_2, b_2) = one, two
@@ -54,7 +54,7 @@ def _solve(reverse: bool, resets: Array | None, a: State, b: State) -> State:
 
 @_solve.defjvp
 def _solve_jvp(reverse: bool, primals: Any, tangents: Any) -> tuple[State, State]:
-    """The tangents are such a recurrence too, `dh' = a ⊙ dh + (da ⊙ h + db)`, so that the states are all it needs."""
+    """Solves the tangents' recurrence, `dh' = a ⊙ dh + (da ⊙ h + db)`; of the forward pass it needs only the states."""
     resets, a, b = primals
     _, da, db = tangents
     states = jax.tree.map(saved, _solve(reverse, resets, a, b))

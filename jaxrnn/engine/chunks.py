@@ -1,4 +1,4 @@
-"""Time in chunks: how long they are, and the loop over them."""
+"""Chunks of time steps: their default length, and the loop over them."""
 
 import functools
 from typing import Any, NamedTuple
@@ -23,30 +23,30 @@ POLICIES: dict[Save, Any] = {
 
 
 class StepData(NamedTuple):
-    """What steps are given beside the state: leaves `[T, ...]`, or without the axis of time for one step."""
+    """What steps get in addition to the state: leaves `[T, ...]`, or without the time axis for one step."""
 
     drives: PyTree  # from `project`
-    valid: Array | None  # [T, *batch], which steps lie within their row's length; None: all
-    resets: Array | None  # [T, *batch], before which steps, in the direction of the run, a row begins anew; None: none
+    valid: Array | None  # [T, *batch], the mask of valid steps; None: all are valid
+    resets: Array | None  # [T, *batch], steps before which, in the direction of the run, a row resets; None: none
     noise: Any = Noise()  # what was drawn for the steps
 
 
 def default_chunk(steps: int, bytes_per_step: int) -> int:
-    """Steps whose drives fill the cache (CPU) or the cores (elsewhere): a divisor of `steps` where one is near.
+    """Returns a chunk length whose drives fill the cache (CPU) or the cores (elsewhere), a divisor of `steps` if near.
 
-    On the CPU a chunk of 1 MiB also keeps many programs' temporary memory below the 32 MB from which glibc gives
-    memory back after every call, to be paid for in page faults at the next.
+    On the CPU a chunk of 1 MiB also keeps the temporary memory of many programs below 32 MB. Above that, glibc returns
+    memory to the system after every call, and the next call pays page faults.
     """
     if not isinstance(bytes_per_step, int):
         return even_chunk(steps, 32)  # of a symbolic batch (`jax.export`): between the bounds
     budget = 2**20 if jax.default_backend() == "cpu" else 2**25
     fit = budget // max(bytes_per_step, 1)
-    # Where not even eight fit, more are as good, and what is done once a chunk is done less often.
+    # If fewer than eight steps fit, longer chunks are as fast, and work done once for each chunk is rarer.
     return even_chunk(steps, min(256, fit) if fit >= 8 else 16)
 
 
 def even_chunk(steps: int, wanted: int) -> int:
-    """About `wanted` steps: a divisor of `steps` where one is near, so that no shorter chunk is left over."""
+    """Returns about `wanted` steps, a divisor of `steps` if one is near, so that no shorter chunk is left over."""
     if not isinstance(steps, int):
         return steps  # a symbolic number cannot be divided
     wanted = min(steps, wanted)
@@ -58,7 +58,7 @@ def even_chunk(steps: int, wanted: int) -> int:
 def in_chunks(
     segment: Any, params: Params, state: State, whole: PyTree, chunk: int, *, reverse: bool = False, save: Save
 ) -> tuple[State, PyTree]:
-    """`segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
+    """Runs `segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
     segment = jax.checkpoint(segment, policy=POLICIES[save], prevent_cse=False)
     steps = jax.tree.leaves(whole)[0].shape[0]
     full = steps - steps % chunk

@@ -5,8 +5,8 @@
         outputs = run_chunk(...)             step by step (`recurrence`), or as the cell does it faster
         ys      = readout(params, ...)       all steps of the chunk at once
 
-A chunk bounds the projected inputs that exist at one time. Under reverse mode a chunk keeps its states only and
-computes the rest again, for all of its steps at once.
+Only one chunk of projected inputs exists at a time. In reverse mode a chunk keeps only its states and computes the rest
+again, for all of its steps at once.
 """
 
 import functools
@@ -61,30 +61,30 @@ def unroll(
 ) -> tuple[S, PyTree]:
     """Runs a cell or network over a sequence: `(state, ys)`, each row's last valid state and all outputs.
 
-    Equal to calling `cell(params, state, x)` step by step, in values and in every derivative, and faster.
+    Values and derivatives equal those of calling `cell(params, state, x)` step by step; `unroll` is faster.
 
     Args:
         cell: any cell or network, such as a `Stack` or a `Bidirectional`.
         params: from `cell.init`.
         xs: inputs, time first: leaves `[T, *batch, *cell.input_spec.shape]`.
-        state: the state before the first step, leaves `[*batch, ...]`, kept in its dtypes; None: the cell's initial
-            state, in float32 or wider. It receives gradients, so a learned initial state is an argument like others.
+        state: the state before the first step, leaves `[*batch, ...]`; it keeps its dtypes and gets gradients. None:
+            the cell's initial state, in float32 or wider.
         lengths: `[*batch]` integers in 0..T; None: all T. Beyond its length a row holds its state and its output is
-            zero; neither values nor gradients depend on what `xs` holds there. Values that are only known when a
-            compiled function runs cannot be checked: below 0 they act as 0, above T as T.
-        resets: `[T, *batch]` booleans: a flagged step is the first of a new sequence, so that between it and the
-            step before it, in either direction of time, the row's state becomes `cell.initial_state`; selected, so
-            that not even a NaN passes into later values.
+            zero; neither values nor gradients depend on what `xs` holds there. Lengths that are traced cannot be
+            checked: below 0 they act as 0, above T as T.
+        resets: `[T, *batch]` booleans: a flagged step is the first of a new sequence. Between it and the step before
+            it, in either direction of time, the row's state becomes the initial state. The state is selected, not
+            multiplied by zero, so a NaN does not pass either.
         reverse: run from each row's last valid step to its first; `ys` stays in the order of `xs`.
-        key: a typed key for cells with randomness (dropout); None: their deterministic expectation. Cells without
+        key: a typed key for cells with randomness (dropout); None: the deterministic network. Cells without
             randomness ignore it.
-        chunk: time steps whose projections exist at one time; None: chosen from the shapes, of a symbolic T
-            (`jax.export`) all. It changes speed and memory, not values.
-        save: what reverse mode keeps of the forward pass. "states": the state after every step, from which the rest
-            is computed again for a chunk of steps at once. "boundaries": the state before every chunk alone, for
-            very long sequences: chunks are then run again too, and memory grows with T / chunk + chunk.
-            "residuals": all that derivatives need, so that nothing is computed again; several times the memory, and
-            on a CPU more time too. Like `chunk` it changes no value.
+        chunk: number of time steps that are projected at once; None: chosen from the shapes, or all of a symbolic T
+            (`jax.export`). It changes speed and memory, not values.
+        save: what reverse mode keeps of the forward pass. "states": the state after every step; the rest is computed
+            again, for a chunk of steps at once. "boundaries": only the state before every chunk, for very long
+            sequences; chunks run again too, and memory grows with T / chunk + chunk. "residuals": everything that
+            derivatives need; nothing is computed again, at several times the memory and, on a CPU, more time. Like
+            `chunk` it changes no value.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`
@@ -189,7 +189,7 @@ def run_cell(cell: "Cell", params: Params, xs: PyTree, state: State, options: Op
 
 
 def begin_anew(layer: Layer, params: Params, state: State, options: Options, *, before: bool) -> State:
-    """Returns the state before or after a run, where the rows that `options.edges` names begin anew."""
+    """Resets the rows that `options.edges` flags, before or after a run."""
     if options.edges is None or (before and not options.reverse):
         return state
     edges = options.edges
@@ -209,7 +209,7 @@ def run_steps(cell: "Cell", params: Params, state: State, data: StepData, revers
 
 
 def take_step(cell: "Cell", params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-    """Takes one step of a cell, the new state in the dtypes of the old."""
+    """Takes one step of a cell; the new state keeps the dtypes of the old one."""
     new, output = check_step(cell, cell.step_with(params, state, drive, draw), state)
     return jax.tree.map(lambda n, s: cast(n, s.dtype), new, state), output
 
@@ -237,6 +237,6 @@ def _masked_step(cell: "Cell", noise: Noise, params: Params, state: State, data:
     if valid is None:
         return new, output
     held = jax.tree.map(lambda n, o: select(valid, n, o), new, old)
-    # An output that is a part of the state stays that part: `recurrence` then keeps it once.
+    # An output that is a leaf of the state stays the same object, so `recurrence` keeps it once.
     same = {id(n): h for n, h in zip(jax.tree.leaves(new), jax.tree.leaves(held), strict=True)}
     return held, jax.tree.map(lambda o: same.get(id(o), o), output)

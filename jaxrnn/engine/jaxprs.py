@@ -68,9 +68,9 @@ def bind(eqn: Any, values: list[Any]) -> list[Any]:
 
 
 def without_closure(fun: Callable[..., Any], *args: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """`(opened, captured)`: `fun(*args)` is `opened(captured, *args)`, which has no traced value from outside of it.
+    """Turns traced values that `fun` closes over into arguments: `fun(*args) = opened(captured, *args)`.
 
-    A custom derivative sees its arguments only: what is being differentiated, mapped or traced must be one of them.
+    A custom derivative sees only its arguments, so every traced value must be one of them.
     """
     closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
     consts, tree = closed.consts, jax.tree.structure(shape)
@@ -88,11 +88,11 @@ def without_closure(fun: Callable[..., Any], *args: Any) -> tuple[Callable[..., 
 
 
 def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """`fun` with its products `[*rows, K] @ [K, N]` over many axes of rows made over one axis.
+    """Merges the row axes of products `[*rows, K] @ [K, N]` in `fun`; the result is the same.
 
-    The result is the same. But the derivative of the product with respect to the matrix then contracts one axis, which
-    XLA's CPU compiler does in two thirds of the time that it needs to contract several. Elsewhere there is nothing to
-    gain, and an axis of rows that is spread over devices must not be merged.
+    The derivative of such a product with respect to the matrix then contracts one axis, which takes two thirds of the
+    time of contracting several on the CPU. Other devices gain nothing. Row axes that are sharded over devices must not
+    be merged.
     """
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
         return fun
@@ -115,7 +115,7 @@ def _flat_rule(eqn: Any, values: list[Any]) -> list[Any]:
 
 
 def is_matrix_product(eqn: Any) -> bool:
-    """Whether an equation is a product `[*rows, K] @ [K, N]`."""
+    """Returns whether an equation is a product `[*rows, K] @ [K, N]`."""
     if eqn.primitive.name != "dot_general":
         return False
     rows, matrix = (v.aval.ndim for v in eqn.invars)
@@ -128,7 +128,7 @@ def is_product(eqn: Any) -> bool:
 
 
 def has_products(eqn: Any) -> bool:
-    """Returns whether there are products within an equation, such as a loop."""
+    """Returns whether an equation, such as a loop, has products inside."""
     return any(is_product(e) or has_products(e) for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns)
 
 

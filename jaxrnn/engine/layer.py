@@ -1,4 +1,4 @@
-"""What runs over time: the abstract `Layer`, of which cells, networks of cells and wrappers are made.
+"""The abstract `Layer`: the base class of cells, networks and wrappers.
 
 params    = layer.init(key)
 state     = layer.initial_state(batch_shape)
@@ -30,7 +30,7 @@ S = TypeVar("S")
 
 
 class Layer(abc.ABC, Generic[P, S]):
-    """Anything that runs over time: sizes and options in a frozen dataclass, parameters and state in pytrees beside it.
+    """Base class of everything that runs over time: holds sizes and options; parameters and state are separate pytrees.
 
     A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names).
     It holds no arrays: it hashes, compares, prints and pickles by value, so it can be a static argument of `jax.jit`.
@@ -65,7 +65,7 @@ class Layer(abc.ABC, Generic[P, S]):
         return jax.tree.map(lambda a, s: spread_like(a.astype(s.dtype), s), start, state)
 
     def with_cells(self, function: "Callable[[Layer], Layer]") -> "Layer":
-        """Returns the layer with `function` applied to every part that it runs as a whole: here to itself."""
+        """Returns the layer with `function` applied to each inner cell; here the layer itself counts as one cell."""
         return function(self)
 
     @property
@@ -77,14 +77,14 @@ class Layer(abc.ABC, Generic[P, S]):
     def input_spec(self) -> PyTree:
         """Shape and kind of dtype of one example's input: a `jax.ShapeDtypeStruct`, or a pytree of them.
 
-        Real values of `input_size`, a length or a shape, unless overridden.
+        By default real values of the length or shape `input_size`.
         """
         size = self.input_size
         return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
 
     @property
     def output_size(self) -> Any:
-        """Length of one example's `y`, or its shape where it has more axes; a pytree of them where `y` is one."""
+        """Length of one example's `y`, or its shape if it has several axes; a pytree of these if `y` is a pytree."""
         return self.hidden_size
 
     def __call__(self, params: P, state: S, x: PyTree) -> tuple[S, PyTree]:
@@ -105,7 +105,7 @@ class Layer(abc.ABC, Generic[P, S]):
         return self.advance(params, state, x)
 
     def __repr__(self) -> str:
-        """Prints the constructor call, without the fields that have their defaults."""
+        """Prints the constructor call, without fields at their defaults."""
         shown = (
             f"{f.name}={_show(getattr(self, f.name))}"
             for f in dataclasses.fields(self)  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ class Layer(abc.ABC, Generic[P, S]):
     def __getstate__(self) -> Any:
         return jax.tree.map(_by_name, self.__dict__)
 
-    # What cannot change and holds no arrays is its own copy.
+    # Immutable and without arrays, so a copy is the object itself.
     def __copy__(self) -> "Layer":
         return self
 
@@ -137,7 +137,7 @@ def _show(value: Any) -> str:
 
 
 class _Named(NamedTuple):
-    """What pickles as the thing of this name. Of a jitted function pickle would make another, which is not equal."""
+    """Pickles a function by its name. Pickle would turn a jitted function into another one, which is not equal."""
 
     name: str
 
@@ -146,7 +146,7 @@ class _Named(NamedTuple):
 
 
 def _by_name(value: Any) -> Any:
-    """`value`, by its name if it is a function that has one."""
+    """Replaces a function that has an importable name by that name."""
     if isinstance(value, Layer) or not callable(value):
         return value
     name = f"{value.__module__}:{getattr(value, '__qualname__', getattr(value, '__name__', ''))}"
@@ -178,5 +178,5 @@ def computation_dtype(params: PyTree, x: PyTree) -> Any:
 
 
 def state_dtype(params: PyTree, x: PyTree) -> Any:
-    """Returns the dtype of a fresh state: that of the computation, and float32 at least."""
+    """Returns the dtype of a fresh state: the dtype of the computation, but at least float32."""
     return np.promote_types(computation_dtype(params, x), np.float32)

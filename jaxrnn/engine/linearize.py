@@ -1,9 +1,9 @@
 """The derivative of a step with respect to the state, for all steps at once, as a short linear program.
 
 `jax.linearize` gives a linear program for one step: products with known arrays, sums, and structural operations such as
-the recurrent product and the split into gates. As it stands it reads every intermediate of the step. Here products of
-known arrays are taken before the loop, so that between two structural operations a program is a sum of
-coefficient ⊙ tangent, each coefficient one array:
+the recurrent product and the split into gates. That program reads every intermediate of the step. This module
+multiplies known arrays before the loop. What remains between two structural operations is a sum of
+coefficient ⊙ tangent, and each coefficient is one array:
 
     LSTM:  dc' = k_i ⊙ dz_i + k_f ⊙ dz_f + k_g ⊙ dz_g + f ⊙ dc         k_i = σ'(i) ⊙ g, …
            dh' = k_o ⊙ dz_o + k_c ⊙ dc'
@@ -34,7 +34,7 @@ def linearize(
     """The derivative of `step(params, s, d)` with respect to `s` at every `states`, `drives` `[T, ...]`.
 
     Returns `(coefficients, apply)`: arrays `[T, ...]`, computed for all steps at once, and the linear map
-    `apply(coefficients of one step, ds)`. What depends on the parameters alone, the weights, exists once.
+    `apply(coefficients of one step, ds)`. Coefficients that depend only on the parameters are computed once.
     """
     program: Any = None
 
@@ -78,7 +78,7 @@ class _Sum:
 
 
 class _Instruction(NamedTuple):
-    """`operate(coefficients, tangents)` of those at the two lists of indices gives further tangents."""
+    """Computes new tangents: `operate` gets the coefficients and tangents at these indices."""
 
     operate: Callable[[list[Array], list[Array]], list[Array]]
     coefficients: list[int]
@@ -148,7 +148,7 @@ class _Compiler:
         return self._as_it_stands(eqn, values, sums)
 
     def tangent(self, value: _Sum) -> int:
-        """The tangent that `value` is. A sum that is none yet becomes one by an instruction, and stays it."""
+        """Returns the index of the tangent that equals `value`, adding an instruction for the sum if there is none."""
         if any(k is not None for k in value.terms.values()) or len(value.terms) > 1:
             scaled = [k is not None for k in value.terms.values()]
 
@@ -168,10 +168,10 @@ class _Compiler:
         return _Sum({i: k if c is None else c * k})
 
     def _product(self, eqn: Any, rows: _Sum, matrix: Array) -> _Sum:
-        """A product with a weight, by its transpose: `rows @ matrix`.
+        """Multiplies with a weight, `rows @ matrix`, stored transposed.
 
-        The weight is transposed here, once. The transpose of this product, which reverse mode runs at every step, is
-        then a plain product; contracting a weight's second axis costs half as much again on the CPU.
+        The weight is transposed once, here. Reverse mode runs the transpose of this product at every step, which is
+        then a plain product. Contracting the second axis of a weight takes 1.5 times as long on the CPU.
         """
         params = eqn.params | {"dimension_numbers": (((eqn.invars[0].aval.ndim - 1,), (1,)), ((), ()))}
 
@@ -182,10 +182,11 @@ class _Compiler:
         return _Sum({self._append(instruction, 1): None})
 
     def _slices(self, eqn: Any, value: _Sum) -> list[_Sum]:
-        """The parts of a split, as slices.
+        """Splits by slices.
 
-        The transpose of a split joins the parts' cotangents. In a loop, XLA's CPU compiler up to jaxlib 0.10.2 fills
-        such a join with wrong values where the CPU has AVX-512. The transpose of a slice pads, and padded parts add up.
+        The transpose of a split concatenates the cotangents of the parts. In a loop, XLA's CPU compiler up to jaxlib
+        0.10.2 fills such a concatenation with wrong values on CPUs with AVX-512. The transpose of a slice pads, and the
+        padded parts add up.
         """
         axis, tangent = eqn.params["axis"], self.tangent(value)
         ends = list(itertools.accumulate(eqn.params["sizes"]))
@@ -217,7 +218,7 @@ class _Compiler:
         return len(self.coefficients) - 1
 
     def _append(self, instruction: _Instruction, count: int) -> int:
-        """The index of the first of the `count` tangents that the instruction gives."""
+        """Appends an instruction and returns the index of the first of its `count` tangents."""
         self.instructions.append(instruction)
         self.size += count
         return self.size - count

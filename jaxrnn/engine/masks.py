@@ -1,4 +1,4 @@
-"""Rows of different length along the axis of time: which steps count, and what is read off them."""
+"""Masks over time for rows of different length, and masked means, flips and lookups."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,14 +10,14 @@ __all__ = ["at", "flip", "mean", "valid_steps"]
 
 
 def valid_steps(times: Array, lengths: Array) -> Array:
-    """Which of `times` `[T]` lie within `lengths` `[*batch]`: `[T, *batch]` booleans."""
+    """Returns the mask `[T, *batch]` of the `times` `[T]` that lie within `lengths` `[*batch]`."""
     return times.reshape((-1,) + (1,) * lengths.ndim) < lengths[None]
 
 
 def mean(values: Array, mask: Array, axis: int | tuple[int, ...] | None = None) -> Array:
-    """The mean of `values` `[T, *batch, ...]` where `mask` `[T, *batch]` holds; zero where it holds nowhere.
+    """Averages `values` `[T, *batch, ...]` over the true entries of `mask` `[T, *batch]`; zero if there are none.
 
-    Summed in float32 at least, as by `jnp.mean`.
+    Sums in float32 or wider, as `jnp.mean` does.
     """
     wide = np.promote_types(values.dtype, np.float32)
     flags = jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (values.ndim - mask.ndim)), values.shape)
@@ -26,7 +26,7 @@ def mean(values: Array, mask: Array, axis: int | tuple[int, ...] | None = None) 
 
 
 def flip(xs: Array, lengths: Array | None) -> Array:
-    """Each row of `xs` `[T, *batch, ...]` from its last valid step to its first; what is beyond stays there.
+    """Reverses the valid steps of each row of `xs` `[T, *batch, ...]`; the padding stays in place.
 
     Example:
         >>> flip(jnp.array([[1, 1], [2, 2], [3, 0]]), jnp.array([3, 2])).T.tolist()
@@ -40,6 +40,6 @@ def flip(xs: Array, lengths: Array | None) -> Array:
 
 
 def at(xs: Array, times: Array) -> Array:
-    """Of each row of `xs` `[T, *batch, ...]` the steps `times` `[n, *batch]`, each in 0..T-1: `[n, *batch, ...]`."""
+    """Picks the steps `times` `[n, *batch]`, in 0..T-1, of each row of `xs` `[T, *batch, ...]`: `[n, *batch, ...]`."""
     times = times.reshape(times.shape + (1,) * (xs.ndim - times.ndim))
     return jnp.take_along_axis(xs, times, axis=0, mode="clip")

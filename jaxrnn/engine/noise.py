@@ -1,12 +1,12 @@
-"""Randomness as data: what the steps of a cell ask for is drawn before the loop.
+"""Randomness as data: draws what the steps of a cell ask for before the loop.
 
 A step asks by a `Draw`:
 
-    kept = draw(Kept(rate, share, shape))        booleans, anew for every step; None without a key
-    cut  = draw(Boundary(every))                 whether the step is the first of a stretch
+    kept = draw(Kept(rate, share, shape))        booleans, fresh at every step; None without a key
+    cut  = draw(Boundary(every))                 whether gradients end before this step
 
-The driver asks once what a step will ask for, draws all of it, and hands each step its part. So the loop holds no
-random generator, and wrappers around wrappers need no order of their own.
+The driver traces one step to record its requests, draws all of them, and hands each step its part. The loop holds no
+random generator, and nested wrappers need no agreed order.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ __all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", 
 
 @dataclass(frozen=True)
 class Kept:
-    """A request for booleans, each true with probability 1 - `rate`, independent but for the axes in `share`."""
+    """A request for booleans, each true with probability 1 - `rate`; the axes in `share` have one draw for all."""
 
     rate: float
     share: tuple[str, ...]  # of "time" and "batch"
@@ -33,7 +33,7 @@ class Kept:
 
     @property
     def constant(self) -> bool:
-        """Whether one draw serves all steps."""
+        """True if one draw serves all steps."""
         return "time" in self.share
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
@@ -88,7 +88,7 @@ class NormalWeights:
 
 @dataclass(frozen=True)
 class Boundary:
-    """A request for flags `[*batch]`: whether a multiple of `every` steps lies between this step and the one before."""
+    """A request for flags `[*batch]`: whether gradients end before this step, as at every `every`-th step."""
 
     every: int
     random: ClassVar[bool] = False
@@ -109,11 +109,11 @@ class Boundary:
 
 Request = Kept | KeptWeights | NormalWeights | Boundary
 Draw = Callable[[Request], Array | None]
-"""Answers a step's requests; with None where nothing is drawn."""
+"""Answers a step's request with what was drawn for it; None if nothing was."""
 
 
 def nothing(request: Request) -> None:
-    """The answers of the deterministic network."""
+    """Answers every request with None: the deterministic network."""
     del request
 
 

@@ -1,4 +1,4 @@
-"""The options of `unroll`, checked, as they travel down to every cell."""
+"""The checked options of `unroll`, which every layer hands down to its cells."""
 
 from typing import Literal, NamedTuple
 
@@ -13,7 +13,7 @@ Save = Literal["states", "boundaries", "residuals"]
 
 
 class Edges(NamedTuple):
-    """Which rows `[*batch]` begin anew before the first step of a run or after its last, by its direction."""
+    """Rows `[*batch]` that reset before the first step of a run or after its last one, for each direction."""
 
     after_forward: Array
     before_reverse: Array
@@ -21,7 +21,7 @@ class Edges(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How a sequence is run, and its sizes."""
+    """The sizes of a sequence and how to run it."""
 
     steps: int
     batch_shape: tuple[int, ...]
@@ -46,5 +46,5 @@ class Options(NamedTuple):
             return None
         if (valid := self.valid) is not None:
             resets = resets & valid
-        # A flag stands between two steps: seen from the later one, it stands before the earlier one.
+        # A flag acts between two steps. In reverse, the earlier step is the one that follows it.
         return jnp.concatenate([resets[1:], jnp.zeros_like(resets[:1])]) if self.reverse else resets

@@ -2,15 +2,15 @@
 
     s_t, y_t = step(params, s_{t-1}, d_t)                       t = 1 … T
 
-The derivative of a recurrence is a recurrence too, but a linear one, and all of its coefficients are known once the
-states are. So the tangents are
+The derivative of a recurrence is a linear recurrence. Its coefficients are known once the states are known. The
+tangents are
 
     u_t  = ∂step/∂(params, d) · (dparams, dd_t)                 every t at once, from the known s_{t-1}
     ds_t = (∂step/∂s)_t ds_{t-1} + u_t                          the one sequential, linear part
 
-JAX transposes this into the backward pass: a loop that carries the state's cotangent alone, and products over all
-steps for the parameters, where differentiating `lax.scan` would add to every parameter's cotangent at every step.
-Because the rule is itself made of differentiable JAX code, derivatives of any order and mode follow from it.
+JAX transposes this into the backward pass: a loop that carries only the state's cotangent, and products over all steps
+for the parameters. Differentiating `lax.scan` instead would add to every parameter's cotangent at every step. The rule
+is made of differentiable JAX code, so derivatives of any order and mode follow from it.
 """
 
 import functools
@@ -36,9 +36,9 @@ Step = Callable[[Params, State, PyTree], tuple[State, PyTree]]
 
 
 def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, PyTree]:
-    """`lax.scan` of `step` over `drives` `[T, ...]`: `(final state, outputs [T, ...])`; T is at least 1.
+    """Scans `step` over `drives` `[T, ...]`: `(final state, outputs [T, ...])`; T is at least 1.
 
-    The derivatives are those with respect to what `step` has from outside of it, too.
+    Differentiates also with respect to the traced values that `step` closes over.
     """
     opened, captured = without_closure(step, params, state, jax.tree.map(lambda d: d[0], drives))
 
@@ -65,7 +65,7 @@ def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> A
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, list[Array]]:
-    """The states after every step, and those leaves of the outputs that are not leaves of the state."""
+    """Returns the states after every step, and the leaves of the outputs that are not leaves of the state."""
     outputs = _outputs(step, params, state, drives)
 
     def body(s: State, d: PyTree) -> tuple[State, PyTree]:
@@ -92,13 +92,13 @@ def _tangents(
     outputs: "_Outputs",
     emit: Callable[[State, list[Array]], PyTree],
 ) -> tuple[State, PyTree]:
-    """Tangents of the final state, and of what `emit` makes of `(state, extras)` at every step."""
+    """Returns the tangents of the final state and of `emit(state, extras)` at every step."""
     params, state, drives = primals
     dparams, dstate, ddrives = tangents
     before = jax.tree.map(lambda s0, s: states_before(s0, s, reverse), state, states)
 
     def real(params: Params, s: list[Array], at: tuple[State, PyTree]) -> PyTree:
-        """The step from and to those leaves that have tangents."""
+        """Takes the step as a function between the leaves that have tangents."""
         s, output = step(params, _merge(at[0], s), at[1])
         return _reals(s), _reals(outputs.pick(output))
 
@@ -117,8 +117,8 @@ def _tangents(
     return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
 
 
-# What the loops read and write of a state, they read and write in one array for all leaves of one shape and dtype: on
-# a GPU each array is a kernel a step.
+# The loops read and write state leaves of one shape and dtype as one stacked array: on a GPU, each array costs one
+# kernel at every step.
 
 
 def _alike(leaves: list[Any]) -> list[list[int]]:
@@ -173,7 +173,7 @@ def _outputs(step: Step, params: Params, state: State, drives: PyTree) -> _Outpu
 
 
 def saved(leaf: Array) -> Array:
-    """`leaf` under the name that the checkpoint policy saves; complex arrays are named by real and imaginary parts."""
+    """Gives `leaf` the name that the checkpoint policy saves; for complex arrays, names real and imaginary parts."""
     if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
         return lax.complex(checkpoint_name(leaf.real, STATES), checkpoint_name(leaf.imag, STATES))
     return checkpoint_name(leaf, STATES)
@@ -191,19 +191,19 @@ def _reals(tree: PyTree) -> list[Any]:
 
 
 def _merge(tree: PyTree, reals: list[Any]) -> PyTree:
-    """`tree` with its real leaves replaced."""
+    """Replaces the real and complex leaves of `tree`."""
     new = iter(reals)
     return jax.tree.map(lambda leaf: next(new) if _is_real(leaf) else leaf, tree)
 
 
 def _tangent_tree(like: PyTree, reals: list[Array], leading: tuple[int, ...]) -> PyTree:
-    """Tangents for `like`, `leading` axes put before its shapes."""
+    """Returns tangents in the structure of `like`, with the axes `leading` in front."""
     new = iter(reals)
     return jax.tree.map(lambda a: next(new) if _is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
 
 
 def states_before(first: Array, after: Array, reverse: bool) -> Array:
-    """The states before every step, from the one before the first and those after every step."""
+    """Returns the states before every step, from the first state and the states after every step."""
     if reverse:
         return jnp.concatenate([after[1:], first[None]])
     return jnp.concatenate([first[None], after[:-1]])

@@ -9,8 +9,8 @@
            dot        q · memory_s                              Luong
            location   (q W_q)_s                                 Luong
 
-The memory is a part of the state that never changes, so that beam search and generation have it beside the rest; in
-`unroll` it is a constant of the loop.
+The memory is a part of the state, so that beam search and generation carry it along. It never changes, and in `unroll`
+it is a constant of the loop.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
 
 class AttentionParams(NamedTuple):
-    """Parameters of `Attention`; what an option leaves out is None."""
+    """Parameters of `Attention`; None where an option needs none."""
 
     cell: Params
     w_q: Array | None  # [O, A], or [O, S] with the score "location"
@@ -55,7 +55,7 @@ class AttentionState(NamedTuple):
     """State of `Attention`."""
 
     cell: State
-    fed: Array  # [*batch, O], what the step before gives: its output, or with the query "after" the attentional one
+    fed: Array  # [*batch, O], output of the last step, or its attentional output with the query "after"
     memory: Any  # Memory
 
 
@@ -75,8 +75,8 @@ class Attention(Wrapper):
         h' = cell([x, context])                 context = attend(h')
         y = [h', context]                       y = h̃' = tanh([context, h'] W_c)
 
-    Begin with `attend`, which puts a memory into the state. What is fed back waits for the step before, so the cell's
-    whole input product is in the loop.
+    Begin with `attend`, which puts a memory into the state. A part of the cell's input is fed back from the step
+    before, so its whole input product stays in the loop.
 
     Args:
         cell: any cell or network that has single time steps, such as a `Stack` with dropout. O is its `output_size`,
@@ -146,7 +146,7 @@ class Attention(Wrapper):
 
     @property
     def input_size(self) -> int:
-        """I: the cell's without what is fed back."""
+        """I: the cell's input size without what is fed back."""
         return self.cell.input_size - self._fed
 
     @property
@@ -168,7 +168,7 @@ class Attention(Wrapper):
         attention_init: Initializer = initializers.glorot_uniform(),
         **initializers: Any,
     ) -> AttentionParams:
-        """Fresh parameters; `attention_init` for the matrices of the attention, the rest for the cell."""
+        """Returns fresh parameters; `attention_init` draws the attention's matrices, `initializers` go to the cell."""
         kq, kk, kv, kc, key = jax.random.split(key, 5)
         m, o, a = self.memory_size, self.cell.output_size, self._keys
         width = {"additive": a, "location": self.memory_steps}.get(self.score)
@@ -181,7 +181,7 @@ class Attention(Wrapper):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> AttentionState:
-        """The zero state, before an empty memory."""
+        """Returns the zero state with an empty memory."""
         places = (*batch_shape, self.memory_steps)
         return AttentionState(
             cell=self.cell.initial_state(batch_shape, dtype),
@@ -202,8 +202,8 @@ class Attention(Wrapper):
             params: from `init`.
             memory: `[S, *batch, M]`, such as the outputs of an encoder.
             mask: `[S, *batch]` booleans, its valid places; None: all. The rest is ignored.
-            state: of the cell, such as an encoder's last; None: zero. With the query "before" its output is the first
-                query.
+            state: the cell's first state, such as an encoder's last one; None: zero. With the query "before", its
+                output is the first query.
         """
         shape = jnp.shape(memory)
         if len(shape) < 2 or (shape[0], shape[-1]) != (self.memory_steps, self.memory_size):
@@ -221,7 +221,7 @@ class Attention(Wrapper):
         return AttentionState(state, fed, found)
 
     def _output_with(self, state: State) -> Array:
-        """Returns the output that the cell gave with `state`: the leaf of a state that its step puts out."""
+        """Returns the output that belongs to `state`: the state leaf that the cell's step also puts out."""
         params = jax.eval_shape(self.cell.init, jax.random.key(0))
         closed = jax.make_jaxpr(self.cell.advance)(
             params, jax.eval_shape(self.cell.initial_state), jnp.zeros(self.cell.input_size)
@@ -242,7 +242,7 @@ class Attention(Wrapper):
     def run(
         self, params: AttentionParams, xs: Array, state: AttentionState, options: Options
     ) -> tuple[AttentionState, Attended]:
-        """Runs step by step, with the memory beside the parameters: neither carried by the loop nor saved each step."""
+        """Runs step by step; the memory stands with the parameters, so the loop neither carries it nor saves it."""
         final, ys = _Attending(self).run((params, state.memory), xs, state._replace(memory=()), options)
         return final._replace(memory=state.memory), ys
 
@@ -286,7 +286,7 @@ class Attention(Wrapper):
 
 @dataclass(frozen=True)
 class _Attending(Cell, Wrapper):
-    """An attention whose memory stands beside its parameters."""
+    """An `Attention` with the memory among its parameters instead of its state."""
 
     cell: Attention
     asks: ClassVar[bool] = True

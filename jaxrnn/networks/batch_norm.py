@@ -3,7 +3,7 @@
     mean_t, var_t = over the rows that are valid at step t
     population_t' = (1 - α) population_t + α (mean_t, var_t)
 
-It is no cell, because a cell acts on each row alone.
+It is not a cell, because a cell acts on each row alone.
 """
 
 import functools
@@ -37,11 +37,11 @@ def batch_unroll(
     lengths: Array | None = None,
     chunk: int | None = None,
 ) -> tuple[BatchNormLSTMState, Array, Statistics]:
-    """Run a batch-normalized cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
+    """Runs a batch-normalized cell over a sequence with the statistics of the batch: `(state, ys, statistics)`.
 
-    At each step the moments are those of the rows that are valid then. Where fewer than two are left, those in
-    `params.statistics` stand in, and stay as they are. Gradients go through the batch's moments. Discard the
-    optimizer's update of `params.statistics`: `params._replace(statistics=statistics)`.
+    Each step uses the moments of its valid rows. With fewer than two valid rows it uses `params.statistics` and does
+    not update them. Gradients go through the moments of the batch. Discard the optimizer's update of
+    `params.statistics`: `params._replace(statistics=statistics)`.
 
     Args:
         cell: a `BatchNormLSTM`.
@@ -97,7 +97,7 @@ _Drive = tuple[tuple[Array, ...], Array, Spread]
 
 @dataclass(frozen=True)
 class _InBatch(Cell, Wrapper):
-    """What `batch_unroll` runs: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
+    """The cell that `batch_unroll` runs: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
 
     cell: BatchNormLSTM
 

@@ -36,12 +36,12 @@ class BidirectionalState(NamedTuple):
 class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
     """Two cells over the same sequence, one in each direction of time, the second within each row's length.
 
-    Only `unroll` can run it: a single time step of it does not exist. Its final state holds both directions' states:
-    the forward one's after a row's last valid step, the backward one's after its first.
+    It has no single time step, only `unroll` runs it. The final state holds the states of both directions: `forward`
+    after each row's last valid step, `backward` after its first.
 
     Args:
         forward: the cell that runs from first to last.
-        backward: the cell that runs from last to first; None: one like `forward`, with parameters of its own.
+        backward: the cell that runs from last to first; None: the same cell as `forward`, with separate parameters.
         merge: "concat" on the last axis, "sum", or a function `(forward ys, backward ys) -> ys`.
 
     Raises:
@@ -83,12 +83,12 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
 
     @property
     def input_size(self) -> Any:
-        """That of either cell."""
+        """Input size of both cells."""
         return self.forward.input_size
 
     @property
     def hidden_size(self) -> tuple[Any, Any]:
-        """Those of the two cells."""
+        """Hidden sizes of the two cells."""
         forward, backward = self.cells
         return forward.hidden_size, backward.hidden_size
 
@@ -99,7 +99,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
 
     @property
     def input_spec(self) -> PyTree:
-        """That of either cell."""
+        """Input of both cells."""
         return self.forward.input_spec
 
     @property
@@ -159,7 +159,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
         return BidirectionalState(forward, backward), (ys, zs)
 
     def merged(self, ys: PyTree, zs: PyTree, valid: Array | None) -> PyTree:
-        """Returns what `merge` makes of both outputs, zero at steps that are not valid."""
+        """Merges both outputs; zero at steps that are not valid."""
         ys = jax.tree.map(self._merge, ys, zs)
         return ys if valid is None else keep(valid, ys)  # a function need not merge zeros into zero
 
@@ -187,7 +187,7 @@ class BidirectionalLM(Wrapper):
 
         y_t = merge(forward_{t-1}, backward_{t+1})          zero before the first step and after each row's last
 
-    So the input is its own target. Stack layers inside of the directions, not above: a second layer would see `x_t`.
+    So the input is its own target. Put more layers inside the directions, not on top: a second layer would see `x_t`.
     With `resets`, nothing crosses a flagged step.
 
     Args:
@@ -216,7 +216,7 @@ class BidirectionalLM(Wrapper):
             raise TypeError(f"cell: got {self.cell}, needs a jaxrnn.Bidirectional")
 
     def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
-        """Runs both directions, the outputs of each a step further."""
+        """Runs both directions and shifts their outputs by one step."""
         state, (ys, zs) = self.cell.run_apart(params, xs, state, options)
         if options.steps == 0:
             return state, self.cell.merged(ys, zs, None)

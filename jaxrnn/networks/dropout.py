@@ -4,8 +4,8 @@
     RecurrentDropout    the left operand of every recurrent product (Gal & Ghahramani)
     CandidateDropout    the candidate only (Semeniuta et al.)
 
-Without a `key`, `unroll` runs the deterministic network: nothing is dropped. A key is used up by one call: the same key
-draws the same masks.
+Without a `key`, `unroll` runs the deterministic network and drops nothing. The same key draws the same masks, so use a
+new key for every call.
 """
 
 import dataclasses
@@ -42,8 +42,8 @@ class Dropout(Wrapper):
     Args:
         cell: any cell, a `Stack` or a `Bidirectional` too.
         rate: at which inputs are dropped.
-        share: axes with one mask for all, of "time" (locked or variational dropout: a row keeps its mask for the whole
-            call) and "batch".
+        share: axes that share one mask: "time" (locked or variational dropout: a row keeps its mask for the whole
+            call), "batch", or both.
 
     Raises:
         ValueError: a rate outside of [0, 1), another axis, or a cell whose input is not real.
@@ -72,7 +72,7 @@ class Dropout(Wrapper):
             raise ValueError(f"cell: got {self.cell}, whose input is not real, needs one to drop from")
 
     def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
-        """Runs the cell over inputs of which some are dropped."""
+        """Drops inputs and runs the cell."""
         if options.key is not None:
             axes = {"time": (0,), "batch": tuple(range(1, 1 + len(options.batch_shape)))}
             key, inner = jax.random.split(options.key)
@@ -81,7 +81,7 @@ class Dropout(Wrapper):
         return self.cell.run(params, xs, state, options)
 
     def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
-        """Runs one time step of the cell from an input of which some is dropped."""
+        """Drops a part of the input and runs one time step of the cell."""
 
         def one(x: Array) -> Array:
             kept = draw(Kept(self.rate, self.share, x.shape))
@@ -94,16 +94,16 @@ class Dropout(Wrapper):
 class RecurrentDropout(StepWrapper):
     """Dropout on what the recurrent products see: `(d ⊙ h / (1 - rate)) W_h`, in any cell.
 
-    Every product of the step between a parameter and something of the state has a mask on the latter: `h` in an LSTM,
-    both `h` and `r ⊙ h` in a GRU whose reset gate acts before, the unprojected `h` of a projection too. Products stay
-    as many as they were.
+    Every product of a parameter with a value that depends on the state gets a mask on that value: `h` in an LSTM, both
+    `h` and `r ⊙ h` in a GRU with `reset="before"`, also the unprojected `h` of a projection. The number of products
+    stays the same.
 
     Args:
         cell: any cell that runs step by step.
         rate: at which operands are dropped.
-        tied: one mask for all products of operands of a shape, and all gates in them; False: one for every product and
-            every gate (block of `hidden_size` columns).
-        share: axes with one mask for all, of "time" (a row keeps its masks for the whole call) and "batch".
+        tied: whether all operands of one shape, and all gates, share one mask; False: one mask for each product and
+            each gate (block of `hidden_size` columns).
+        share: axes that share one mask: "time" (a row keeps its masks for the whole call), "batch", or both.
 
     Raises:
         ValueError: a rate outside of [0, 1) or another axis; when run, a cell that has no such product.
@@ -177,7 +177,7 @@ class RecurrentDropout(StepWrapper):
         kept = mask((*rows, n, width))
         if kept is None:
             return bind(eqn, values)
-        # One product for all gates still, though every gate has its own left operand.
+        # One product for all gates, although every gate has its own left operand.
         masked = drop(kept, self.rate, jnp.broadcast_to(operand[..., None, :], kept.shape))
         z = jnp.einsum("...gk,kgh->...gh", masked, weight.reshape(width, n, size))
         return [z.reshape(*rows, n * size).astype(eqn.outvars[0].aval.dtype)]
@@ -188,10 +188,10 @@ class CandidateDropout(StepWrapper):
     """Dropout on the candidate alone, so that no memory is lost: `c' = f ⊙ c + i ⊙ d ⊙ g / (1 - rate)`.
 
     Args:
-        cell: a cell whose activation of the candidate is a field of its own.
+        cell: a cell with a separate field for the candidate's activation.
         rate: at which candidates are dropped.
         activation: the name of that field: "candidate_activation" of an `LSTM`, "activation" of a `GRU`.
-        share: axes with one mask for all, of "time" and "batch"; by default every step draws anew.
+        share: axes that share one mask: "time", "batch", or both; by default every step has a new mask.
 
     Raises:
         ValueError: a rate outside of [0, 1), another axis, or no such field; when run, a field that the cell's

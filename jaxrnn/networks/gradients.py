@@ -1,4 +1,4 @@
-"""Gradients through time that end, or are clipped."""
+"""Truncated and clipped gradients through time."""
 
 from dataclasses import dataclass
 
@@ -20,8 +20,8 @@ __all__ = ["ClippedGradient", "Truncated"]
 class Truncated(StepWrapper):
     """A cell whose gradients end at every `every`-th step: truncated backpropagation within one `unroll`.
 
-    Values are those of the cell. Between steps `k every - 1` and `k every` the state passes as a constant, in either
-    direction of time; called step by step, the cell is not truncated.
+    Values do not change. Between steps `k every - 1` and `k every` the state passes as a constant, in either direction
+    of time. Single steps are not truncated.
 
     Args:
         cell: any cell that runs step by step; in a `Stack`, each layer is truncated.
@@ -58,9 +58,9 @@ class Truncated(StepWrapper):
 
 @dataclass(frozen=True)
 class ClippedGradient(StepWrapper):
-    """A cell whose state cotangents are clipped on their way from each step to the one before, value by value.
+    """Clips the state's cotangents between each step and the one before, element-wise.
 
-    Values and forward-mode derivatives are those of the cell: only what travels backwards is clipped.
+    Values and forward-mode derivatives do not change.
 
     Args:
         cell: any cell that runs step by step.

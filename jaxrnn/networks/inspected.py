@@ -1,4 +1,4 @@
-"""A cell that shows its states and gates at every step, without a change to its equations."""
+"""States and gates of any cell at every step, found in its equations."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -19,15 +19,15 @@ class Inspection(NamedTuple):
 
     y: PyTree  # of the cell; all is zero beyond `lengths`, as outputs are
     state: State  # after the step
-    gates: PyTree  # like the cell's drive: i, f, g, o of an LSTM; None where nothing was found
+    gates: PyTree  # in the structure of the cell's drive: i, f, g, o of an LSTM; None where no gate was found
 
 
 @dataclass(frozen=True)
 class Inspected(StepWrapper):
     """A cell that shows what it does: its output is an `Inspection` of the output, the state and the gates.
 
-    A gate is the first function applied to a part of the drive, with what the recurrent product and bias add to it:
-    a cell's `project` gives one array for each gate, and so are the gates found in its equations.
+    `project` gives one array for each gate. The gate is the first function that the step applies to this array, after
+    adding the recurrent product and the bias.
 
     Args:
         cell: any cell that runs step by step.
@@ -46,7 +46,7 @@ class Inspected(StepWrapper):
 
     @property
     def output_size(self) -> Inspection:
-        """Of the output and of the state; those of the gates are known when it runs."""
+        """Sizes of output and state; sizes of gates are known only when the cell runs."""
         return Inspection(self.cell.output_size, self.cell.hidden_size, None)
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, Inspection]:

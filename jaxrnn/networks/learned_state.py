@@ -24,10 +24,10 @@ class LearnedStateParams(NamedTuple):
 
 @dataclass(frozen=True)
 class LearnedState(StepWrapper):
-    """A cell whose sequences begin in a learned state: in a call without `state`, and after resets.
+    """Begins sequences in a learned state: in a call without `state`, and after resets.
 
-    `initial_state` stays the zero state; `cell.restart(params, cell.initial_state(batch_shape), batch_shape)` is the
-    learned one, to be carried over calls.
+    `initial_state` stays the zero state. To carry a learned state over calls, begin with
+    `cell.restart(params, cell.initial_state(batch_shape), batch_shape)`.
 
     Args:
         cell: any cell that runs step by step; in a `Stack`, each layer has its own.

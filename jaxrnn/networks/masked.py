@@ -22,15 +22,15 @@ __all__ = ["Masked"]
 
 @dataclass(frozen=True)
 class Masked(Wrapper):
-    """A cell whose input is `(xs, mask)`: steps where the mask `[T, *batch]` is false are left out, wherever they are.
+    """Skips the steps where a mask is false: the input is `(xs, mask)`, the mask `[T, *batch]`.
 
-    The output there is zero, and neither values nor gradients depend on what `xs` holds there. `unroll` moves the valid
-    steps together, runs the cell over them as over shorter sequences, and moves the outputs back.
+    The output of a skipped step is zero, and neither values nor gradients depend on its input. `unroll` moves the valid
+    steps together, runs the cell over them as shorter sequences, and moves the outputs back.
 
     Args:
         cell: any cell, a `Stack` or a `Bidirectional` too.
-        policy: "hold": the state stays as it was; "reset": it becomes the initial state, so that a gap separates two
-            sequences, and a row that ends in a gap ends in the initial state.
+        policy: what a gap does to the state. "hold": the state stays as it was. "reset": it becomes the initial state,
+            so a gap separates two sequences, and a row that ends in a gap ends in the initial state.
 
     Raises:
         ValueError: `policy` is neither.
@@ -53,17 +53,17 @@ class Masked(Wrapper):
 
     @property
     def input_spec(self) -> PyTree:
-        """That of the cell, and a boolean."""
+        """The cell's input, and a boolean."""
         return self.cell.input_spec, jax.ShapeDtypeStruct((), jnp.bool_)
 
     def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
-        """Returns `function` of itself: the time that its cell runs over is another one."""
+        """Returns `function` of itself, because its cell runs over other time steps."""
         return function(self)
 
     def advance(
         self, params: Params, state: State, x: tuple[PyTree, Array], draw: Draw = nothing
     ) -> tuple[State, PyTree]:
-        """Runs one time step where the mask holds; elsewhere the state is what the policy says, the output zero."""
+        """Runs one time step where the mask is true; elsewhere applies the policy and outputs zero."""
         x, mask = x
         new, y = self.cell.advance(params, state, keep(mask, x), draw)
         rest = state if self.policy == "hold" else self.cell.restart(params, state, mask.shape)
@@ -88,14 +88,14 @@ class Masked(Wrapper):
         return state, keep(mask, jax.tree.map(lambda y: at(y, place), ys))
 
     def _resets(self, options: Options, inside: Array, gap: Array, order: Array, done: Array) -> dict[str, Any]:
-        """Returns the options that say where rows begin anew when the valid steps stand together."""
+        """Returns the resets and edges of the compacted rows."""
         gaps = gap if self.policy == "reset" else jnp.zeros_like(gap)
         events = gaps if options.resets is None else gaps | (options.resets & inside)
-        # A step begins anew if anything stood since the valid step before it.
+        # A step resets if any event lies between it and the valid step before it.
         count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
         begins = jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]])
-        # What stands in the gaps at both ends acts before the first or after the last valid step. Going back, a flag on
-        # the very first step stands where nothing is run.
+        # Events in the gaps at both ends act before the first or after the last valid step. In reverse, a flag on the
+        # very first step acts where nothing runs.
         back = events.at[0].set(gaps[0])
         trailing, leading = gap & (done == done[-1:]), gap & (done == 0)
         edges = Edges(*(jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading)))

@@ -1,4 +1,4 @@
-"""A cell over a plane and one of its kind over the mirror image."""
+"""A cell over a plane, in both directions of its rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,9 @@ __all__ = ["Mirrored"]
 
 @dataclass(frozen=True)
 class Mirrored(Wrapper):
-    """A cell over a plane and one of its kind that sees every row from right to left; outputs side by side.
+    """Runs a cell over a plane in both directions of its rows and concatenates the outputs.
 
-    Parameters and states are pairs, forward and backward; a mirrored state has its columns in the order of its run.
+    Parameters and states are pairs, forward and backward. The columns of the backward state are from right to left.
 
     Args:
         cell: a cell whose input is `[C, I]`, such as `MDLSTM`.
@@ -46,7 +46,7 @@ class Mirrored(Wrapper):
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """That of the cell, with twice the values at a place."""
+        """The cell's output size, with twice the values at a place."""
         columns, size = self.cell.output_size
         return columns, 2 * size
 

@@ -4,7 +4,7 @@
     Orthogonal      w = exp(U - Uᵀ)               one square matrix; U strictly upper triangular
     Antisymmetric   w = U - Uᵀ - γ 1              one square matrix
 
-Each is a cell around a cell. One of one's own derives from `Parametrized`.
+Each wraps a cell. A parametrization of your own derives from `Parametrized`.
 """
 
 import abc
@@ -28,7 +28,7 @@ __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightN
 
 @dataclass(frozen=True)
 class Parametrized(Wrapper):
-    """A cell whose parameters are functions of others; `unroll` computes them once, before the loop. Abstract.
+    """Base class for cells whose weights are computed from other parameters, once, before the loop. Abstract.
 
     A subclass defines `reparametrize` and `weights`.
 
@@ -46,14 +46,14 @@ class Parametrized(Wrapper):
 
     @abc.abstractmethod
     def reparametrize(self, key: Key, params: Params) -> PyTree:
-        """The other parameters, from fresh ones of the cell."""
+        """Turns fresh parameters of the cell into the other parameters."""
 
     @abc.abstractmethod
     def weights(self, params: PyTree) -> Params:
-        """The cell's parameters, from the others."""
+        """Computes the cell's parameters from the other parameters."""
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> PyTree:
-        """The other parameters, from the cell's `init`, to which `initializers` go."""
+        """Returns fresh parameters; `initializers` go to the cell's `init`."""
         k_cell, k_other = jax.random.split(key)
         return self.reparametrize(k_other, self.cell.init(k_cell, dtype=dtype, **initializers))
 
@@ -73,18 +73,18 @@ class Parametrized(Wrapper):
 class WeightNormParams(NamedTuple):
     """Parameters of `WeightNorm`."""
 
-    g: Params  # the columns' lengths [O] of every matrix, None in place of what is no matrix
-    v: Params  # the cell's, of every matrix the direction only
+    g: Params  # lengths of the columns [O] for every matrix, None for other leaves
+    v: Params  # the cell's parameters; of a matrix, only the direction matters
 
 
 @dataclass(frozen=True)
 class WeightNorm(Parametrized):
-    """Weight normalization: the length of every column of every matrix apart from its direction.
+    """Weight normalization: parametrizes every column of every matrix by its length and its direction.
 
         w = g ⊙ v / ‖v‖        the norm over the inputs of each unit
 
-    It concerns the leaves with two axes, `[in, out]`; a fused matrix has its columns as several would. `init` gives
-    the weights that the cell's `init` does. A column of zeros has no direction and stays zero.
+    It acts on leaves with two axes, `[in, out]`. Fresh weights are those that the cell's `init`
+    draws. A column of zeros has no direction and stays zero.
 
     Args:
         cell: any cell, a `Stack` or a `Bidirectional` too.
@@ -135,7 +135,7 @@ def _lengths(v: Array) -> Array:
 
 @dataclass(frozen=True)
 class Orthogonal(Parametrized):
-    """A recurrent matrix that stays orthogonal: the matrix exponential of an antisymmetric one.
+    """Keeps a recurrent matrix orthogonal: it is the matrix exponential of an antisymmetric matrix.
 
         w = exp(U - Uᵀ)        U strictly upper triangular, its H (H - 1) / 2 entries are the parameters
 
@@ -145,7 +145,7 @@ class Orthogonal(Parametrized):
 
     Args:
         cell: any cell whose parameters are a NamedTuple.
-        name: that of the parameter, a square matrix.
+        name: name of the parameter, a square matrix.
         angles: their distribution, "cayley" (Helfrich, Willmott & Ye 2018) or "henaff" (Henaff, Szlam &
             LeCun 2016).
 
@@ -193,7 +193,7 @@ class Orthogonal(Parametrized):
 
 @dataclass(frozen=True)
 class Antisymmetric(Parametrized):
-    """A recurrent matrix whose eigenvalues have the real part -γ: an antisymmetric one less a little of the identity.
+    """A recurrent matrix whose eigenvalues have the real part -γ: an antisymmetric matrix minus γ times the identity.
 
         w = U - Uᵀ - γ 1        U strictly upper triangular, its H (H - 1) / 2 entries are the parameters
 
@@ -201,8 +201,8 @@ class Antisymmetric(Parametrized):
 
     Args:
         cell: any cell whose parameters are a NamedTuple.
-        name: that of the parameter, a square matrix.
-        diffusion: γ, a damping against the growth that steps of finite size bring.
+        name: name of the parameter, a square matrix.
+        diffusion: γ, damping that counters the growth caused by steps of finite size.
 
     Raises:
         ValueError: the cell has no square matrix of this name.

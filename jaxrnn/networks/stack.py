@@ -1,4 +1,4 @@
-"""Cells one above the other."""
+"""Layers on top of each other."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,9 +21,9 @@ __all__ = ["Stack"]
 
 @dataclass(frozen=True)
 class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
-    """Cells one above the other; `unroll` runs layer by layer, so that every layer's projection is hoisted.
+    """Stacks layers; `unroll` runs layer by layer, so that every layer's projection is hoisted.
 
-    Parameters and states are tuples, one entry a layer. Called step by step, as in generation, it is one cell.
+    Parameters and states are tuples with one entry for each layer. A single step runs all layers, as in generation.
 
     Args:
         cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`. A
@@ -67,12 +67,12 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
 
     @property
     def input_size(self) -> Any:
-        """That of the first layer."""
+        """Input size of the first layer."""
         return self.cells[0].input_size
 
     @property
     def hidden_size(self) -> tuple[Any, ...]:
-        """Those of the layers."""
+        """Hidden sizes of the layers."""
         return tuple(cell.hidden_size for cell in self.cells)
 
     @property
@@ -82,12 +82,12 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
 
     @property
     def input_spec(self) -> PyTree:
-        """That of the first layer."""
+        """Input of the first layer."""
         return self.cells[0].input_spec
 
     @property
     def output_size(self) -> Any:
-        """That of the last layer."""
+        """Output size of the last layer."""
         return self.cells[-1].output_size
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[Params, ...]:

@@ -14,10 +14,10 @@ __all__ = ["Stepped", "as_cell"]
 
 @dataclass(frozen=True)
 class Stepped(Cell, Wrapper):
-    """A layer run one time step after the other, all of its cells within each step.
+    """Turns any layer with single time steps into one cell, which runs all of its inner cells within each step.
 
-    A `Stack` runs layer after layer; `Stepped(stack)` runs time step after time step, as in generation. The values are
-    the same. So whatever works on the steps of a cell works on a network.
+    A `Stack` runs layer after layer. `Stepped(stack)` runs time step after time step, as in generation, with the same
+    values. So everything that works on the steps of a cell works on a network.
 
     Args:
         cell: any cell or network that has single time steps.
@@ -35,7 +35,7 @@ class Stepped(Cell, Wrapper):
     asks: ClassVar[bool] = True
 
     def project(self, params: Params, x: PyTree) -> PyTree:
-        """Returns the input: what sees it alone is found in the equations and hoisted out of the loop."""
+        """Returns the input; `unroll` finds input-only products in the equations and hoists them out of the loop."""
         del params
         return x
 

@@ -1,4 +1,4 @@
-"""Randomness on weights, the same at every step and for every row of a call: DropConnect and Gaussian noise."""
+"""DropConnect and Gaussian noise on weights, with one draw for all steps and rows of a call."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,13 +44,13 @@ def _perturb(params: Params, names: tuple[str, ...] | None, noise: Callable[[int
 
 @dataclass(frozen=True)
 class WeightDrop(Wrapper):
-    """DropConnect on recurrent weights: `W_h` with entries dropped, the same at every step and for every row of a call.
+    """DropConnect: drops entries of recurrent weights, the same entries at all steps and for all rows of a call.
 
     Args:
         cell: any cell, a `Stack` too.
         rate: at which entries are dropped; the kept ones are scaled by `1 / (1 - rate)`.
-        names: of the parameters it acts on, as the last part of their paths: `("w_h", "w_n")` for a GRU whose reset
-            gate acts before.
+        names: names of the parameters, the last part of their paths: `("w_h", "w_n")` for a GRU with
+            `reset="before"`.
 
     Raises:
         ValueError: a rate outside of [0, 1), or a name that no parameter has.
@@ -76,7 +76,7 @@ class WeightDrop(Wrapper):
         _check_names(self.cell, self.names)
 
     def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
-        """Runs the cell with parameters of which some are dropped."""
+        """Drops entries of the parameters and runs the cell."""
         if options.key is not None:
             key, inner = jax.random.split(options.key)
             keys = jax.random.split(key, len(jax.tree.leaves(params)))
@@ -85,7 +85,7 @@ class WeightDrop(Wrapper):
         return self.cell.run(params, xs, state, options)
 
     def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
-        """Runs one time step of the cell with parameters of which some are dropped."""
+        """Drops entries of the parameters and runs one time step of the cell."""
 
         def one(i: int, w: Array) -> Array:
             kept = draw(KeptWeights(self.rate, w.shape))
@@ -96,12 +96,12 @@ class WeightDrop(Wrapper):
 
 @dataclass(frozen=True)
 class WeightNoise(Wrapper):
-    """Gaussian noise on weights: `w + std ε`, the same at every step and for every row of a call.
+    """Gaussian noise on weights: `w + std ε`, with one ε for all steps and rows of a call.
 
     Args:
         cell: any cell, a `Stack` too.
         std: of the noise; Chung et al. 2014 take 0.075.
-        names: of the parameters it acts on, as the last part of their paths; None: all.
+        names: names of the parameters, the last part of their paths; None: all.
 
     Raises:
         ValueError: a negative `std`, or a name that no parameter has.

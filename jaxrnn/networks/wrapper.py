@@ -84,15 +84,15 @@ class Wrapper(Layer):
 class StepWrapper(Cell, Wrapper):
     """Base class for wrappers around single steps: a subclass defines `step_with`. Abstract.
 
-    The wrapped cell runs step by step, also where it has a faster way (`run_chunk`). A step wrapper stands inside of
-    networks, around their cells.
+    The wrapped cell runs step by step, even if it has a faster way (`run_chunk`). Put step wrappers inside networks,
+    around their cells.
 
     Args:
         cell: any `Cell`.
 
     Raises:
         TypeError: `cell` is no cell.
-        ValueError: `cell` is a network, or runs in its own way by one of its options.
+        ValueError: `cell` is a network, or one of its options needs another way to run.
     """
 
     cell: Cell
@@ -116,7 +116,7 @@ class StepWrapper(Cell, Wrapper):
 
     @abc.abstractmethod
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-        """Takes one step with what `draw` gives; that of the wrapped cell is `self.cell.step_with`."""
+        """Takes one step with what `draw` gives; calls `self.cell.step_with` for the wrapped cell's step."""
 
     def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
         """Takes one step of the deterministic network."""

@@ -20,22 +20,22 @@ __all__ = ["Zoneout"]
 class Zoneout(StepWrapper):
     """Units that keep their old state at random: `s' = d ⊙ s + (1 - d) ⊙ step(s)`, d ~ Bernoulli(rate).
 
-    Without a key, the expected state `rate s + (1 - rate) step(s)`. An output that is a part of the cell's state is
-    that part after zoneout; what a cell computes within its step, it computes from its own new state, as in the paper
-    (an LSTM's `h` from the new `c` before zoneout).
+    Without a key, the state is the expected one, `rate s + (1 - rate) step(s)`. An output that is a part of the state
+    is that part after zoneout. Within its step a cell uses its new state before zoneout, as in the paper: an LSTM
+    computes `h` from the new `c`.
 
     Args:
         cell: any cell that runs step by step.
         rate: at which units keep their state: a number, or a state of the cell with a number for each leaf,
-            `LSTMState(h=0.05, c=0.5)`. Integer leaves are left alone.
-        share: axes with one mask for all, of "time" and "batch"; by default every step draws anew.
+            `LSTMState(h=0.05, c=0.5)`. Integer leaves do not change.
+        share: axes that share one mask: "time", "batch", or both; by default every step has a new mask.
 
     Raises:
         ValueError: a rate outside of [0, 1), or another axis.
 
     Example:
         >>> import jaxrnn
-        >>> cell = Zoneout(jaxrnn.LSTM(3, 4), jaxrnn.LSTMState(h=0.05, c=0.5))
+        >>> cell = Zoneout(jaxrnn.LSTM(3, 4), jaxrnn.cells.LSTMState(h=0.05, c=0.5))
         >>> params = cell.init(jax.random.key(0))
         >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
         >>> ys.shape
@@ -60,7 +60,7 @@ class Zoneout(StepWrapper):
             raise ValueError(f"rate: got {self.rate}, needs a number, or numbers in the structure {needed}") from None
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-        """The step of the cell, and which of it is taken over."""
+        """Takes the cell's step and keeps some of the old state."""
         new, output = self.cell.step_with(params, state, drive, draw)
 
         def mix(rate: float, old: Array, n: Array) -> Array:
