@@ -34,15 +34,19 @@ def check_choice(*, among: tuple[Any, ...], **options: Any) -> None:
             raise ValueError(f"{name}: got {option!r}, needs one of {', '.join(map(repr, among))}")
 
 
-def check_key(key: Any, *, optional: bool = False) -> None:
-    """Raise unless `key` is a typed key, or None where it is optional."""
+def check_key(key: Any, *, optional: bool = False) -> Any:
+    """Returns `key` as a typed key, or None where it is optional; raises unless it is one of JAX's, typed or raw."""
     if optional and key is None:
-        return
-    needs = f"needs a typed key, jax.random.key(seed){', or None' * optional}"
-    if not jnp.issubdtype(getattr(key, "dtype", np.int32), jax.dtypes.prng_key):
+        return None
+    needs = f"needs a key, jax.random.key(seed){', or None' * optional}"
+    dtype = getattr(key, "dtype", None)
+    if dtype == np.uint32:  # of `jax.random.PRNGKey`
+        key = jax.random.wrap_key_data(key)
+    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
         raise TypeError(f"key: got {key!r}, {needs}")
     if key.shape:
         raise ValueError(f"key: got keys of the shape {key.shape}, {needs}")
+    return key
 
 
 def check_rate(**rates: Any) -> None:

@@ -154,7 +154,19 @@ class RNN(nn.Module):
         check_layer(self.cell)
         super().__post_init__()
 
-    @nn.compact
+    def setup(self) -> None:
+        """Makes the module that holds the parameters, under "cell"."""
+        self._cell = Cell(self.cell, self.dtype, self.param_dtype, self.sharding, self.initializers, name="cell")
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> State:
+        """Returns the state before the first time step, for one time step's input `[*batch, I]`, as `Cell` does."""
+        return Cell(self.cell, self.dtype, self.param_dtype).initialize_carry(rng, input_shape)
+
+    def step(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
+        """Runs one time step with the same parameters, without dropout: `(carry, y)` from inputs `[*batch, I]`."""
+        return self._cell(carry, inputs)
+
     def __call__(
         self,
         xs: PyTree,
@@ -183,10 +195,9 @@ class RNN(nn.Module):
         Raises:
             TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
         """
-        cell = Cell(self.cell, self.dtype, self.param_dtype, self.sharding, self.initializers, name="cell")
         return _flax.run(
             self.cell,
-            cell.parameters(),
+            self._cell.parameters(),
             xs,
             initial_carry,
             lengths=seq_lengths,
@@ -194,15 +205,10 @@ class RNN(nn.Module):
             reverse=reverse,
             chunk=chunk,
             save=save,
-            key=_typed(self.make_rng("dropout")) if self.has_rng("dropout") else None,
+            key=self.make_rng("dropout") if self.has_rng("dropout") else None,
             dtype=self.dtype,
             time_major=self.time_major,
         )
-
-
-def _typed(key: Array) -> Key:
-    """Returns a typed key; Flax passes on what `rngs` held, which may be a `jax.random.PRNGKey`."""
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 
 def _box(value: Array, axes: tuple[str | None, ...] | None) -> Any:

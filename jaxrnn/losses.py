@@ -181,7 +181,7 @@ def alias_table(probabilities: Any) -> AliasTable:
 
 def draw_noise(key: Key, table: AliasTable, shape: tuple[int, ...]) -> Array:
     """Independent draws from the table, `shape` integers."""
-    check_key(key)
+    key = check_key(key)
     which, coin = jax.random.split(key)
     column = jax.random.randint(which, shape, 0, table.alias.shape[0], table.alias.dtype)
     kept = jax.random.uniform(coin, shape, table.threshold.dtype) < table.threshold[column]

@@ -2,7 +2,7 @@
 
     Cell(cell, rngs=rngs)       an `nnx.RNNCellBase`: one time step, inside Flax's own `nnx.RNN`
     RNN(cell, rngs=rngs)        a whole sequence by `jaxrnn.unroll`
-    from_flax(flax_cell)        the way back: `(cell, params)`
+    from_flax(flax_cell)        the way back: a cell, and `params_of(flax_cell)` its parameters
 
 Parameters are `nnx.Param`s in the structure of the cell's parameters: `module.params.w_x`, or in a `Stack`
 `rnn.cell.params[0].w_x`. `jaxrnn.nnx.RNN(cell)` and `flax.nnx.RNN(jaxrnn.nnx.Cell(cell))` have the same parameters at
@@ -10,6 +10,8 @@ the same paths.
 """
 
 import inspect
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +25,7 @@ from jaxrnn.engine.options import Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
-__all__ = ["RNN", "Cell", "from_flax"]
+__all__ = ["RNN", "Cell", "from_flax", "params_of"]
 
 
 class Cell(nnx.RNNCellBase):
@@ -42,7 +44,7 @@ class Cell(nnx.RNNCellBase):
         param_dtype: of fresh parameters; None: float32.
         sharding: mesh axes by the last part of a parameter's name, `{"w_h": (None, "model")}`: the metadata of
             `nnx.with_partitioning`. Flax places the parameters on the mesh that is active when they are created.
-        **initializers: keyword arguments of `cell.init`.
+        initializers: keyword arguments of `cell.init`.
 
     Raises:
         TypeError: `cell` is not a jaxrnn cell, or takes no such initializer.
@@ -50,7 +52,7 @@ class Cell(nnx.RNNCellBase):
 
     Example:
         >>> import jaxrnn
-        >>> cell = Cell(jaxrnn.LSTM(3, 4), rngs=nnx.Rngs(0), forget_bias=2.0)
+        >>> cell = Cell(jaxrnn.LSTM(3, 4), rngs=nnx.Rngs(0), initializers={"forget_bias": 2.0})
         >>> cell.params.w_x.shape
         (3, 16)
         >>> carry = cell.initialize_carry((2, 3))
@@ -70,7 +72,7 @@ class Cell(nnx.RNNCellBase):
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike | None = None,
         sharding: _flax.Sharding | None = None,
-        **initializers: Any,
+        initializers: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         check_layer(cell)
         if params is None:
@@ -133,7 +135,7 @@ class RNN(nnx.Module):
 
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
-        params, rngs, dtype, param_dtype, sharding, **initializers: as in `Cell`, which holds the parameters.
+        params, rngs, dtype, param_dtype, sharding, initializers: as in `Cell`, which holds the parameters.
         time_major: inputs are `[T, *batch, I]` instead of `[*batch, T, I]`.
 
     Raises:
@@ -163,12 +165,31 @@ class RNN(nnx.Module):
         param_dtype: DTypeLike | None = None,
         sharding: _flax.Sharding | None = None,
         time_major: bool = False,
-        **initializers: Any,
+        initializers: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.cell = Cell(
-            cell, params=params, rngs=rngs, dtype=dtype, param_dtype=param_dtype, sharding=sharding, **initializers
+            cell,
+            params=params,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            sharding=sharding,
+            initializers=initializers,
         )
         self.time_major = time_major
+
+    def initialize_carry(
+        self,
+        input_shape: tuple[int, ...],
+        rngs: nnx.Rngs | nnx.RngStream | None = None,
+        carry_init: Initializer | None = None,
+    ) -> State:
+        """Returns the state before the first time step, for one time step's input `[*batch, I]`, as `Cell` does."""
+        return self.cell.initialize_carry(input_shape, rngs, carry_init)
+
+    def step(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
+        """Runs one time step with the same parameters, without dropout: `(carry, y)` from inputs `[*batch, I]`."""
+        return self.cell(carry, inputs)
 
     def __call__(
         self,
@@ -221,19 +242,19 @@ def _param(value: Array, axes: tuple[str | None, ...] | None) -> nnx.Param:
     return nnx.Param(value if axes is None else nnx.with_partitioning(lambda: value, axes)())
 
 
-def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> tuple[FlaxCell, Params]:
-    """Turns a Flax nnx cell into a jaxrnn cell and its parameters; `unroll` gives the same values as `nnx.RNN`.
+def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> FlaxCell:
+    """Turns a Flax nnx cell into a jaxrnn cell; `unroll` gives the same values as `nnx.RNN`.
 
     The cell gets lengths, resets, a reverse direction, `Stack`, `Bidirectional`, and the derivative rule of `unroll`.
-    The parameters are the nested dict of `nnx.to_pure_dict`. The state is the Flax cell's carry.
+    The parameters are those of `params_of`. The state is the Flax cell's carry.
 
     Args:
         flax_cell: any `nnx.RNNCellBase` whose state is all `nnx.Param`.
         input_size: length of the last axis of the input; None: `flax_cell.in_features`.
 
     Returns:
-        `(cell, params)`. `cell.init` builds a new Flax cell from the attributes that its constructor names. It uses the
-        default initializers, because Flax's cells do not keep theirs.
+        The cell. `cell.init` builds a new Flax cell from the attributes that its constructor names. It uses the default
+        initializers, because Flax's cells do not keep theirs.
 
     Raises:
         TypeError: `flax_cell` is not an nnx cell.
@@ -242,7 +263,7 @@ def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> t
     Example:
         >>> import jaxrnn
         >>> flax_cell = nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))
-        >>> cell, params = from_flax(flax_cell)
+        >>> cell, params = from_flax(flax_cell), params_of(flax_cell)
         >>> xs = jnp.ones((5, 2, 3))                            # [T, B, I]
         >>> state, ys = jaxrnn.unroll(cell, params, xs)
         >>> bool(jnp.allclose(ys, nnx.RNN(flax_cell, time_major=True)(xs), atol=1e-6))
@@ -250,14 +271,24 @@ def from_flax(flax_cell: nnx.RNNCellBase, *, input_size: int | None = None) -> t
     """
     if not isinstance(flax_cell, nnx.RNNCellBase):
         raise TypeError(f"flax_cell: got {type(flax_cell).__name__}, needs an nnx.RNNCellBase")
-    graphdef, params, rest = nnx.split(flax_cell, nnx.Param, ...)  # type: ignore[misc]
+    graphdef, _, rest = nnx.split(flax_cell, nnx.Param, ...)  # type: ignore[misc]
     if others := sorted({type(v).__name__ for _, v in nnx.to_flat_state(rest)}):
         raise ValueError(f"flax_cell: got state of the kinds {others}, needs nnx.Param only")
     size = getattr(flax_cell, "in_features", None) if input_size is None else input_size
     if size is None:
         raise ValueError(f"input_size: got None, and {type(flax_cell).__name__} has no attribute in_features")
     recipe = _Recipe(type(flax_cell), _options(flax_cell), graphdef)
-    return FlaxCell(recipe, size), nnx.to_pure_dict(params)
+    return FlaxCell(recipe, size)
+
+
+def params_of(flax_cell: nnx.RNNCellBase) -> Params:
+    """Returns the parameters of a Flax nnx cell for `from_flax(flax_cell)`, the nested dict of `nnx.to_pure_dict`.
+
+    Example:
+        >>> sorted(params_of(nnx.GRUCell(3, 4, rngs=nnx.Rngs(0))))
+        ['dense_h', 'dense_i']
+    """
+    return nnx.to_pure_dict(nnx.state(flax_cell, nnx.Param))
 
 
 class _Recipe(NamedTuple):

@@ -151,7 +151,7 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
         >>> bool((ys == ys[:1]).all()), sorted(set(ys.ravel().tolist()))
         (True, [0.0, 2.0])
     """
-    check_key(key)
+    key = check_key(key)
     check_rate(rate=rate)
     keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
 

@@ -32,7 +32,7 @@ def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, sha
 
     Reference: Gal & Ghahramani 2016, section 4.2; Merity, Keskar & Socher 2017, section 4.3.
     """
-    check_key(key)
+    key = check_key(key)
     check_rate(rate=rate)
     for axis in share:
         check_choice(share=axis, among=("batch",))
@@ -77,6 +77,6 @@ def monte_carlo(predict: Callable[[Key], PyTree], key: Key, samples: int) -> Mon
     Reference: Gal & Ghahramani 2016, "Dropout as a Bayesian approximation".
     """
     check_sizes(samples=samples)
-    check_key(key)
+    key = check_key(key)
     drawn = jax.vmap(predict)(jax.random.split(key, samples))
     return MonteCarlo(*(jax.tree.map(lambda y, f=f: f(y, axis=0), drawn) for f in (jnp.mean, jnp.std)))

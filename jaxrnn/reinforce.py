@@ -211,7 +211,7 @@ def recurrent_attention(
     """
     check_layer(cell)
     check_sizes(steps=steps)
-    check_key(key)
+    key = check_key(key)
 
     def step(before: tuple[State, Array], key: Key) -> tuple[tuple[State, Array], tuple[Array, PyTree]]:
         state, y = before

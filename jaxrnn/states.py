@@ -40,7 +40,7 @@ def noisy_state(key: Key, std: float, state: State) -> State:
         >>> bool((noisy_state(jax.random.key(0), 0.1, zero).h != zero.h).all())
         True
     """
-    check_key(key)
+    key = check_key(key)
     keys = iter(jax.random.split(key, len(jax.tree.leaves(state))))
 
     def one(leaf: Array) -> Array:

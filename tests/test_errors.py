@@ -17,6 +17,7 @@ from tests.registry import example
 LSTM, GRU, DELTA = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.DeltaNet(3, 4)
 PARAMS, XS, STATE = example(LSTM)
 WIDER = LSTM.initial_state((7,))
+GRU_ABOVE = jaxrnn.GRU(4, 4)
 DECODER = jaxrnn.Attention(jaxrnn.GRU(3 + 5, 4), memory_size=5, memory_steps=6)
 
 
@@ -160,18 +161,18 @@ BAD_CALLS = {
     "several keys": (
         lambda: run(key=jax.random.split(jax.random.key(0))),
         ValueError,
-        r"key: got keys of the shape \(2,\), needs a typed key",
+        r"key: got keys of the shape \(2,\), needs a key",
     ),
-    "an integer for a key": (lambda: run(key=0), TypeError, "key: got 0, needs a typed key"),
+    "an integer for a key": (lambda: run(key=0), TypeError, "key: got 0, needs a key"),
     "no key for noise": (
         lambda: jaxrnn.states.noisy_state(None, 0.1, LSTM.initial_state()),
         TypeError,
-        r"key: got None, needs a typed key, jax.random.key\(seed\)$",
+        r"key: got None, needs a key, jax.random.key\(seed\)$",
     ),
     "no key for samples": (
         lambda: jaxrnn.regularization.monte_carlo(lambda key: key, None, 3),
         TypeError,
-        "key: got None, needs a typed key",
+        "key: got None, needs a key",
     ),
     "an array for a direction": (
         lambda: run(reverse=jnp.array(True)),
@@ -323,3 +324,14 @@ def test_numbers_are_finite_and_may_be_numpy_s(check, good):
 def test_a_flag_of_numpy_is_a_flag():
     final, _ = run(reverse=np.bool_(True))
     np.testing.assert_array_equal(final.h, run(reverse=True)[0].h)
+
+
+def test_raw_keys_are_keys():
+    """Those of `jax.random.PRNGKey`, in every function that takes a key."""
+    net, raw = jaxrnn.Stack((jaxrnn.GRU(3, 4), GRU_ABOVE), dropout=0.5), np.array([0, 7], np.uint32)
+    params, xs, _ = example(net)
+    typed = jax.random.wrap_key_data(raw)
+    np.testing.assert_array_equal(
+        jaxrnn.unroll(net, params, xs, key=raw)[1], jaxrnn.unroll(net, params, xs, key=typed)[1]
+    )
+    np.testing.assert_array_equal(*(jaxrnn.ops.dropout(k, 0.5, jnp.ones(9)) for k in (raw, typed)))

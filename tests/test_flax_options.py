@@ -43,7 +43,7 @@ def test_streams_are_keys(cell):
 def test_masks_and_learned_states():
     cell = jaxrnn.Stack((jaxrnn.LearnedState(jaxrnn.GRU(3, 4)),))
     net = jaxrnn.Masked(cell, "hold")
-    rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), state_init=jaxrnn.initializers.uniform(1.0))
+    rnn = jaxrnn.nnx.RNN(net, rngs=nnx.Rngs(0), initializers={"state_init": jaxrnn.initializers.uniform(1.0)})
     ys = np.asarray(nnx.jit(lambda rnn: rnn((XS, MASK))[1])(rnn))
     params = nnx.as_pure(rnn.cell.params)
     for row in range(2):

@@ -272,7 +272,7 @@ def test_initialization():
     """That of `cell.init` with the stream's key, options and dtype."""
     cell = LSTM(I, H)
     options = {"forget_bias": 3.0, "input_init": jaxrnn.initializers.uniform(0.5)}
-    module = jaxrnn.nnx.Cell(cell, rngs=nnx.Rngs(7), param_dtype=jnp.bfloat16, **options)
+    module = jaxrnn.nnx.Cell(cell, rngs=nnx.Rngs(7), param_dtype=jnp.bfloat16, initializers=options)
     want = cell.init(nnx.Rngs(7).params(), dtype=jnp.bfloat16, **options)
     chex.assert_trees_all_equal(nnx.as_pure(module.params), want)
 
@@ -357,7 +357,7 @@ def _both(cell, params, flax_cell, xs, carry):
 def test_from_flax(make):
     flax_cell = make(I, H, bias_init=NORMAL, rngs=nnx.Rngs(0))
     theirs = nnx.RNN(flax_cell, return_carry=True)
-    cell, params = jaxrnn.nnx.from_flax(flax_cell)
+    cell, params = jaxrnn.nnx.from_flax(flax_cell), jaxrnn.nnx.params_of(flax_cell)
     xs = inputs()
 
     def loss(rnn, xs):
@@ -401,9 +401,10 @@ def test_from_flax(make):
 def test_from_flax_is_a_cell():
     """By value, with an `init` of its own, and a layer among others."""
     make = functools.partial(nnx.GRUCell, gate_fn=jax.nn.hard_sigmoid)
-    cell, params = jaxrnn.nnx.from_flax(make(I, H, rngs=nnx.Rngs(0)))
-    same, _ = jaxrnn.nnx.from_flax(make(I, H, rngs=nnx.Rngs(1)))
-    other, _ = jaxrnn.nnx.from_flax(nnx.GRUCell(I, H, rngs=nnx.Rngs(0)))
+    flax_cell = make(I, H, rngs=nnx.Rngs(0))
+    cell, params = jaxrnn.nnx.from_flax(flax_cell), jaxrnn.nnx.params_of(flax_cell)
+    same = jaxrnn.nnx.from_flax(make(I, H, rngs=nnx.Rngs(1)))
+    other = jaxrnn.nnx.from_flax(nnx.GRUCell(I, H, rngs=nnx.Rngs(0)))
     assert cell == same
     assert hash(cell) == hash(same)
     assert cell != other
@@ -437,7 +438,7 @@ def test_from_flax_takes_a_users_cell():
         num_feature_axes = 1
 
     flax_cell = Leaky(H, rate=0.9, rngs=nnx.Rngs(0))
-    cell, params = jaxrnn.nnx.from_flax(flax_cell, input_size=I)
+    cell, params = jaxrnn.nnx.from_flax(flax_cell, input_size=I), jaxrnn.nnx.params_of(flax_cell)
     xs = inputs()
     theirs = nnx.RNN(flax_cell, return_carry=True)
     close(*quick(lambda theirs: (unroll(cell, params, xs), theirs(xs)), theirs))
@@ -456,7 +457,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"rngs: got None, needs .* unless params"):
         jaxrnn.nnx.Cell(GRU(I, H))
     with pytest.raises(TypeError, match="forget_bias"):
-        jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs, forget_bias=1.0)
+        jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs, initializers={"forget_bias": 1.0})
     with pytest.raises(
         ValueError, match=r"sharding: got \['kernel'\], the parameters are \['b', 'b_n', 'w_h', 'w_x'\]"
     ):

@@ -117,7 +117,7 @@ def unroll(
     resets = None if resets is None else check_flags(resets, (steps, *batch_shape), "resets")
     if not isinstance(reverse, bool | np.bool_):
         raise TypeError(f"reverse: got {type(reverse).__name__}, needs a bool")
-    check_key(key, optional=True)
+    key = check_key(key, optional=True)
     if chunk is not None:
         check_sizes(chunk=chunk)
     check_choice(save=save, among=get_args(Save))
