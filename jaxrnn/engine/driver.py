@@ -148,9 +148,10 @@ _compiled_run = jax.jit(_run, static_argnames=("steps", "batch_shape", "reverse"
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:
     """Returns the state in which a sequence begins, spread over devices as the inputs are."""
     state = cell.initial_state(batch_shape, state_dtype(params, xs))
-    x = jax.tree.leaves(xs)[0]
-    rows = jnp.any(x.astype(bool), axis=(0, *range(1 + len(batch_shape), x.ndim)))
-    state = jax.tree.map(lambda s: spread_like(s, rows), state)
+    x = jnp.asarray(jax.tree.leaves(xs)[0])
+    if not jax.typeof(x).sharding.mesh.empty:
+        rows = jnp.any(x.astype(bool), axis=(0, *range(1 + len(batch_shape), x.ndim)))
+        state = jax.tree.map(lambda s: spread_like(s, rows), state)
     return cell.restart(params, state, batch_shape)
 
 
