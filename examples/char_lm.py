@@ -210,7 +210,7 @@ class Model:
             ys = dropout(k_top, self.net.dropout, ys)
         if params.project is not None:
             ys = ys @ params.project
-        return state, jaxrnn.affine(ys, params.embedding.T if params.softmax is None else params.softmax, params.b)
+        return state, jaxrnn.ops.affine(ys, params.embedding.T if params.softmax is None else params.softmax, params.b)
 
 
 def nats(logits: jax.Array, targets: jax.Array) -> jax.Array:

@@ -98,7 +98,7 @@ def init(net: jaxrnn.Stack, key: jax.Array) -> Params:
 def predict(net: jaxrnn.Stack, params: Params, xs: jax.Array) -> tuple[Any, jax.Array]:
     """The next point after each of `xs` `[T, B, 1]`, and the state after the last."""
     state, ys = jaxrnn.unroll(net, params.cells, xs)
-    return state, jaxrnn.affine(ys, params.w, params.b)
+    return state, jaxrnn.ops.affine(ys, params.w, params.b)
 
 
 def dream(net: jaxrnn.Stack, params: Params, state: Any, y: jax.Array, steps: int) -> jax.Array:
@@ -107,7 +107,7 @@ def dream(net: jaxrnn.Stack, params: Params, state: Any, y: jax.Array, steps: in
     def step(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], jax.Array]:
         state, y = carry
         state, h = net(params.cells, state, y)
-        y = jaxrnn.affine(h, params.w, params.b)
+        y = jaxrnn.ops.affine(h, params.w, params.b)
         return (state, y), y
 
     return jax.lax.scan(step, (state, y), length=steps)[1]

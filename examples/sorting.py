@@ -69,8 +69,8 @@ class Settings:
 class Params(NamedTuple):
     """Parameters of the sorter."""
 
-    encoder: jaxrnn.GRUParams
-    decoder: jaxrnn.GRUParams
+    encoder: jaxrnn.cells.GRUParams
+    decoder: jaxrnn.cells.GRUParams
     w: jax.Array  # [H, N], N = high - low + 1
     b: jax.Array  # [N]
 
@@ -99,7 +99,7 @@ class Sorter:
         state, _ = jaxrnn.unroll(self.encoder, params.encoder, jax.nn.one_hot(numbers, self.symbols))
         zeros = jnp.zeros((*numbers.shape, self.decoder.input_size))
         _, ys = jaxrnn.unroll(self.decoder, params.decoder, zeros, state)
-        return jaxrnn.affine(ys, params.w, params.b)
+        return jaxrnn.ops.affine(ys, params.w, params.b)
 
 
 def build(settings: Settings) -> Sorter:

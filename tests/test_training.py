@@ -241,7 +241,7 @@ def test_a_metric_that_is_no_scalar_is_named():
 def test_a_loss_function_of_another_form_is_named(result, message):
     step = make_train_step(lambda params, carry, batch, key: result(params, carry), OPTIMIZER)
     with pytest.raises(TypeError, match=message):
-        step(init_state(1.0, OPTIMIZER, jax.random.key(0), jaxrnn.GRUState(jnp.zeros(2))), None)
+        step(init_state(1.0, OPTIMIZER, jax.random.key(0), jaxrnn.cells.GRUState(jnp.zeros(2))), None)
 
 
 @pytest.mark.parametrize("name", ["step", "seconds", "loss", "grad_norm", "skipped", "eval_norm", 3])
