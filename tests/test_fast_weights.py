@@ -10,7 +10,10 @@ import pytest
 
 import jaxrnn
 from bench.loops import equations
-from jaxrnn import Wrapper
+from jaxrnn import StepWrapper
+from jaxrnn.engine.chunks import StepData, in_chunks
+from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_step
+from tests.reference.delta import matrix_memory
 from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)
@@ -61,12 +64,15 @@ def test_an_mlstm_whose_input_gates_are_shut_has_derivatives(shift):
 CHUNKED = [jaxrnn.MLSTM(3, 4, heads=2), jaxrnn.DeltaNet(3, 4, heads=2), jaxrnn.GatedLinearAttention(3, 4, heads=2)]
 
 
-class Stepped(Wrapper):
-    """A cell as it is without its faster way."""
+class Stepped(StepWrapper):
+    """Runs a cell step by step."""
+
+    def step_with(self, params, state, drive, draw):
+        return self.cell.step_with(params, state, drive, draw)
 
 
 def by_steps(cell, params, xs, state, **options):
-    """As any cell is walked."""
+    """Runs a cell step by step."""
     return jaxrnn.unroll(Stepped(cell), params, xs, state, **options)
 
 
@@ -253,6 +259,167 @@ def test_an_mlstm_may_be_stepped_as_part_of_another_cell():
     params, xs, state = example(cell, dtype=jnp.float64)
     close(*(walked(jaxrnn.unroll, net, (params, xs, state)) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
     assert jaxrnn.Attention(jaxrnn.MLSTM(8, 4), 5, 6).input_size == 3
+
+
+# The algorithm itself, against the recurrence
+
+T, B, HEADS, D, E = 21, 3, 2, 5, 4
+
+
+def drives(decay, erase, seed=0):
+    """Leaves `[T, B, HEADS, ...]`, with a log decay and an erase-read and erase-write of these kinds."""
+    rng = np.random.default_rng(seed)
+
+    def normal(n):
+        return rng.normal(size=(T, B, HEADS, n))
+
+    def unit(x):
+        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+    q, k, v, beta = normal(D), unit(normal(D)), normal(E), rng.uniform(0, 2, (T, B, HEADS, 1))
+    wide = {"scalar": 1, "vector": D, "stabilized": 1}.get(decay)
+    log_decay = None if wide is None else -rng.exponential(0.5, (T, B, HEADS, wide))
+    alpha = 1.0 if log_decay is None else np.exp(log_decay)
+    a, b = {
+        "none": (None, None),
+        "b = k": (-beta * alpha * k, None),
+        "general": (-unit(normal(D)), 0.5 * rng.uniform(0, 1, (T, B, HEADS, D)) * k),
+    }[erase]
+    return MatrixDrive(q, k, v, log_decay, a, b, 5 * normal(1) if decay == "stabilized" else None)
+
+
+def memories(drive):
+    rng = np.random.default_rng(9)
+    s = rng.normal(size=(B, HEADS, D, E))
+    return Memory(s, None if drive.log_input is None else rng.normal(size=(B, HEADS)))
+
+
+def in_pairs(memory, drive, lengths=None, resets=None, *, reverse=False, chunk=7):
+    """The memory after all steps and what they read."""
+
+    def segment(_, memory, part):
+        return matrix_chunk(memory, StepData(*part), reverse)
+
+    valid = None if lengths is None else np.arange(T)[:, None] < lengths
+    if reverse and resets is not None:  # before which steps, in the direction of the run
+        resets = np.concatenate([resets[1:], np.zeros_like(resets[:1])])
+    return in_chunks(segment, None, memory, (drive, valid, resets), chunk, reverse=reverse, save="states")
+
+
+def in_steps(memory, drive):
+    return jax.lax.scan(matrix_step, memory, drive)
+
+
+def without_maximum(memory, read):
+    """S and y, from what the running maximum scales."""
+    (s, m), (y, read) = memory, read
+    return (s, y) if m is None else (s * np.exp(m)[..., None, None], y * np.exp(read)[..., None])
+
+
+def looped(memory, drive, lengths=None, resets=None, reverse=False):
+    """The same by the recurrence."""
+    s0 = memory.s if memory.m is None else memory.s * np.exp(memory.m)[..., None, None]
+    s, y = np.empty_like(s0), np.zeros((T, B, HEADS, E))
+    for i, j in np.ndindex(B, HEADS):
+        order = np.arange(T if lengths is None else lengths[i])
+        fresh = np.zeros(T, bool) if resets is None else resets[:, i]
+        if reverse:
+            order, fresh = order[::-1], np.append(fresh[1:], False)
+        row = MatrixDrive(*(None if leaf is None else leaf[order, i, j] for leaf in drive))
+        s[i, j], y[order, i, j] = matrix_memory(s0[i, j], row, fresh[order])
+    return s, y
+
+
+SETTINGS = [(decay, erase) for decay in ("none", "scalar", "vector") for erase in ("none", "b = k", "general")]
+SETTINGS += [("stabilized", "none")]
+every_setting = pytest.mark.parametrize(("decay", "erase"), SETTINGS, ids=str)
+
+
+@every_setting
+@pytest.mark.usefixtures("x64")
+def test_chunks_and_steps_are_the_recurrence(decay, erase):
+    """In chunks of several sizes, which divide T and do not; keys and values of different widths."""
+    drive = drives(decay, erase)
+    memory = memories(drive)
+
+    @jax.jit
+    def runs(*args):
+        return [in_steps(*args), *(in_pairs(*args, chunk=chunk) for chunk in (1, 3, 16, T))]
+
+    for run in runs(memory, drive):
+        close(without_maximum(*run), looped(memory, drive))
+
+
+@every_setting
+@pytest.mark.usefixtures("x64")
+def test_chunks_with_lengths_and_resets_are_the_recurrence(decay, erase):
+    """What is beyond a row may be NaN; with resets at the first step, at the last, and at all of a row."""
+    reverse = erase != "none"
+    drive, lengths, resets = drives(decay, erase), np.array([T, 11, 0]), np.zeros((T, B), bool)
+    memory = memories(drive)
+    resets[[0, 5, 6, T - 1], 0] = resets[:11, 1] = True
+    beyond = (np.arange(T)[:, None] >= lengths)[..., None, None]
+    padded = jax.tree.map(lambda x: np.where(beyond, np.nan, x), drive)
+    run = jax.jit(functools.partial(in_pairs, lengths=lengths, resets=resets, reverse=reverse))(memory, padded)
+    s, y = without_maximum(*run)
+    close((s, np.where(beyond, 0.0, y)), looped(memory, drive, lengths, resets, reverse))
+
+
+@every_setting
+@pytest.mark.usefixtures("x64")
+def test_derivatives_of_chunks_are_those_of_steps(decay, erase):
+    def gradients(run):
+        return jax.jit(jax.grad(lambda args: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(run(*args)))))
+
+    drive = drives(decay, erase)
+    args = jax.tree.map(jnp.asarray, (memories(drive), drive))
+    close(gradients(in_pairs)(args), gradients(in_steps)(args))
+
+
+@pytest.mark.parametrize(("decay", "erase"), [s for s in SETTINGS if s[0] != "none"], ids=str)
+def test_strong_decays_leave_the_others_their_digits(decay, erase):
+    """In float32, and with derivatives that are finite."""
+    drive = drives(decay, erase)
+    drive = drive._replace(log_decay=drive.log_decay * 1e-3)
+    drive.log_decay[8, ..., 0], drive.log_decay[14, ..., 0] = -1e5, -np.inf
+    expected = looped(memories(drive), drive)
+    args = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (memories(drive), drive))
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(args):
+        run = in_pairs(*args, chunk=16)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(run)), run
+
+    (_, run), grads = jax.jit(loss)(args)
+    chex.assert_trees_all_close(without_maximum(*run), expected, rtol=1e-3, atol=1e-4)
+    chex.assert_tree_all_finite(grads)
+
+
+@pytest.mark.parametrize("erase", ["b = k", "general"])
+def test_equal_keys_that_are_reflected(erase):
+    """β = 2 in float32: powers of the triangular matrix would grow beyond all bounds."""
+    drive = drives("none", "b = k")
+    k = np.broadcast_to(drive.k[:1], drive.k.shape)
+    drive = drive._replace(k=k, a=-2 * k, b=k if erase == "general" else None)
+    memory, single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (memories(drive), drive))
+    run = jax.jit(functools.partial(in_pairs, chunk=T))(memory, single)
+    chex.assert_trees_all_close(without_maximum(*run), looped(memories(drive), drive), rtol=1e-4, atol=1e-4)
+
+
+def test_an_input_gate_needs_one_decay_a_head():
+    for wrong in (drives("vector", "none"), drives("none", "none"), drives("scalar", "b = k")):
+        drive = wrong._replace(log_input=wrong.v[..., :1])
+        with pytest.raises(ValueError, match="drive: got log_input, needs with it a log_decay of one number a head"):
+            jax.eval_shape(in_steps, memories(drive), drive)
+
+
+@pytest.mark.parametrize("cell", CHUNKED, ids=repr)
+def test_no_rows(cell):
+    args = example(cell, batch=(0,))
+    grads, (final, ys) = derived(jaxrnn.unroll, cell, args, chunk=2)
+    assert ys.shape == (5, 0, 4)
+    chex.assert_trees_all_equal_shapes(final, args[2])
+    chex.assert_trees_all_equal(grads[0], jax.tree.map(jnp.zeros_like, args[0]))
 
 
 # Limits and memories

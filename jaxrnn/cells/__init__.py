@@ -5,10 +5,11 @@ from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNor
 from jaxrnn.cells.clockwork import Clockwork, ClockworkParams, ClockworkState
 from jaxrnn.cells.conv import ConvGRU, ConvGRUParams, ConvGRUState, ConvLSTM, ConvLSTMParams, ConvLSTMState
 from jaxrnn.cells.cornn import CoRNN, CoRNNParams, CoRNNState
-from jaxrnn.cells.delta import DeltaNet, DeltaNetParams, DeltaNetState, GatedLinearAttention, GLAParams, GLAState
+from jaxrnn.cells.delta import DeltaNet, DeltaNetParams, DeltaNetState
 from jaxrnn.cells.elman import Elman, ElmanParams, ElmanState
 from jaxrnn.cells.euler import Euler, EulerParams, EulerState
 from jaxrnn.cells.function import Function
+from jaxrnn.cells.gated_linear_attention import GatedLinearAttention, GLAParams, GLAState
 from jaxrnn.cells.grid import MDLSTM, MDRNN, MDLSTMParams, MDLSTMState, MDRNNParams, MDRNNState
 from jaxrnn.cells.gru import GRU, GRUParams, GRUState
 from jaxrnn.cells.highway import Highway, HighwayParams, HighwayState

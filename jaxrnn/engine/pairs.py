@@ -1,12 +1,14 @@
-"""All steps of a chunk at once, where pairs of steps decide.
+"""Runs matrix memories a chunk of steps at once, by products over all pairs of its steps.
 
-For cells whose memory is a sum of outer products and whose gates see the input only: the outputs over a chunk are
-products over all pairs of its steps, and only the memory after the chunk is passed on.
+    S' = exp(log_decay) ⊙ S + b (a S) + k v^T
+    y  = q S'
+
+A cell whose gates see the input only makes a `MatrixDrive` in `project`. `matrix_step` takes one step, `matrix_chunk`
+the steps of a chunk at once: only the memory after a chunk is passed on.
 """
 
 import functools
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,62 +17,273 @@ from jax import lax
 
 from jaxrnn.engine.chunks import StepData, even_chunk
 from jaxrnn.ops import keep, select
-from jaxrnn.typing import Array, PyTree, State
+from jaxrnn.typing import Array, DTypeLike, PyTree
 
-__all__ = ["at_once", "chunk_of_pairs", "since_reset"]
+__all__ = [
+    "NOTHING",
+    "MatrixDrive",
+    "Memory",
+    "Read",
+    "join_heads",
+    "matrix_chunk",
+    "matrix_chunk_size",
+    "matrix_step",
+    "split_heads",
+]
 
-S = TypeVar("S", bound=State)
+NOTHING = -1e30
+"""A running maximum far below any gate, of a memory that holds nothing."""
 
 
-def chunk_of_pairs(steps: int) -> int:
-    """The steps that are best taken at once."""
+class MatrixDrive(NamedTuple):
+    """What a step does to the memories `[d, e]` of all heads: leaves `[*batch, heads, ...]`, in chunks `[T, ...]`.
+
+    Which leaves there are, and of which width, decides what is computed.
+    """
+
+    q: Array  # [d]
+    k: Array  # [d]
+    v: Array  # [e]
+    log_decay: Array | None = None  # [d], or [1] for all entries of a key; None: 0, all is kept
+    a: Array | None = None  # [d]; None: 0, nothing is erased
+    b: Array | None = None  # [d]; None: k
+    log_input: Array | None = None  # [1], of a factor of k without a bound; needs `log_decay` [1] and no a; None: 0
+
+
+class Memory(NamedTuple):
+    """The memories of all heads, `exp(m) S`."""
+
+    s: Array  # [*batch, heads, d, e]
+    m: PyTree = None  # [*batch, heads], the running maximum, where there is `log_input`; else None for 0
+
+
+class Read(NamedTuple):
+    """What a step reads from the memories, `exp(m) y`."""
+
+    y: Array  # [*batch, heads, e]
+    m: PyTree  # [*batch, heads], as in the memory
+
+
+def matrix_step(memory: Memory, drive: MatrixDrive) -> tuple[Memory, Read]:
+    """Takes one step, and reads while the memory is at hand.
+
+    With `log_input` a running maximum keeps every factor at or below one:
+
+        m' = max(log_decay + m, log_input)
+        S' = exp(log_decay + m - m') S + exp(log_input - m') k v^T
+    """
+    (s, m), (q, k, v, log_decay, a, b, log_input) = _widened(memory, drive)
+    if log_decay is not None and log_input is not None:
+        old = log_decay[..., 0] + m
+        m = _floor(jnp.maximum(old, log_input[..., 0]), NOTHING)
+        log_decay, k = (old - m)[..., None], jnp.exp(log_input - m[..., None]) * k
+    new = k[..., :, None] * v[..., None, :]
+    if a is not None:
+        new += (k if b is None else b)[..., :, None] * _row(a, s)[..., None, :]
+    s = new + (s if log_decay is None else jnp.exp(log_decay)[..., :, None] * s)
+    return Memory(s, m), Read(_row(q, s), m)
+
+
+def matrix_chunk(memory: Memory, data: StepData, reverse: bool) -> tuple[Memory, Read]:
+    """Takes all steps of a chunk at once: the memory after it, and what every step reads, `[T, ...]`.
+
+    A step beyond its row's length changes nothing; a reset empties the memory before its step. Masked steps enter the
+    products with weight zero, but 0 · NaN is NaN, so non-finite values are zeroed first, and NaN is put where the
+    recurrence would have brought it.
+    """
+    if not isinstance(steps := data.drives.q.shape[0], int):
+        raise ValueError(f"xs: got {steps} steps, a cell that takes them at once needs a number that is known")
+    dtype, batch_axes = memory.s.dtype, memory.s.ndim - 3
+    drives, valid, resets = _backwards(data[:3]) if reverse else data[:3]
+    before, drive = _widened(memory, drives)
+    # Minus infinity forgets all, as the least number does.
+    before = before._replace(m=_floor(before.m, NOTHING))
+    drive = drive._replace(log_decay=_floor(drive.log_decay, NOTHING), log_input=_floor(drive.log_input, 2 * NOTHING))
+    usable = finite = jnp.concatenate([_finite(before, batch_axes)[None], _finite(drive, batch_axes + 1)])
+    if valid is not None:
+        past = jnp.concatenate([jnp.zeros_like(valid[:1]), ~valid])
+        usable, finite = finite & ~past, finite | past
+    drive = keep(usable[1:], drive)
+    if valid is not None and drive.log_input is not None:
+        drive = drive._replace(log_input=select(valid, drive.log_input, jnp.full_like(drive.log_input, 2 * NOTHING)))
+    drive = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2), drive)
+    after, read = _at_once(keep(usable[0], before), drive, _seen(memory, steps, resets))
+    lost = _lost(finite, resets)
+    # Selected, so that no cotangent comes back from there either.
+    after = jax.tree.map(lambda x, old: _lose(lost[-1], x).astype(old.dtype), after, memory)
+    read = Read(jnp.moveaxis(read.y, -2, 0), None if read.m is None else jnp.moveaxis(read.m, -1, 0))
+    read = jax.tree.map(lambda x: _lose(lost, x).astype(dtype), read)
+    return after, _backwards(read) if reverse else read
+
+
+def matrix_chunk_size(steps: int, drive: MatrixDrive) -> int:
+    """Returns the default number of steps in a chunk, from one step's drive."""
+    if drive.log_decay is not None and drive.log_decay.shape[-1] > 1:
+        return even_chunk(steps, 8)  # each pair of steps has a decay for each entry of the key
     # On a core of a CPU, with heads of 16, 32 and 64, chunks of 16 and 32 train about as fast; with 64 what is made for
     # pairs of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has its own price.
     return even_chunk(steps, 32 if jax.default_backend() == "cpu" else 64)
 
 
-def at_once(
-    solve: Callable[[S, StepData], tuple[S, PyTree]], state: S, data: StepData, reverse: bool, batch_axes: int
-) -> tuple[S, PyTree]:
-    """The state after a chunk and its outputs `[T, ...]` by `solve(state, data)`.
+def split_heads(x: Array, heads: int) -> Array:
+    """Returns `x` head by head: `[..., heads * n] -> [..., heads, n]`."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
-    What `solve` sees is in the order of the walk, in float32 or wider, and finite. A product takes in every step, those
-    that a row has nothing to do with by a weight of zero, and zero times NaN is NaN. So what is not finite is taken out
-    before, and NaN put where the recurrence would have brought it.
+
+def join_heads(x: Array) -> Array:
+    """Returns the heads side by side: `[..., heads, n] -> [..., heads * n]`."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+def _at_once(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
+    """All steps of a chunk: leaves of `drive` `[*batch, heads, T, ...]`, `seen` `[*batch, 1, T, 1 + T, 1]`.
+
+        A_ts = exp(log_decay_{s+1} + … + log_decay_t)   of s ≤ t; s = 0 stands for the memory before
+        r_t  = a_t S_{t-1}                              what is found before step t is written
+             = (a_t ⊙ A_{t-1,0}) S_0 + Σ_{s<t} (a_t · A_{t-1,s} ⊙ k_s) v_s + (a_t · A_{t-1,s} ⊙ b_s) r_s
+        y_t  = (q_t ⊙ A_t0) S_0      + Σ_{s≤t} (q_t · A_ts ⊙ k_s) v_s      + (q_t · A_ts ⊙ b_s) r_s
+        S_t  = A_t0 ⊙ S_0            + Σ_{s≤t} (A_ts ⊙ k_s) v_s^T          + (A_ts ⊙ b_s) r_s^T
+
+    The r solve one triangular system. Where b is k, v + r solve another, with half of the products. `log_input_s` and
+    `-m_t` are terms of the exponents.
+
+    References: Yang et al. 2024, "Gated linear attention transformers with hardware-efficient training", section 4, and
+    "Parallelizing linear transformers with the delta rule over sequence length"; Beck et al. 2024, "xLSTM: extended
+    long short-term memory", appendix A.3.
     """
-    if not isinstance(steps := jax.tree.leaves(data.drives)[0].shape[0], int):
-        raise ValueError(f"xs: got {steps} steps, a cell that takes them at once needs a number that is known")
-    if reverse:
-        data = _backwards(data)
-    dtypes = jax.tree.map(lambda s: s.dtype, state)
-    wide = np.result_type(np.float32, *(a.dtype for a in jax.tree.leaves((state, data.drives))))
-    drives, before = jax.tree.map(lambda a: a.astype(wide), (data.drives, state))
-    finite = jnp.concatenate([_finite(before, batch_axes)[None], _finite(drives, batch_axes + 1)])
-    after, outputs = solve(keep(finite[0], before), data._replace(drives=keep(finite[1:], drives)))
-    lost = _lost(finite, data.resets)
-    # Selected, so that no cotangent comes back from there either.
-    after = jax.tree.map(lambda a, dtype: _lose(lost[-1], a).astype(dtype), after, dtypes)
-    outputs = jax.tree.map(lambda a: _lose(lost, a).astype(jax.tree.leaves(dtypes)[0]), outputs)
-    return after, _backwards(outputs) if reverse else outputs
+    (s, m), (q, k, v, log_decay, a, b, log_input) = memory, drive
+    exponents = None if log_decay is None else _sums(log_decay)
+    if exponents is not None and log_input is not None:
+        exponents, m = _stabilized(exponents, log_input, m, seen)
+    old, new = _weights(exponents, seen, k.dtype)
+    writes = [(k, v)]
+    if a is not None:
+        # A step finds what the one before it has left.
+        if exponents is not None:
+            exponents = jnp.concatenate([jnp.zeros_like(exponents[..., :1, :, :]), exponents[..., :-1, :, :]], axis=-3)
+        old_a, new_a = _weights(exponents, seen & _lower(seen.ndim, q.shape[-2], 0), k.dtype)
+        found = jnp.matmul(a * old_a, s)
+        if b is None:
+            writes = [(k, jnp.matmul(_inverse(-_pairs(a, k, new_a)), v + found))]
+        else:
+            r = jnp.matmul(_inverse(-_pairs(a, b, new_a)), found + jnp.matmul(_pairs(a, k, new_a), v))
+            writes.append((b, r))
+    y = jnp.matmul(q * old, s)
+    s = jnp.swapaxes(old[..., -1:, :], -1, -2) * s
+    for x, u in writes:
+        y += jnp.matmul(_pairs(q, x, new), u)
+        s += jnp.matmul(jnp.swapaxes(x * new[..., -1, :, :], -1, -2), u)
+    return Memory(s, None if m is None else m[..., -1]), Read(y, m)
 
 
-def since_reset(data: StepData, batch_shape: tuple[int, ...], steps: int) -> Array:
-    """Whether a step sees what an earlier one has written, and step 0, the memory before: `[*batch, T, 1 + T]`."""
-    seen = jnp.broadcast_to(np.tri(steps, steps + 1, 1, bool), (*batch_shape, steps, steps + 1))
-    if data.resets is None:
+def _sums(log_decay: Array) -> Array:
+    """The sums of `[..., T, n]` over the steps s + 1 … t, `[..., T, 1 + T, n]`."""
+    *batch, steps, n = log_decay.shape
+    if n > 1:
+        # A factor below exp(-50) is as good as zero, and sums of such would take the digits of others in the chunk.
+        total = jnp.cumsum(jnp.maximum(log_decay, -50.0), axis=-2)
+        before = jnp.concatenate([jnp.zeros_like(total[..., :1, :]), total], axis=-2)
+        return total[..., :, None, :] - before[..., None, :, :]
+    # Added up for each s: the differences of sums from the start on would lose all digits to one large decay.
+    each = jnp.broadcast_to(log_decay[..., :, None, :], (*batch, steps, steps + 1, n))
+    each = jnp.where(_lower(each.ndim, steps, 0), each, jnp.zeros_like(each))
+    return lax.cumsum(each, axis=each.ndim - 3)
+
+
+def _stabilized(exponents: Array, log_input: Array, m: Array, seen: Array) -> tuple[Array, Array]:
+    """The exponents less the running maximum, and that of each step `[..., T]`."""
+    exponents += jnp.concatenate([m[..., None, None], log_input], axis=-2)[..., None, :, :]
+    exponents = jnp.where(seen, exponents, jnp.full_like(exponents, 2 * NOTHING))
+    m = _floor(jnp.max(exponents, axis=(-2, -1)), NOTHING)
+    return exponents - m[..., None, None], m
+
+
+def _weights(exponents: Array | None, seen: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    """The weights of the memory before the chunk `[..., T, n]` and of each of its steps `[..., T, T, n]`."""
+    if exponents is None:
+        weights = seen.astype(dtype)
+    else:
+        # Selected before the exponential, which may overflow elsewhere, so that its derivative would be NaN.
+        weights = jnp.exp(jnp.where(seen, exponents, jnp.full_like(exponents, 2 * NOTHING)))
+    return weights[..., 0, :], weights[..., 1:, :]
+
+
+def _pairs(x: Array, y: Array, weights: Array) -> Array:
+    """`Σ_i x_ti y_si weights_tsi`: `[..., T, d]` twice, and `[..., T, T, d]` or `[..., T, T, 1]`, to `[..., T, T]`."""
+    if weights.shape[-1] == 1:
+        return jnp.matmul(x, jnp.swapaxes(y, -1, -2)) * weights[..., 0]
+    return jnp.sum(x[..., :, None, :] * (weights * y[..., None, :, :]), axis=-1)
+
+
+def _inverse(a: Array) -> Array:
+    """`(1 + A)^-1` of the `A` below the diagonal of `a` `[..., T, T]`; what stands elsewhere is not read.
+
+    Blocks of twice the size at each round, all of them at once:
+
+        ( L_1   0  )^-1     (       L_1^-1          0    )
+        (  A   L_2 )     =  ( -L_2^-1 A L_1^-1   L_2^-1  )
+
+    (XLA's CPU runtime can wait forever for LAPACK's triangular solve within a loop.)
+    """
+    *batch, steps, _ = a.shape
+    size = 1 << (steps - 1).bit_length()
+    a = jnp.pad(a, [(0, 0)] * len(batch) + [(0, size - steps)] * 2)
+    inverse = jnp.ones((*batch, size, 1, 1), a.dtype)
+    while (m := inverse.shape[-1]) < size:
+        pairs = size // (2 * m)
+        below = a.reshape(*batch, pairs, 2, m, pairs, 2, m)[..., 1, :, :, 0, :]
+        same = jnp.broadcast_to(np.eye(pairs, dtype=bool)[:, None, :, None], below.shape)
+        below = jnp.sum(jnp.where(same, below, jnp.zeros_like(below)), axis=-2)
+        first, second = inverse[..., ::2, :, :], inverse[..., 1::2, :, :]
+        corner = -jnp.matmul(jnp.matmul(second, below), first)
+        upper = jnp.concatenate([first, jnp.zeros_like(first)], axis=-1)
+        inverse = jnp.concatenate([upper, jnp.concatenate([corner, second], axis=-1)], axis=-2)
+    return inverse[..., 0, :steps, :steps]
+
+
+def _seen(memory: Memory, steps: int, resets: Array | None) -> Array:
+    """Whether a step sees what an earlier one has written; step 0: the memory before. `[*batch, 1, T, 1 + T, 1]`."""
+    seen = _lower(memory.s.ndim + 1, steps, 1)
+    if resets is None:
         return seen
-    sequence = jnp.moveaxis(jnp.cumsum(data.resets, axis=0), 0, -1)
-    before = jnp.pad(sequence, [(0, 0)] * len(batch_shape) + [(1, 0)])
-    return seen & (sequence[..., :, None] == before[..., None, :])
+    sequence = jnp.moveaxis(jnp.cumsum(resets, axis=0), 0, -1)[..., None, :, None]
+    before = jnp.concatenate([jnp.zeros_like(sequence[..., :1, :]), sequence], axis=-2)
+    return seen & (sequence[..., :, None, :] == before[..., None, :, :])
+
+
+def _lower(rank: int, steps: int, diagonal: int) -> Array:
+    """The entries `[T, 1 + T]` of the axes before the last that lie on or below a diagonal."""
+    return jnp.asarray(np.tri(steps, steps + 1, diagonal, bool).reshape(*(1,) * (rank - 3), steps, steps + 1, 1))
+
+
+def _row(q: Array, s: Array) -> Array:
+    """`q S`, head by head: `[..., d] x [..., d, e] -> [..., e]`."""
+    return jnp.sum(q[..., :, None] * s, axis=-2)
+
+
+def _widened(memory: Memory, drive: MatrixDrive) -> tuple[Memory, MatrixDrive]:
+    """Both in one dtype, float32 or wider."""
+    if drive.log_input is not None and (
+        drive.a is not None or drive.log_decay is None or drive.log_decay.shape[-1] > 1
+    ):
+        raise ValueError("drive: got log_input, needs with it a log_decay of one number a head, and no a")
+    tree = memory, drive
+    wide = np.result_type(np.float32, *(x.dtype for x in jax.tree.leaves(tree)))
+    return jax.tree.map(lambda x: x.astype(wide), tree)
 
 
 def _backwards(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda a: jnp.flip(a, axis=0), tree)
+    return jax.tree.map(lambda x: jnp.flip(x, axis=0), tree)
+
+
+def _floor(x: Any, low: float) -> Any:
+    """`x`, or `low` where it is lower; NaN stays, and so does the derivative of an `x` that is as low."""
+    return None if x is None else jnp.where(x < low, jnp.full_like(x, low), x)
 
 
 def _finite(tree: PyTree, axes: int) -> Array:
     """Whether all is finite, for each index of the first `axes` axes."""
-    flags = (jnp.all(jnp.isfinite(a), axis=tuple(range(axes, a.ndim))) for a in jax.tree.leaves(tree))
+    flags = (jnp.all(jnp.isfinite(x), axis=tuple(range(axes, x.ndim))) for x in jax.tree.leaves(tree))
     return functools.reduce(jnp.logical_and, flags)
 
 
@@ -82,6 +295,6 @@ def _lost(finite: Array, resets: Array | None) -> Array:
     return met >= start
 
 
-def _lose(flags: Array, a: Array) -> Array:
+def _lose(flags: Array, x: Array) -> Array:
     """NaN where flagged."""
-    return select(flags, jnp.full_like(a, jnp.nan), a)
+    return select(flags, jnp.full_like(x, jnp.nan), x)

@@ -1,4 +1,4 @@
-"""Fast weights, one head after the other."""
+"""Matrix memories, one head after the other."""
 
 import numpy as np
 
@@ -34,3 +34,17 @@ def delta_net(cell, params, state, x):
         states.append(s.T)
         ys.append(s @ q)
     return type(state)(np.stack(states)), np.concatenate(ys)
+
+
+def matrix_memory(s, drive, resets):
+    """Runs one memory over the steps `[T, ...]` of a `MatrixDrive`: the memory after them, and what each reads."""
+    ys = np.empty((len(resets), s.shape[-1]))
+    for t, reset in enumerate(resets):
+        q, k, v, log_decay, a, b, log_input = (None if leaf is None else leaf[t] for leaf in drive)
+        old = np.zeros_like(s) if reset else s
+        s = np.outer(k if log_input is None else np.exp(log_input) * k, v)
+        s = s + (old if log_decay is None else np.exp(log_decay)[:, None] * old)
+        if a is not None:
+            s = s + np.outer(k if b is None else b, a @ old)
+        ys[t] = q @ s
+    return s, ys
