@@ -13,7 +13,7 @@ from jaxrnn import inspection
 from tests.reference import sigmoid
 from tests.registry import T, example, unrolled
 
-LSTM = jaxrnn.LSTM(3, 4, peephole=True)
+LSTM = jaxrnn.VanillaLSTM(3, 4)
 MASKED = jaxrnn.Masked(LSTM)
 
 
@@ -46,9 +46,7 @@ def test_the_gates_of_a_gru_make_its_state(reset):
     cell = jaxrnn.GRU(3, 4, reset=reset)
     params, xs, state = example(cell)
     history = jax.jit(functools.partial(inspection.state_history, cell))(params, xs, state)
-    seen, before = jax.tree.map(
-        np.asarray, (unrolled(jaxrnn.Inspected(cell), params, xs, state)[1], history.h[:-1])
-    )
+    seen, before = jax.tree.map(np.asarray, (unrolled(jaxrnn.Inspected(cell), params, xs, state)[1], history.h[:-1]))
     _, z, n = seen.gates
     close(seen.state.h, (1 - z) * n + z * before)
     assert all(((g > -1) & (g < 1)).all() for g in seen.gates)
