@@ -1,7 +1,7 @@
 """What does every cell cost: parameters, state, products in the loop, time of a step, time to compile?
 
     python -m bench.cells
-    python -m bench.cells --cells LSTM "LSTM(peephole=True)" MinGRU --repeats 1
+    python -m bench.cells --cells LSTM VanillaLSTM MinGRU --repeats 1
 
 Training is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs. Cells that are
 linear in their state run both ways. A cell over a plane has its I inputs and H units at 16 places together.
@@ -41,12 +41,11 @@ def cells(inputs: int, hidden: int) -> dict[str, jaxrnn.Cell]:
     return {
         "Elman": jaxrnn.Elman(i, h),
         "LSTM": jaxrnn.LSTM(i, h),
-        "LSTM(peephole=True)": jaxrnn.LSTM(i, h, peephole=True),
-        'LSTM(peephole="full")': jaxrnn.LSTM(i, h, peephole="full"),
-        "LSTM(projection_size=R)": jaxrnn.LSTM(i, h, projection_size=h // 2),
-        "LSTM(readout_size=Q)": jaxrnn.LSTM(i, h, readout_size=h // 4),
+        "Projected(LSTM, projection_size=R)": jaxrnn.Projected(jaxrnn.LSTM(i, h), h // 2),
+        "Projected(LSTM, nonrecurrent_size=Q)": jaxrnn.Projected(jaxrnn.LSTM(i, h), nonrecurrent_size=h // 4),
         "LSTM(heads=n)": jaxrnn.LSTM(i, h, heads=4),
         "VanillaLSTM": jaxrnn.VanillaLSTM(i, h),
+        'VanillaLSTM(peephole="full")': jaxrnn.VanillaLSTM(i, h, peephole="full"),
         'VanillaLSTM(**GREFF["CIFG"])': jaxrnn.VanillaLSTM(i, h, **jaxrnn.cells.GREFF["CIFG"]),
         "VanillaLSTM(gate_recurrence=True)": jaxrnn.VanillaLSTM(i, h, gate_recurrence=True),
         "MUT(variant=1)": jaxrnn.MUT(h, h, variant=1),

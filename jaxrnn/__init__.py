@@ -67,6 +67,7 @@ from jaxrnn.cells import (
     NestedLSTM,
     OrderedLSTM,
     PhasedLSTM,
+    Projected,
     VanillaLSTM,
     Window,
 )
@@ -163,6 +164,7 @@ __all__ = [
     "Orthogonal",
     "Parametrized",
     "PhasedLSTM",
+    "Projected",
     "Pointwise",
     "RecurrentDropout",
     "Residual",

@@ -180,3 +180,27 @@ def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, 
     if flags.shape != shape:
         raise ValueError(f"{name}: got the shape {flags.shape}, needs {axes} = {shape}")
     return jnp.asarray(flags)
+
+
+def check_bools(**flags: Any) -> None:
+    """Raise unless every flag is a bool, NumPy's too."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"{name}: got {flag!r}, needs a bool")
+
+
+def check_activations(**activations: Any) -> None:
+    """Raise unless every activation is a function."""
+    for name, activation in activations.items():
+        if not callable(activation):
+            raise TypeError(f"{name}: got {activation!r}, needs a function of an array, such as jax.numpy.tanh")
+
+
+def check_initializers(**initializers: Any) -> None:
+    """Raise unless every initializer is a function."""
+    for name, initializer in initializers.items():
+        if not callable(initializer):
+            raise TypeError(
+                f"{name}: got {initializer!r}, needs a function (key, shape, dtype) -> array, "
+                "such as jax.nn.initializers.lecun_normal()"
+            )

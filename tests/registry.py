@@ -67,7 +67,7 @@ from jaxrnn import (
     Window,
     Zoneout,
 )
-from jaxrnn.cells import GREFF
+from jaxrnn.cells import GREFF, Projected
 from tests import cells, functions, reference
 from tests.reference import (
     ablations,
@@ -119,9 +119,9 @@ CELLS = [
     _steps(Elman(3, 4, activation=jax.nn.relu), reference.elman),
     _steps(Elman(3, 4, use_bias=False), reference.elman),
     _steps(LSTM(3, 4), reference.lstm),
-    _steps(LSTM(3, 4, peephole=True), reference.lstm),
-    _steps(LSTM(3, 4, projection_size=2), reference.lstm),
-    _steps(LSTM(3, 4, projection_size=2, peephole=True), reference.lstm),
+    _steps(VanillaLSTM(3, 4), ablations.vanilla_lstm),
+    _steps(Projected(LSTM(3, 4), 2), reference.projected(reference.lstm)),
+    _steps(Projected(VanillaLSTM(3, 4), 2), reference.projected(ablations.vanilla_lstm)),
     _steps(LSTM(3, 4, use_bias=False), reference.lstm),
     _steps(
         LSTM(3, 4, gate_activation=jnp.tanh, candidate_activation=jax.nn.relu, output_activation=jax.nn.sigmoid),
@@ -133,10 +133,10 @@ CELLS = [
     _steps(GRU(3, 4, reset="before"), reference.gru_before),
     _steps(GRU(3, 4, reset="before", use_bias=False), reference.gru_before),
     _steps(
-        Stack((Elman(3, 4), LSTM(4, 6, projection_size=2), GRU(2, 4)), dropout=0.5),
-        reference.stack(reference.elman, reference.lstm, reference.gru_after),
+        Stack((Elman(3, 4), Projected(LSTM(4, 6), 2), GRU(2, 4)), dropout=0.5),
+        reference.stack(reference.elman, reference.projected(reference.lstm), reference.gru_after),
     ),
-    _steps(Residual(LSTM(3, 4, projection_size=3)), reference.residual(reference.lstm)),
+    _steps(Residual(Projected(LSTM(3, 4), 3)), reference.residual(reference.projected(reference.lstm))),
     _steps(LayerNormLSTM(3, 4), layer_norm.layer_norm_lstm),
     _steps(LayerNormGRU(3, 4), layer_norm.layer_norm_gru),
     _steps(VanillaLSTM(3, 4, **GREFF["FGR"]), ablations.vanilla_lstm),
@@ -146,7 +146,7 @@ CELLS = [
     _steps(MUT(4, 4, variant=1), jozefowicz.mut),
     _steps(MUT(3, 4, variant=2, project_input=True), jozefowicz.mut),
     _steps(MUT(3, 4, variant=3), jozefowicz.mut),
-    _steps(WeightNorm(LSTM(3, 4, peephole=True)), parametrizations.weight_norm(reference.lstm)),
+    _steps(WeightNorm(VanillaLSTM(3, 4)), parametrizations.weight_norm(ablations.vanilla_lstm)),
     _steps(Orthogonal(ModReLU(3, 4)), parametrizations.exp_rnn),
     _steps(Antisymmetric(Euler(3, 4, step_size=0.5)), parametrizations.antisymmetric_rnn),
     _steps(functions.FEEDBACK, functions.feedback_reference),
@@ -156,8 +156,8 @@ CELLS = [
         reference.stack(qrnn.window, qrnn.qrnn),
     ),
     _steps(
-        LSTM(3, 4, projection_size=2, peephole="full", readout_size=3, cell_clip=0.4, projection_clip=0.2),
-        reference.lstm,
+        Projected(VanillaLSTM(3, 4, peephole="full", cell_clip=0.4), 2, nonrecurrent_size=3, clip=0.2),
+        reference.projected(ablations.vanilla_lstm),
     ),
     _steps(GRU(3, 4, heads=2), reference.gru_after),
     _steps(LRU(3, 4, scan="associative"), state_space.lru),

@@ -1,14 +1,20 @@
 """Options beyond those of the registry, in their values; numbers of parameters by the papers' formulas."""
 
+import dataclasses
+import functools
+import inspect
+
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxrnn
+from jaxrnn.typing import Activation
 from tests import reference
 from tests.reference import conv, mingru, qrnn, sru, state_space, xlstm
-from tests.registry import example, unrolled
+from tests.registry import CELLS, T, example, unrolled
 
 
 @pytest.mark.parametrize(
@@ -62,3 +68,63 @@ def test_forget_biases_open_the_memory():
     assert jaxrnn.MLSTM(3, 1).init(key, forget_bias=2.0).b_g.tolist() == [0.0, 2.0]
     assert jaxrnn.ConvLSTM((2, 3), 1, 3).init(key, forget_bias=2.0).b.tolist() == [0.0, 2.0, 0.0, 0.0]
     assert jaxrnn.MDLSTM((2, 3), 1).init(key, forget_bias=2.0).b.tolist() == [0.0, 2.0, 2.0, 0.0, 0.0]
+
+
+CELLS_OF_THE_LIBRARY = [entry.cell for entry in CELLS if type(entry.cell).__module__.startswith("jaxrnn.cells.")]
+KINDS = list({type(cell): cell for cell in CELLS_OF_THE_LIBRARY}.values())
+# Still to come.
+KINDS = [cell for cell in KINDS if type(cell).__module__ not in ("jaxrnn.cells.delta", "jaxrnn.cells.xlstm")]
+OTHERS = [jaxrnn.LMU(3, 4, order=5, theta=6.0), jaxrnn.MDLSTM((4, 3), 2), jaxrnn.Window(3, 2)]
+
+
+def options(cell, kind):
+    """The fields of a kind."""
+    return [field.name for field in dataclasses.fields(cell) if field.type is kind]
+
+
+@pytest.mark.parametrize("cell", [cell for cell in KINDS if options(cell, bool)], ids=lambda cell: type(cell).__name__)
+def test_flags_are_bools(cell):
+    for name in options(cell, bool):
+        for flag in ("False", 1, None):
+            with pytest.raises(TypeError, match=f"{name}: got {flag!r}, needs a bool"):
+                dataclasses.replace(cell, **{name: flag})
+        value = getattr(cell, name)
+        assert dataclasses.replace(cell, **{name: np.bool_(value)}) == cell
+
+
+@pytest.mark.parametrize(
+    "cell", [cell for cell in KINDS if options(cell, Activation)], ids=lambda cell: type(cell).__name__
+)
+def test_activations_are_functions(cell):
+    for name in options(cell, Activation):
+        for activation in ("tanh", None):
+            with pytest.raises(TypeError, match=f"{name}: got {activation!r}, needs a function of an array"):
+                dataclasses.replace(cell, **{name: activation})
+
+
+@pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
+def test_initializers_are_functions(cell):
+    names = [name for name in inspect.signature(cell.init).parameters if name.endswith("_init")]
+    for name in names:
+        with pytest.raises(TypeError, match=f"{name}: got 'orthogonal', needs a function"):
+            cell.init(jax.random.key(0), **{name: "orthogonal"})
+
+
+@pytest.mark.parametrize("cell", [*KINDS, *OTHERS], ids=repr)
+def test_rows_need_not_exist(cell):
+    """Neither in the values nor in the gradients."""
+
+    def loss(params, xs, state):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, state)[1])
+
+    params, xs, state = jax.eval_shape(lambda: example(cell, batch=(0,)))
+    _, ys = jax.eval_shape(functools.partial(jaxrnn.unroll, cell), params, xs, state)
+    assert ys.shape[:2] == (T, 0)
+    jax.eval_shape(jax.grad(loss), params, xs, state)
+    jax.eval_shape(cell.advance, params, state, jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs))
+
+
+def test_the_number_of_heads_is_named():
+    """The input of an RG-LRU is as long as its state: a second size is not taken for heads."""
+    with pytest.raises(TypeError, match="positional argument"):
+        jaxrnn.RGLRU(3, 4)

@@ -62,7 +62,7 @@ def test_derivatives_are_those_of_finite_differences(entry: Entry):
 @pytest.mark.usefixtures("x64")
 def test_second_derivatives_are_those_of_finite_differences():
     """Forward and reverse mode over the gradient."""
-    cell = jaxrnn.LSTM(3, 4, peephole=True)
+    cell = jaxrnn.VanillaLSTM(3, 4)
     params, xs, state = example(cell, steps=3, dtype=jnp.float64)
 
     @jax.jit

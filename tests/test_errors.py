@@ -284,7 +284,7 @@ def test_numpy_integers_are_sizes():
 @pytest.mark.parametrize("size", [0, -1, 2.5])
 def test_projections_are_positive(size):
     with pytest.raises(ValueError, match=f"projection_size: got {size!r}, needs a positive integer"):
-        jaxrnn.LSTM(3, 4, projection_size=size)
+        jaxrnn.Projected(jaxrnn.LSTM(3, 4), size)
 
 
 @pytest.mark.parametrize("reset", ["both", None, True])

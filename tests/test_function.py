@@ -153,3 +153,8 @@ def test_what_does_not_fit():
         jaxrnn.Function(lambda p, s, x: x, feedback_params, feedback_state, 3)
     with pytest.raises(ValueError, match=r"function: got a state of shapes \(3,\) from it, needs .* FeedbackState"):
         jaxrnn.Function(lambda p, s, x: (x, x), feedback_params, feedback_state, 3)
+
+
+def test_the_hidden_size_of_a_single_array_is_a_number():
+    cell = jaxrnn.Function(lambda p, s, x: (s, x), lambda key, dtype: (), lambda b, d: jnp.zeros((*b, 4, 2), d), 3)
+    assert cell.hidden_size == 8

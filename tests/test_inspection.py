@@ -14,7 +14,7 @@ from jaxrnn import inspection
 from tests.reference import sigmoid
 from tests.registry import T, example, unrolled
 
-LSTM = jaxrnn.LSTM(3, 4, peephole=True)
+LSTM = jaxrnn.VanillaLSTM(3, 4)
 MASKED = jaxrnn.Masked(LSTM)
 
 

@@ -15,14 +15,14 @@ from flax.training.train_state import TrainState
 
 import jaxrnn
 import jaxrnn.linen
-from jaxrnn import GRU, LSTM, Bidirectional, Elman, Residual, Stack
+from jaxrnn import GRU, LSTM, Bidirectional, Elman, Residual, Stack, VanillaLSTM
 from jaxrnn.linen import from_dict, from_flax, to_dict
 from tests.cells import Counter, Token
 from tests.registry import draw, example, unrolled
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741
 CELLS = [
-    LSTM(I, H, peephole=True),
+    VanillaLSTM(I, H),
     GRU(I, H),
     Elman(I, H, use_bias=False),
     Stack((LSTM(I, 6), Residual(GRU(6, 6)), Elman(6, H)), dropout=0.5),

@@ -7,6 +7,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import LSTM, Elman, Multiplicative
+from jaxrnn.cells import Projected
 from tests.registry import example, unrolled
 
 
@@ -14,14 +15,14 @@ def count(cell):
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.init, jax.random.key(0))))
 
 
-@pytest.mark.parametrize("inner", [Elman(3, 4), LSTM(3, 4), LSTM(3, 4, 2, readout_size=3)], ids=repr)
+@pytest.mark.parametrize("inner", [Elman(3, 4), LSTM(3, 4), Projected(LSTM(3, 4), 2, nonrecurrent_size=3)], ids=repr)
 def test_parameters(inner):
     """A matrix of the input and one of the state more than the cell."""
     r = inner.initial_state().h.size
     assert count(Multiplicative(inner)) == count(inner) + r * (3 + r)
 
 
-@pytest.mark.parametrize("inner", [Elman(3, 4), LSTM(3, 4, 2, readout_size=3)], ids=repr)
+@pytest.mark.parametrize("inner", [Elman(3, 4), Projected(LSTM(3, 4), 2, nonrecurrent_size=3)], ids=repr)
 @pytest.mark.usefixtures("x64")
 def test_factors_of_one_leave_the_cell(inner):
     """An input with a one in it, factors that see it alone, and the identity for the state's matrix."""
@@ -42,5 +43,5 @@ def test_the_cell_s_initializers_reach_it():
 
 @pytest.mark.parametrize("inner", [jaxrnn.GRU(3, 4), LSTM, None])
 def test_cells_that_use_h_otherwise(inner):
-    with pytest.raises(TypeError, match=r"cell: got .*, needs an Elman or an LSTM"):
+    with pytest.raises(TypeError, match=r"cell: got .*, needs an Elman, LSTM, VanillaLSTM or Projected"):
         Multiplicative(inner)

@@ -15,7 +15,7 @@ from tests.registry import B, T, example, unrolled
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
 LENGTHS = np.array([5, 2])
 
-LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 6, projection_size=4), jaxrnn.GRU(4, 4), jaxrnn.Elman(4, 2)
+LSTM, GRU, ELMAN = jaxrnn.Projected(jaxrnn.LSTM(3, 6), 4), jaxrnn.GRU(4, 4), jaxrnn.Elman(4, 2)
 STACK = jaxrnn.Stack((LSTM, jaxrnn.Residual(GRU), ELMAN))
 
 

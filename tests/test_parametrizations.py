@@ -57,7 +57,7 @@ def test_weight_norm_is_that_of_torch():
 
 
 def test_weight_norm_starts_at_the_weights_of_the_cell():
-    net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.LSTM(4, 2, peephole=True)))
+    net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.VanillaLSTM(4, 2)))
     normed = jaxrnn.WeightNorm(net)
     params, weights = jax.jit(normed.init)(jax.random.key(0)), jax.jit(normed.weights)
     assert jax.tree.structure(params.v) == jax.tree.structure(jax.eval_shape(net.init, jax.random.key(0)))

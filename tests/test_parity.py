@@ -41,13 +41,12 @@ def blocks(a, *order):
 
 def torch_weights(params):
     """`weight_ih, weight_hh, bias_ih, bias_hh[, weight_hr]`, `[out, in]`; two biases of which ours fills one."""
+    if isinstance(params, jaxrnn.cells.ProjectedParams):
+        return [*torch_weights(params.cell), np.asarray(params.w_p).T]
     b_hh = np.zeros_like(params.b)
     if isinstance(params, jaxrnn.cells.GRUParams):
         b_hh[-params.b_n.size :] = params.b_n
-    weights = [np.asarray(params.w_x).T, np.asarray(params.w_h).T, np.asarray(params.b), b_hh]
-    if isinstance(params, jaxrnn.cells.LSTMParams) and params.w_p is not None:
-        weights.append(np.asarray(params.w_p).T)
-    return weights
+    return [np.asarray(params.w_x).T, np.asarray(params.w_h).T, np.asarray(params.b), b_hh]
 
 
 def directions(cell, tree):
@@ -63,7 +62,7 @@ TORCH = {
     "RNN": (ELMAN, {}),
     "RNN relu": (jaxrnn.Elman(3, 4, activation=jax.nn.relu), {"nonlinearity": "relu"}),
     "LSTM": (LSTM, {}),
-    "LSTM projected": (jaxrnn.LSTM(3, 4, projection_size=2), {"proj_size": 2}),
+    "LSTM projected": (jaxrnn.Projected(LSTM, 2), {"proj_size": 2}),
     "GRU": (GRU, {}),
     "LSTM two layers": (jaxrnn.Stack((LSTM, jaxrnn.LSTM(4, 4))), {"num_layers": 2}),
     "GRU both directions": (jaxrnn.Bidirectional(GRU), {"bidirectional": True}),
@@ -118,7 +117,8 @@ def test_pytorch(name, lengths):
     for leaves, theirs in zip(zip(*directions(cell, grads[2]), strict=True), start, strict=True):
         close(np.stack(leaves), theirs.grad.numpy())
     theirs = iter(p.grad.numpy() for p in module.parameters())
-    for ours in directions(cell, grads[0]):
+    for slopes in directions(cell, grads[0]):
+        ours = slopes.cell if isinstance(slopes, jaxrnn.cells.ProjectedParams) else slopes
         close(ours.w_x.T, next(theirs))
         close(ours.w_h.T, next(theirs))
         close(ours.b, next(theirs))
@@ -128,8 +128,8 @@ def test_pytorch(name, lengths):
             close(jnp.concatenate([ours.b[:8], ours.b_n]), recurrent)
         else:
             close(ours.b, recurrent)
-        if isinstance(ours, jaxrnn.cells.LSTMParams) and ours.w_p is not None:
-            close(ours.w_p.T, next(theirs))
+        if isinstance(slopes, jaxrnn.cells.ProjectedParams):
+            close(slopes.w_p.T, next(theirs))
 
 
 # Flax linen

@@ -81,7 +81,7 @@ def test_formulas_are_read():
     assert value("4H(I + H + 1) + 3H", known) == 195
     assert value("- H²/n + H(H - 1)/2", known) == -2.5
     assert value("(4H + 2n)(I + 1) + 4Ĥ² + 2n - 1", known) == 295
-    assert letters("LSTM(projection_size=R)", jaxrnn.LSTM(3, 5, projection_size=2))["R"] == 2
+    assert letters("Projected(LSTM, projection_size=R)", jaxrnn.Projected(jaxrnn.LSTM(3, 5), 2))["R"] == 2
 
 
 def test_every_cell_has_its_row():

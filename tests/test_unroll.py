@@ -15,10 +15,12 @@ import jaxrnn
 from jaxrnn.engine.chunks import default_chunk
 from tests import reference
 from tests.cells import Counter, Diagonal, Token
+from tests.reference import ablations
 from tests.registry import CELLS, B, T, draw, example, name, unrolled
 
 GRU = jaxrnn.GRU(3, 4)
-LSTM = jaxrnn.LSTM(3, 4, projection_size=2, peephole=True)
+LSTM = jaxrnn.Projected(jaxrnn.VanillaLSTM(3, 4), 2)
+reference_lstm = reference.projected(ablations.vanilla_lstm)
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 closer_than_issue = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
@@ -68,7 +70,7 @@ def plain(cell, params, xs, state, lengths=None, resets=None, reverse=False):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(
     ("cell", "step"),
-    [(GRU, reference.gru_after), (LSTM, reference.lstm)],
+    [(GRU, reference.gru_after), (LSTM, reference_lstm)],
     ids=lambda value: getattr(value, "__name__", repr(value)),
 )
 @pytest.mark.usefixtures("x64")
@@ -132,7 +134,7 @@ def test_resets_are_sequences_on_their_own(flagged, reverse):
     resets = np.zeros((T, B), bool)
     resets[list(flagged), 1] = True
     got = unrolled(LSTM, params, xs, state, resets=resets, reverse=reverse, chunk=2)
-    close(got, reference.unroll(reference.lstm, LSTM, params, xs, state, resets=resets, reverse=reverse))
+    close(got, reference.unroll(reference_lstm, LSTM, params, xs, state, resets=resets, reverse=reverse))
     row = jax.tree.map(lambda s: np.asarray(s)[1:], state)
     fresh = jax.tree.map(np.zeros_like, row)
     cuts = [0, *(t for t in flagged if t), T]
@@ -140,7 +142,7 @@ def test_resets_are_sequences_on_their_own(flagged, reverse):
     starts = [fresh if 0 in flagged and not reverse else row] + [fresh] * (len(pieces) - 1)
     if reverse:
         starts = starts[::-1]
-    run = functools.partial(reference.unroll, reference.lstm, LSTM, params, reverse=reverse)
+    run = functools.partial(reference.unroll, reference_lstm, LSTM, params, reverse=reverse)
     ys = [run(p, s)[1] for p, s in zip(pieces, starts, strict=True)]
     close(np.asarray(got[1])[:, 1:], np.concatenate(ys))
 

@@ -1,6 +1,5 @@
-"""The cells, one family a file."""
+"""The cells, one family per file."""
 
-from jaxrnn.cells.ablations import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
 from jaxrnn.cells.batch_norm import BatchNormLSTM, BatchNormLSTMParams, BatchNormLSTMState, Moments, Statistics
 from jaxrnn.cells.clockwork import Clockwork, ClockworkParams, ClockworkState
 from jaxrnn.cells.conv import ConvGRU, ConvGRUParams, ConvGRUState, ConvLSTM, ConvLSTMParams, ConvLSTMState
@@ -28,7 +27,7 @@ from jaxrnn.cells.legendre import LMU, LMUParams, LMUState
 from jaxrnn.cells.lem import LEM, LEMParams, LEMState
 from jaxrnn.cells.lru import LRU, LRUParams, LRUState
 from jaxrnn.cells.lstm import LSTM, LSTMParams, LSTMState
-from jaxrnn.cells.mgu import MGU, UGRNN, MGUParams, MGUState, UGRNNParams, UGRNNState
+from jaxrnn.cells.mgu import MGU, MGUParams, MGUState
 from jaxrnn.cells.mingru import MinGRU, MinGRUParams, MinGRUState, MinLSTM, MinLSTMParams, MinLSTMState, positive
 from jaxrnn.cells.modrelu import ModReLU, ModReLUParams, ModReLUState
 from jaxrnn.cells.mufuru import MuFuRu, MuFuRuParams, MuFuRuState
@@ -36,11 +35,15 @@ from jaxrnn.cells.multiplicative import Multiplicative, MultiplicativeParams
 from jaxrnn.cells.nested import NestedLSTM, NestedLSTMParams, NestedLSTMState
 from jaxrnn.cells.ordered import OrderedLSTM, OrderedLSTMParams, OrderedLSTMState
 from jaxrnn.cells.phased import PhasedLSTM, PhasedLSTMParams, PhasedLSTMState
-from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState, Window, WindowState
+from jaxrnn.cells.projected import Projected, ProjectedParams
+from jaxrnn.cells.qrnn import QRNN, QRNNParams, QRNNState
 from jaxrnn.cells.rg_lru import RGLRU, RGLRUParams, RGLRUState
 from jaxrnn.cells.s5 import S5, S5Params, S5State
 from jaxrnn.cells.scrn import SCRN, SCRNParams, SCRNState
 from jaxrnn.cells.sru import SRU, SRUParams, SRUState
+from jaxrnn.cells.ugrnn import UGRNN, UGRNNParams, UGRNNState
+from jaxrnn.cells.vanilla import GREFF, JOZEFOWICZ, VanillaLSTM, VanillaLSTMParams, VanillaLSTMState
+from jaxrnn.cells.window import Window, WindowState
 from jaxrnn.cells.xlstm import MLSTM, SLSTM, MLSTMParams, MLSTMState, SLSTMParams, SLSTMState
 from jaxrnn.typing import register_named_tuples
 
@@ -151,6 +154,8 @@ __all__ = [
     "PhasedLSTM",
     "PhasedLSTMParams",
     "PhasedLSTMState",
+    "Projected",
+    "ProjectedParams",
     "QRNNParams",
     "QRNNState",
     "RGLRUParams",

@@ -1,14 +1,4 @@
-"""LSTM with recurrent batch normalization (Cooijmans et al. 2016), as it is evaluated.
-
-    BN_t(z; s) = (z - mean_t) / sqrt(std_t² + ε) ⊙ s           with statistics of its own for every step t
-
-    i, f, g, o = BN_t(x W_x; s_x) + BN_t(h W_h; s_h) + b
-    c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
-    h' = σ(o) ⊙ tanh(BN_t(c'; s_c) + b_c)
-
-Statistics are data: the population's here, so that rows do not see each other; those of the batch in training, which
-`jaxrnn.batch_unroll` takes and gives back.
-"""
+"""LSTM with recurrent batch normalization (Cooijmans et al. 2016)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +10,7 @@ import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.checks import check_initializers, check_positive, check_sizes
 from jaxrnn.ops import add, add_bias, dot, gates, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -28,10 +18,10 @@ __all__ = ["BatchNormLSTM", "BatchNormLSTMParams", "BatchNormLSTMState", "Moment
 
 
 class Moments(NamedTuple):
-    """Mean and standard deviation of units, as they are kept."""
+    """Mean and standard deviation of units, as stored."""
 
     mean: Array
-    std: Array  # squared where it is used, so that any sign will do
+    std: Array  # squared where it is used, so its sign is ignored
 
 
 class Spread(NamedTuple):
@@ -42,7 +32,7 @@ class Spread(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Moments of what is normalized."""
+    """Moments of the values that are normalized."""
 
     x: Moments  # [S, 4H], of x W_x
     h: Moments  # [S, 4H], of h W_h
@@ -50,7 +40,7 @@ class Statistics(NamedTuple):
 
 
 class BatchNormLSTMParams(NamedTuple):
-    """Parameters of `BatchNormLSTM`, and the statistics: not trained, but replaced by those of `batch_unroll`."""
+    """Parameters of `BatchNormLSTM`, and its statistics, which are not trained: `batch_unroll` returns new ones."""
 
     w_x: Array  # [I, 4H], blocks i, f, g, o
     w_h: Array  # [H, 4H]
@@ -67,25 +57,28 @@ class BatchNormLSTMState(NamedTuple):
 
     h: Array  # [*batch, H]
     c: Array  # [*batch, H]
-    t: Array  # [*batch] integers, steps made
+    t: Array  # [*batch] integers, steps taken
 
 
 @dataclass(frozen=True)
-class BatchNormLSTM(Cell):
+class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
     """Long short-term memory with recurrent batch normalization.
 
         i, f, g, o = BN_t(x W_x; s_x) + BN_t(h W_h; s_h) + b
         c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
         h' = σ(o) ⊙ tanh(BN_t(c'; s_c) + b_c)              y = h'
 
-    As a cell it uses the population's statistics, and acts on each row alone. `jaxrnn.batch_unroll` trains it.
+    with BN_t(z; s) = (z - mean_t) / sqrt(std_t² + ε) ⊙ s, whose statistics are the step's own.
+
+    The cell uses the statistics of the population, so rows do not see each other. For training,
+    `jaxrnn.batch_unroll` normalizes by the statistics of the batch and returns new ones.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, memory cells.
-        steps: S, the steps that have statistics of their own; all later ones use the last. 1: one estimate pooled over
-            time, as in Element-Research's FastLSTM.
-        momentum: the weight of the latest batch in the moving averages; Element-Research has 0.1.
+        steps: S, the number of steps with statistics of their own; later steps use the last ones. 1: one estimate
+            pooled over time, as in Element-Research's FastLSTM.
+        momentum: weight of the latest batch in the moving averages; Element-Research has 0.1.
         epsilon: ε, added to the variance.
 
     Raises:
@@ -126,17 +119,18 @@ class BatchNormLSTM(Cell):
         forget_bias: float = 1.0,
         scale: float = 0.1,
     ) -> BatchNormLSTMParams:
-        """Fresh parameters as in the authors' code; the statistics are mean 0 and standard deviation 1.
+        """Returns fresh parameters as in the authors' code; the statistics are mean 0 and standard deviation 1.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
             recurrent_init: of the blocks i, f, o of `w_h`, each `[H, H]`.
-            candidate_init: of its block g.
-            forget_bias: of the forget gate.
-            scale: of every norm; 1 saturates the tanh, so that gradients vanish (the paper).
+            candidate_init: of the block g of `w_h`.
+            forget_bias: the bias of f; the other biases are zero.
+            scale: of every norm; with 1 the tanh saturates and gradients vanish (the paper).
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, candidate_init=candidate_init)
         i, h = self.input_size, self.hidden_size
         kx, kh, kg = jax.random.split(key, 3)
         w_i, w_f, w_o = gates(initializers.blocks(recurrent_init, kh, (h, h), 3, dtype), 3)
@@ -157,18 +151,18 @@ class BatchNormLSTM(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BatchNormLSTMState:
-        """Zeros: `h` and `c` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
+        """Returns zeros: `h` and `c` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
         shape = (*batch_shape, self.hidden_size)
         return BatchNormLSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(batch_shape, jnp.int32))
 
     def project(self, params: BatchNormLSTMParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x`, as the tuple i, f, g, o; its norm waits for the step's number."""
+        """Returns `x W_x` as the tuple i, f, g, o; their norm needs the number of the step."""
         return gates(jnp.matmul(x, params.w_x), 4)
 
     def step(
         self, params: BatchNormLSTMParams, state: BatchNormLSTMState, drive: tuple[Array, ...]
     ) -> tuple[BatchNormLSTMState, Array]:
-        """One step from `(h, c)` to `(h', c')` with the population's statistics."""
+        """Takes one step from `(h, c)` to `(h', c')` with the population's statistics."""
         state, _ = self.normalized_step(params, state, drive, lambda name, z, population: population)
         return state, state.h
 
@@ -179,9 +173,9 @@ class BatchNormLSTM(Cell):
         drive: tuple[Array, ...],
         choose: Callable[[str, tuple[Array, ...], Spread], Spread],
     ) -> tuple[BatchNormLSTMState, tuple[Spread, Spread, Spread]]:
-        """One step with the moments `choose(name, z, population)` of x W_x, h W_h and c', named x, h and c.
+        """Takes one step with the moments `choose(name, z, population)` for z = x W_x, h W_h and c', named x, h and c.
 
-        Returns the new state, and what was chosen.
+        Returns the new state and the chosen moments.
         """
         at = jnp.minimum(state.t, self.steps - 1)
         population = (Spread(m.mean[at], m.std[at] ** 2) for m in params.statistics)
@@ -196,7 +190,7 @@ class BatchNormLSTM(Cell):
         return BatchNormLSTMState(h, c, state.t + 1), (of_x, of_h, of_c)
 
     def _norm(self, z: tuple[Array, ...], scale: Array, of: Spread) -> tuple[Array, ...]:
-        """`BN(z; scale)` block by block, in float32 or wider."""
+        """Returns `BN(z; scale)` of each block, computed in float32 or wider."""
         wide = np.promote_types(z[0].dtype, np.float32)
 
         def one(z: Array, scale: Array, mean: Array, var: Array) -> Array:

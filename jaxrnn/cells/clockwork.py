@@ -1,9 +1,4 @@
-"""Clockwork recurrent network (Koutník, Greff, Gomez & Schmidhuber 2014).
-
-module i of g, with the period T_i, works where t mod T_i = 0:
-h_i' = tanh(x W_xi + Σ_{j ≥ i} h_j W_ji + b_i)             periods grow with i: from the slower to the faster
-h_i' = h_i                                                 elsewhere
-"""
+"""Clockwork recurrent network (Koutník, Greff, Gomez & Schmidhuber 2014)."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,7 +11,7 @@ import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_initializers, check_sizes
 from jaxrnn.ops import affine, dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -27,7 +22,7 @@ class ClockworkParams(NamedTuple):
     """Parameters of `Clockwork`."""
 
     w_x: Array  # [I, H]
-    w_h: Array  # [H, H], of which only the blocks of slower rows and faster columns, or equal ones, are used
+    w_h: Array  # [H, H]; used are blocks from a module (rows) to itself and to faster ones (columns)
     b: Array  # [H]
 
 
@@ -35,25 +30,25 @@ class ClockworkState(NamedTuple):
     """State of `Clockwork`."""
 
     h: Array  # [*batch, H]
-    t: Array  # [*batch] integers, steps made
+    t: Array  # [*batch] integers, steps taken
 
 
 @dataclass(frozen=True)
-class Clockwork(Cell):
-    """Clockwork recurrent network: modules that work at their own periods and see themselves and slower ones.
+class Clockwork(Cell[ClockworkParams, ClockworkState]):
+    """Clockwork recurrent network: modules with periods of their own, each of which sees itself and slower ones.
 
-        h_i' = tanh(x W_xi + Σ_{j ≥ i} h_j W_ji + b_i) where t mod T_i = 0, else h_i        y = h'
+        h_i' = tanh(x W_xi + Σ_{j ≥ i} h_j W_ji + b_i) if t mod T_i = 0, else h_i        y = h'
 
-    At the first step, t = 0, all modules work.
+    Module i has the period T_i, and periods grow with i. At the first step, t = 0, all modules work.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units, in equal modules.
-        periods: T_1 < T_2 < …, one a module; the paper's are powers of two.
+        periods: T_1 < T_2 < …, one for each module; the paper has powers of two.
 
     Raises:
-        ValueError: a size is not a positive integer, the periods are not growing positive integers, or their number
-            does not divide `hidden_size`.
+        ValueError: a size is not a positive integer, the periods are not positive integers that grow, or their
+            number does not divide `hidden_size`.
 
     Example:
         >>> cell = Clockwork(input_size=3, hidden_size=8, periods=(1, 2, 4, 8))
@@ -91,7 +86,16 @@ class Clockwork(Cell):
         recurrent_init: Initializer = jax.nn.initializers.normal(0.1),
         bias_init: Initializer = initializers.zeros,
     ) -> ClockworkParams:
-        """Fresh parameters, weights from N(0, 0.1²) as in the paper; `bias_init` sees `[1, H]`."""
+        """Returns fresh parameters; weights are normal with deviation 0.1, as in the paper.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`.
+            recurrent_init: of `w_h`.
+            bias_init: of `b`; sees `[1, H]`.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         kx, kh, kb = jax.random.split(key, 3)
         return ClockworkParams(
             w_x=input_init(kx, (self.input_size, self.hidden_size), dtype),
@@ -100,17 +104,17 @@ class Clockwork(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ClockworkState:
-        """Zeros: `h` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
+        """Returns zeros: `h` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
         return ClockworkState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype), t=jnp.zeros(batch_shape, jnp.int32))
 
     def project(self, params: ClockworkParams, x: Array) -> Array:
-        """`x W_x + b`."""
+        """Returns `x W_x + b`."""
         return affine(x, params.w_x, params.b)
 
     def step(self, params: ClockworkParams, state: ClockworkState, drive: Array) -> tuple[ClockworkState, Array]:
-        """One step from `h` to `h'` of the modules that work."""
+        """Takes one step from `h` to `h'` ; modules that do not work keep theirs."""
         period = np.repeat(np.array(self.periods, np.int32), self.hidden_size // len(self.periods))
-        # It depends on the weights alone, so that the compiler takes it out of the loop.
+        # The mask sees only the weights, so the compiler moves it out of the loop.
         w_h = jnp.where(period[:, None] >= period, params.w_h, jnp.zeros_like(params.w_h))
         new = jnp.tanh(drive + dot(state.h, w_h))
         t = jnp.broadcast_to(state.t[..., None], state.h.shape)

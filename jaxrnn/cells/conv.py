@@ -1,19 +1,9 @@
-"""Convolutional LSTM (Shi et al. 2015) and GRU (Ballas et al. 2016), over any number of spatial axes.
+"""Convolutional LSTM (Shi et al. 2015) and GRU (Ballas et al. 2016), over any number of spatial axes."""
 
-ConvLSTM:  i, f, g, o = x * W_x + h * W_h + b               * a convolution of kept size, channels last
-           c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
-           h' = σ(o) ⊙ tanh(c')
-
-ConvGRU:   r, z = σ(x * W_x + h * W_h + b)
-           n = tanh(x * W_xn + (r ⊙ h) * W_n + b_n)
-           h' = (1 - z) ⊙ n + z ⊙ h
-"""
-
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +11,58 @@ from jax import lax
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_bools, check_initializers, check_sizes
 from jaxrnn.ops import add, add_bias, gates, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["ConvGRU", "ConvGRUParams", "ConvGRUState", "ConvLSTM", "ConvLSTMParams", "ConvLSTMState"]
+
+P = TypeVar("P")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Conv(Cell[P, S]):
+    """Base class for cells whose products are convolutions: sizes, and kernels gate by gate.
+
+    Raises:
+        ValueError: a size is not a positive integer, or there are not as many as there are spatial axes.
+    """
+
+    input_size: tuple[int, ...]
+    hidden_size: int
+    kernel_size: int | tuple[int, ...]
+    stride: int | tuple[int, ...] = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.input_size, Sequence) or len(self.input_size) < 2:
+            raise ValueError(f"input_size: got {self.input_size!r}, needs (*space, channels)")
+        check_sizes(hidden_size=self.hidden_size)
+        axes = len(self.input_size) - 1
+        for name, length in (("input_size", axes + 1), ("kernel_size", axes), ("stride", axes)):
+            size = getattr(self, name)
+            if not isinstance(size, Sequence):
+                check_sizes(**{name: size})
+                continue
+            # A list becomes a tuple, so that the cell hashes.
+            object.__setattr__(self, name, tuple(size))
+            if len(size) != length:
+                raise ValueError(f"{name}: got {size!r}, needs an integer, or one for each of {axes} spatial axes")
+            for one in size:
+                check_sizes(**{name: one})
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """`(*space, F)`."""
+        *space, _ = self.input_size
+        strides = _each(self.stride, len(space))
+        return *(-(-n // stride) for n, stride in zip(space, strides, strict=True)), self.hidden_size
+
+    def _kernel(self, initializer: Initializer, key: Key, channels: int, n: int, dtype: DTypeLike) -> Array:
+        """Returns the kernels of `n` gates side by side, `[*kernel, channels, nF]`, each drawn as a matrix."""
+        kernel, f = _each(self.kernel_size, len(self.input_size) - 1), self.hidden_size
+        matrix = initializers.blocks(initializer, key, (math.prod(kernel) * channels, f), n, dtype)
+        return matrix.reshape(*kernel, channels, n * f)
 
 
 class ConvLSTMParams(NamedTuple):
@@ -45,10 +82,10 @@ class ConvLSTMState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ConvLSTM(Cell):
+class ConvLSTM(Conv[ConvLSTMParams, ConvLSTMState]):
     """Convolutional long short-term memory in one, two, three or more spatial dimensions.
 
-        i, f, g, o = x * W_x + h * W_h + b
+        i, f, g, o = x * W_x + h * W_h + b      convolutions that keep the size, channels last
         i, f += c ⊙ w_ci, c ⊙ w_cf              with peephole
         c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
         o += c' ⊙ w_co                          with peephole
@@ -57,12 +94,13 @@ class ConvLSTM(Cell):
     Args:
         input_size: `(*space, C)`, the shape of one example's input, channels last.
         hidden_size: F, channels of the state and of the output `(*space, F)`.
-        kernel_size: of both convolutions, an integer for all spatial axes or one each.
-        stride: of the input's convolution, an integer or one each; the state then has ⌈space / stride⌉ places.
-        peephole: whether the gates see the memory through weights of every place and channel.
+        kernel_size: of both convolutions, one integer for all spatial axes or one for each.
+        stride: of the input's convolution, one integer or one for each axis; the state has ⌈space / stride⌉ places.
+        peephole: whether the gates see the memory, through a weight for every place and channel.
         use_bias: whether there is a `b`.
 
     Raises:
+        TypeError: a flag is not a bool.
         ValueError: a size is not a positive integer, or there are not as many as there are spatial axes.
 
     Example:
@@ -76,20 +114,12 @@ class ConvLSTM(Cell):
     Reference: Shi et al. 2015, "Convolutional LSTM network: a machine learning approach for precipitation nowcasting".
     """
 
-    input_size: tuple[int, ...]
-    hidden_size: int
-    kernel_size: int | tuple[int, ...]
-    stride: int | tuple[int, ...] = 1
     peephole: bool = False
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def output_size(self) -> tuple[int, ...]:
-        """`(*space, F)`."""
-        return _output_size(self)
+        super().__post_init__()
+        check_bools(peephole=self.peephole, use_bias=self.use_bias)
 
     def init(
         self,
@@ -102,41 +132,43 @@ class ConvLSTM(Cell):
         forget_bias: float = 1.0,
         peephole_init: Initializer = initializers.zeros,
     ) -> ConvLSTMParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`.
             recurrent_init: of each block of `w_h`, as a matrix `[kernel places x F, F]`.
-            bias_init: sees `[4, F]`, a row a gate; of no effect without bias.
-            forget_bias: added to the forget gate's bias; of no effect without bias.
-            peephole_init: sees `[*space, 3F]`.
+            bias_init: of `b`; sees `[4, F]`, one row per gate. Ignored without bias.
+            forget_bias: added to the bias of f. Ignored without bias.
+            peephole_init: of `w_c`; sees `[*space, 3F]`.
         """
-        f = self.hidden_size
+        check_initializers(
+            input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init, peephole_init=peephole_init
+        )
+        (*space, f), channels = self.output_size, self.input_size[-1]
         kx, kh, kb, kc = jax.random.split(key, 4)
         b = bias_init(kb, (4, f), dtype).at[1].add(forget_bias).reshape(4 * f)
-        space = self.output_size[:-1]
         return ConvLSTMParams(
-            w_x=_kernel(self, input_init, kx, self.input_size[-1], 4, dtype),
-            w_h=_kernel(self, recurrent_init, kh, f, 4, dtype),
+            w_x=self._kernel(input_init, kx, channels, 4, dtype),
+            w_h=self._kernel(recurrent_init, kh, f, 4, dtype),
             b=b if self.use_bias else None,
             w_c=peephole_init(kc, (*space, 3 * f), dtype) if self.peephole else None,
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ConvLSTMState:
-        """Zeros `[*batch_shape, *space, F]`."""
+        """Returns zeros, `h` and `c` `[*batch_shape, *space, F]`."""
         shape = (*batch_shape, *self.output_size)
         return ConvLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def project(self, params: ConvLSTMParams, x: Array) -> tuple[Array, ...]:
-        """`x * W_x + b`, as the tuple i, f, g, o."""
+        """Returns `x * W_x + b` as the tuple i, f, g, o."""
         return gates(add_bias(convolve(x, params.w_x, self.stride), params.b), 4)
 
     def step(
         self, params: ConvLSTMParams, state: ConvLSTMState, drive: tuple[Array, ...]
     ) -> tuple[ConvLSTMState, Array]:
-        """One step from `(h, c)` to `(h', c')`."""
+        """Takes one step from `(h, c)` to `(h', c')`."""
         i, f, g, o = add(drive, gates(convolve(state.h, params.w_h), 4))
         if params.w_c is not None:
             w_ci, w_cf, w_co = gates(params.w_c, 3)
@@ -149,7 +181,7 @@ class ConvLSTM(Cell):
 
 
 class ConvGRUParams(NamedTuple):
-    """Parameters of `ConvGRU`."""
+    """Parameters of `ConvGRU`; `b` is None without bias."""
 
     w_x: Array  # [*kernel, C, 3F], blocks r, z, n
     w_h: Array  # [*kernel, F, 2F], blocks r, z
@@ -164,21 +196,22 @@ class ConvGRUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ConvGRU(Cell):
+class ConvGRU(Conv[ConvGRUParams, ConvGRUState]):
     """Convolutional gated recurrent unit in one, two, three or more spatial dimensions; `z` keeps the old state.
 
-        r, z = σ(x * W_x + h * W_h + b)
+        r, z = σ(x * W_x + h * W_h + b)         convolutions that keep the size, channels last
         n = tanh(x * W_xn + (r ⊙ h) * W_n + b_n)
         h' = (1 - z) ⊙ n + z ⊙ h                y = h'
 
     Args:
         input_size: `(*space, C)`, the shape of one example's input, channels last.
         hidden_size: F, channels of the state and of the output `(*space, F)`.
-        kernel_size: of all convolutions, an integer for all spatial axes or one each.
-        stride: of the input's convolution, an integer or one each; the state then has ⌈space / stride⌉ places.
+        kernel_size: of all convolutions, one integer for all spatial axes or one for each.
+        stride: of the input's convolution, one integer or one for each axis; the state has ⌈space / stride⌉ places.
         use_bias: whether there is a `b`.
 
     Raises:
+        TypeError: `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or there are not as many as there are spatial axes.
 
     Example:
@@ -193,19 +226,11 @@ class ConvGRU(Cell):
     representations", whose `z` lets the new state in.
     """
 
-    input_size: tuple[int, ...]
-    hidden_size: int
-    kernel_size: int | tuple[int, ...]
-    stride: int | tuple[int, ...] = 1
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def output_size(self) -> tuple[int, ...]:
-        """`(*space, F)`."""
-        return _output_size(self)
+        super().__post_init__()
+        check_bools(use_bias=self.use_bias)
 
     def init(
         self,
@@ -216,104 +241,79 @@ class ConvGRU(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> ConvGRUParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`.
             recurrent_init: of `w_n` and of each block of `w_h`, as a matrix `[kernel places x F, F]`.
-            bias_init: sees `[3, F]`, a row a gate; of no effect without bias.
+            bias_init: of `b`; sees `[3, F]`, one row per gate. Ignored without bias.
         """
-        f = self.hidden_size
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
+        f, channels = self.hidden_size, self.input_size[-1]
         kx, kh, kn, kb = jax.random.split(key, 4)
         return ConvGRUParams(
-            w_x=_kernel(self, input_init, kx, self.input_size[-1], 3, dtype),
-            w_h=_kernel(self, recurrent_init, kh, f, 2, dtype),
-            w_n=_kernel(self, recurrent_init, kn, f, 1, dtype),
+            w_x=self._kernel(input_init, kx, channels, 3, dtype),
+            w_h=self._kernel(recurrent_init, kh, f, 2, dtype),
+            w_n=self._kernel(recurrent_init, kn, f, 1, dtype),
             b=bias_init(kb, (3, f), dtype).reshape(3 * f) if self.use_bias else None,
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ConvGRUState:
-        """Zeros `[*batch_shape, *space, F]`."""
+        """Returns zeros `[*batch_shape, *space, F]`."""
         return ConvGRUState(h=jnp.zeros((*batch_shape, *self.output_size), dtype))
 
     def project(self, params: ConvGRUParams, x: Array) -> tuple[Array, ...]:
-        """`x * W_x + b`, as the tuple r, z, n."""
+        """Returns `x * W_x + b` as the tuple r, z, n."""
         return gates(add_bias(convolve(x, params.w_x, self.stride), params.b), 3)
 
     def step(self, params: ConvGRUParams, state: ConvGRUState, drive: tuple[Array, ...]) -> tuple[ConvGRUState, Array]:
-        """One step from `h` to `h'`."""
-        *x_rz, x_n = drive
-        r, z = (jax.nn.sigmoid(g) for g in add(tuple(x_rz), gates(convolve(state.h, params.w_h), 2)))
+        """Takes one step from `h` to `h'`."""
+        x_r, x_z, x_n = drive
+        h_r, h_z = gates(convolve(state.h, params.w_h), 2)
+        r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
         n = jnp.tanh(x_n + convolve(r * state.h, params.w_n))
         h = (1 - z) * n + z * state.h
         return ConvGRUState(h), h
 
 
 def convolve(x: Array, w: Array, stride: int | tuple[int, ...] = 1) -> Array:
-    """`x * w`, of kept size, in the dtype of the kernel: `[..., *space, C]` by `[*kernel, C, F]`.
+    """Returns `x * w` of the same size, in the dtype of the kernel: `[..., *space, C]` by `[*kernel, C, F]`.
 
-    As everywhere in this field it is a correlation, the kernel not turned; places outside of `x` are zero.
+    As everywhere in this field it is a correlation: the kernel is not flipped. Places outside of `x` are zero.
     """
     x, strides = x.astype(w.dtype), _each(stride, w.ndim - 2)
-    # Of XLA's CPU compiler the derivatives of a convolution take twenty to thirty times as long as those of a product.
+    # XLA's CPU compiler takes twenty to thirty times as long for a convolution's derivatives as for a product's.
     return _by_windows(x, w, strides) if jax.default_backend() == "cpu" else _by_convolution(x, w, strides)
 
 
 def _by_convolution(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
-    axes = len(strides)
-    leading = x.shape[: x.ndim - axes - 1]
-    images = x.reshape(math.prod(leading), *x.shape[len(leading) :])
-    # Where batch and channels, output and input channels stand, and then the spatial axes.
-    last = (0, axes + 1, *range(1, axes + 1))
-    layout = lax.ConvDimensionNumbers(last, (axes + 1, axes, *range(axes)), last)
+    split = x.ndim - len(strides) - 1
+    leading, axes = x.shape[:split], "0123456789"[: len(strides)]
+    images = x.reshape(math.prod(leading), *x.shape[split:])
+    layout = f"N{axes}C", f"{axes}IO", f"N{axes}C"
     y = lax.conv_general_dilated(images, w, strides, "SAME", dimension_numbers=layout)
     return y.reshape(*leading, *y.shape[1:])
 
 
 def _by_windows(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
-    """One product: the kernel as a matrix, with what it sees from every place side by side."""
+    """Convolves by one product: the kernel as a matrix, with what it sees from every place side by side."""
     *kernel, _, features = w.shape
-    space = x.shape[x.ndim - len(strides) - 1 : -1]
-    pads = [(0, 0)] * (x.ndim - len(strides) - 1) + lax.padtype_to_pads(space, kernel, strides, "SAME") + [(0, 0)]
-    x = jnp.pad(x, pads)
-    spans = [(-(-n // s) - 1) * s + 1 for n, s in zip(space, strides, strict=True)]
-    windows = [
-        x[(..., *(slice(o, o + n, s) for o, n, s in zip(offset, spans, strides, strict=True)), slice(None))]
-        for offset in itertools.product(*map(range, kernel))
-    ]
-    return jnp.concatenate(windows, axis=-1) @ w.reshape(-1, features)
+    # From the last axis to the first, so that the values stand in the order of the kernel's rows.
+    for axis, (size, stride) in enumerate(zip(reversed(kernel), reversed(strides), strict=True)):
+        x = _windows(x, size, stride, x.ndim - 2 - axis)
+    return x @ w.reshape(-1, features)
+
+
+def _windows(x: Array, size: int, stride: int, axis: int) -> Array:
+    """Returns `size` neighbors along an axis side by side in the channels, for every `stride`-th place."""
+    places = -(-x.shape[axis] // stride)
+    [padding] = lax.padtype_to_pads([x.shape[axis]], [size], [stride], "SAME")
+    x = jnp.pad(x, [padding if a == axis else (0, 0) for a in range(x.ndim)])
+    span = (places - 1) * stride + 1
+    return jnp.concatenate([lax.slice_in_dim(x, k, k + span, stride, axis) for k in range(size)], axis=-1)
 
 
 def _each(size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
     return size if isinstance(size, tuple) else (size,) * axes
-
-
-def _kernel(
-    cell: ConvLSTM | ConvGRU, initializer: Initializer, key: Key, channels: int, n: int, dtype: DTypeLike
-) -> Array:
-    kernel, f = _each(cell.kernel_size, len(cell.input_size) - 1), cell.hidden_size
-    matrix = initializers.blocks(initializer, key, (math.prod(kernel) * channels, f), n, dtype)
-    return matrix.reshape(*kernel, channels, n * f)
-
-
-def _output_size(cell: ConvLSTM | ConvGRU) -> tuple[int, ...]:
-    *space, _ = cell.input_size
-    return *(-(-n // s) for n, s in zip(space, _each(cell.stride, len(space)), strict=True)), cell.hidden_size
-
-
-def _check(cell: ConvLSTM | ConvGRU) -> None:
-    """Raise unless the sizes fit together; lists of sizes become tuples."""
-    if not isinstance(cell.input_size, Sequence) or len(cell.input_size) < 2:
-        raise ValueError(f"input_size: got {cell.input_size!r}, needs (*space, channels)")
-    axes = len(cell.input_size) - 1
-    for name in ("input_size", "kernel_size", "stride"):
-        size = getattr(cell, name)
-        if isinstance(size, Sequence):
-            object.__setattr__(cell, name, tuple(size))
-            if len(size) != axes + (name == "input_size"):
-                raise ValueError(f"{name}: got {size!r}, needs an integer, or one for each of {axes} spatial axes")
-        for one in size if isinstance(size, Sequence) else (size,):
-            check_sizes(**{name: one})
-    check_sizes(hidden_size=cell.hidden_size)

@@ -1,8 +1,4 @@
-"""Coupled oscillatory recurrent network (Rusch & Mishra 2021).
-
-z' = z + Δt (tanh(x W_x + h W_h + z W_z + b) - γ h - ε z)       velocities
-h' = h + Δt z'                                                  positions
-"""
+"""Coupled oscillatory recurrent network (Rusch & Mishra 2021)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.checks import check_initializers, check_positive, check_sizes
 from jaxrnn.ops import affine, dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -35,19 +31,19 @@ class CoRNNState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CoRNN(Cell):
-    """Coupled oscillatory recurrent network: driven, damped oscillators, one a unit.
+class CoRNN(Cell[CoRNNParams, CoRNNState]):
+    """Coupled oscillatory recurrent network: every unit is a driven and damped oscillator.
 
-        z' = z + Δt (tanh(x W_x + h W_h + z W_z + b) - γ h - ε z)
-        h' = h + Δt z'                                               y = h'
+        z' = z + Δt (tanh(x W_x + h W_h + z W_z + b) - γ h - ε z)        velocities
+        h' = h + Δt z'                                                   positions; y = h'
 
-    The three constants belong to the task; the defaults are those of the authors' sequential MNIST.
+    The three constants depend on the task; by default they are the authors' for sequential MNIST.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, oscillators.
         step_size: Δt.
-        frequency: γ, the oscillators' own frequency squared.
+        frequency: γ, the square of the oscillators' frequency.
         damping: ε.
 
     Raises:
@@ -82,11 +78,19 @@ class CoRNN(Cell):
         weight_init: Initializer | None = None,
         bias_init: Initializer | None = None,
     ) -> CoRNNParams:
-        """Fresh parameters, all uniform in ±1/sqrt(I + 2H) by default; `bias_init` sees `[1, H]`."""
+        """Returns fresh parameters, all uniform in ±1/sqrt(I + 2H) by default.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            weight_init: of `w_x` and of `w_h` `[2H, H]`.
+            bias_init: of `b`; sees `[1, H]`.
+        """
         i, h = self.input_size, self.hidden_size
         kx, kh, kb = jax.random.split(key, 3)
         default = initializers.uniform((i + 2 * h) ** -0.5)
         weight_init, bias_init = weight_init or default, bias_init or default
+        check_initializers(weight_init=weight_init, bias_init=bias_init)
         return CoRNNParams(
             w_x=weight_init(kx, (i, h), dtype),
             w_h=weight_init(kh, (2 * h, h), dtype),
@@ -94,16 +98,16 @@ class CoRNN(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> CoRNNState:
-        """Oscillators at rest: zeros `[*batch_shape, H]`."""
+        """Returns oscillators at rest: zeros, `h` and `z` `[*batch_shape, H]`."""
         shape = (*batch_shape, self.hidden_size)
         return CoRNNState(h=jnp.zeros(shape, dtype), z=jnp.zeros(shape, dtype))
 
     def project(self, params: CoRNNParams, x: Array) -> Array:
-        """`x W_x + b`."""
+        """Returns `x W_x + b`."""
         return affine(x, params.w_x, params.b)
 
     def step(self, params: CoRNNParams, state: CoRNNState, drive: Array) -> tuple[CoRNNState, Array]:
-        """One step from `(h, z)` to `(h', z')`."""
+        """Takes one step from `(h, z)` to `(h', z')`."""
         force = jnp.tanh(drive + dot(jnp.concatenate([state.h, state.z], axis=-1), params.w_h))
         z = state.z + self.step_size * (force - self.frequency * state.h - self.damping * state.z)
         h = state.h + self.step_size * z

@@ -1,9 +1,4 @@
-"""Elman's simple recurrent network (Elman 1990).
-
-    h' = φ(x W_x + h W_h + b)
-
-φ is tanh, or any activation.
-"""
+"""Simple recurrent network (Elman 1990)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_heads, check_sizes
+from jaxrnn.checks import check_activations, check_bools, check_heads, check_initializers, check_sizes
 from jaxrnn.ops import affine, recurrent
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
@@ -35,7 +30,7 @@ class ElmanState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Elman(Cell):
+class Elman(Cell[ElmanParams, ElmanState]):
     """Elman's simple recurrent network.
 
         h' = φ(x W_x + h W_h + b)        y = h'
@@ -48,9 +43,10 @@ class Elman(Cell):
         hidden_size: H, units.
         activation: φ, by default tanh.
         use_bias: whether there is a `b`.
-        heads: groups of H / heads units; a unit sees those of its own group only.
+        heads: groups of H / heads units; `W_h` connects the units of a group only.
 
     Raises:
+        TypeError: an activation is not a function, or `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or `heads` does not divide `hidden_size`.
 
     Example:
@@ -72,6 +68,8 @@ class Elman(Cell):
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_heads(self.heads, hidden_size=self.hidden_size)
+        check_bools(use_bias=self.use_bias)
+        check_activations(activation=self.activation)
 
     def init(
         self,
@@ -82,7 +80,16 @@ class Elman(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> ElmanParams:
-        """Fresh parameters; `recurrent_init` sees each head's block of `w_h`, `bias_init` sees `[1, H]`."""
+        """Returns fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`.
+            recurrent_init: of `w_h`; with several heads, of each head's block.
+            bias_init: of `b`; sees `[1, H]`. Ignored without bias.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, kh, kb = jax.random.split(key, 3)
         return ElmanParams(
@@ -92,15 +99,15 @@ class Elman(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ElmanState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return ElmanState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: ElmanParams, x: Array) -> Array:
-        """`x W_x + b`."""
+        """Returns `x W_x + b`."""
         return affine(x, params.w_x, params.b)
 
     def step(self, params: ElmanParams, state: ElmanState, drive: Array) -> tuple[ElmanState, Array]:
-        """`h' = φ(drive + h W_h)`."""
+        """Takes one step from `h` to `h'`."""
         (seen,) = recurrent(state.h, params.w_h, 1)
         h = self.activation(drive + seen)
         return ElmanState(h), h

@@ -1,8 +1,4 @@
-"""A step of an ordinary differential equation (AntisymmetricRNN: Chang, Chen, Haber & Chi 2019).
-
-h' = h + ε tanh(x W_x + h W_h + b)                              without gate
-h' = h + ε σ(x W_xz + h W_h + b_z) ⊙ tanh(x W_x + h W_h + b)    with gate
-"""
+"""A step of an ordinary differential equation (AntisymmetricRNN: Chang, Chen, Haber & Chi 2019)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.checks import check_bools, check_initializers, check_positive, check_sizes
 from jaxrnn.ops import affine, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -34,22 +30,23 @@ class EulerState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Euler(Cell):
-    """A forward Euler step of a differential equation, with or without a gate on its speed.
+class Euler(Cell[EulerParams, EulerState]):
+    """A forward Euler step of an ordinary differential equation, with or without a gate on its speed.
 
-        z = σ(x W_xz + h W_h + b_z), or 1 without gate
+        z = σ(x W_xz + h W_h + b_z), or 1 without a gate
         h' = h + ε z ⊙ tanh(x W_x + h W_h + b)        y = h'
 
-    Gate and candidate share the recurrent matrix. `jaxrnn.Antisymmetric(Euler(3, 4))` is the
-    AntisymmetricRNN, whose differential equation neither grows nor forgets.
+    Gate and candidate share the recurrent matrix. `jaxrnn.Antisymmetric(Euler(3, 4))` is the AntisymmetricRNN, whose
+    differential equation neither grows nor forgets.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
         step_size: ε.
-        gated: whether there is a gate z.
+        gated: whether there is a z.
 
     Raises:
+        TypeError: `gated` is not a bool.
         ValueError: a size is not a positive integer, or ε is not positive.
 
     Example:
@@ -70,6 +67,7 @@ class Euler(Cell):
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_positive(step_size=self.step_size)
+        check_bools(gated=self.gated)
 
     def init(
         self,
@@ -80,7 +78,16 @@ class Euler(Cell):
         recurrent_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
     ) -> EulerParams:
-        """Fresh parameters, block by block; `bias_init` sees `[n, H]`."""
+        """Returns fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x`.
+            recurrent_init: of `w_h`.
+            bias_init: of `b`; sees `[n, H]`, one row per block.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h, n = self.input_size, self.hidden_size, 2 if self.gated else 1
         kx, kh, kb = jax.random.split(key, 3)
         return EulerParams(
@@ -90,15 +97,15 @@ class Euler(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> EulerState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return EulerState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: EulerParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple z, h, or h alone."""
+        """Returns `x W_x + b` as the tuple z, h, or the tuple h without a gate."""
         return gates(affine(x, params.w_x, params.b), 2 if self.gated else 1)
 
     def step(self, params: EulerParams, state: EulerState, drive: tuple[Array, ...]) -> tuple[EulerState, Array]:
-        """One step from `h` to `h'`."""
+        """Takes one step from `h` to `h'`."""
         *x_z, x_h = drive
         seen = dot(state.h, params.w_h)
         slope = jnp.tanh(x_h + seen)

@@ -1,9 +1,4 @@
-"""A cell from functions of the user's own, with any state (Recurrence and Recursor of Element-Research's rnn).
-
-    state', y = f(params, state, x)
-
-Any pytrees; other cells may be called in f.
-"""
+"""A cell from functions of the user's own (Recurrence and Recursor: Léonard et al. 2015)."""
 
 import math
 from collections.abc import Callable
@@ -21,37 +16,37 @@ __all__ = ["Function"]
 
 
 @dataclass(frozen=True)
-class Function(Cell):
+class Function(Cell[Any, Any]):
     """A cell whose step is any function, with any pytrees of parameters, state and input; cells may be called in it.
 
         state', y = f(params, state, x)
 
-    The function is what `Cell.__call__` is, so that a cell is such a function itself: it works for any leading batch
-    axes, `[*batch, ...]`, and for none, a single example. One for single examples alone serves for batches by
-    `jax.vmap` of `unroll`. `unroll` finds the products of the input alone in it and does them ahead of the loop, and
-    its derivatives go the fast way, as any cell's. It may close over arrays, also over what is differentiated.
+    The function has the signature of a call of a cell, so a cell is such a function. It works for any leading batch
+    axes, `[*batch, ...]`, and for none. A function of single examples only runs on batches by `jax.vmap` of `unroll`.
+    `unroll` finds products that see only the input and computes them before the loop; derivatives are as fast as any
+    cell's. The function may close over arrays, and over values that are differentiated.
 
-    Cells compare by their fields, and functions by identity: give functions of a module, not fresh ones at each call.
+    Cells compare by their fields, and functions by identity: pass functions of a module, not new ones in each call.
 
     Args:
-        function: `(params, state, x) -> (state, y)`; the state in the structure and shapes it came in, y `[*batch, O]`.
-        make_params: `(key, dtype) -> params`; called with `dtype` by name, as a cell's `init` needs it.
+        function: `(params, state, x) -> (state, y)`; the state keeps its structure and shapes, y is `[*batch, O]`.
+        make_params: `(key, dtype) -> params`; called with `dtype` as a keyword, as a cell's `init`.
         make_state: `(batch_shape, dtype) -> state`, the zero state, leaves `[*batch_shape, ...]`.
-        input_size: I, length of the last axis of the input; or, for any other input, the shapes and dtypes of one
-            example's as a pytree of `jax.ShapeDtypeStruct` (in tuples: a dict does not hash).
+        input_size: I, length of the last axis of the input. For any other input, the shape and dtype of one example as
+            a pytree of `jax.ShapeDtypeStruct`, made of tuples, because a dict does not hash.
 
     Raises:
-        TypeError: something that must be a function is not callable, or `function` does not give a pair.
-        ValueError: `input_size` is neither a positive integer nor a pytree of shapes, or `function` gives a state of
-            another structure or other shapes than it got.
+        TypeError: an argument that must be a function is not callable, or `function` does not return a pair.
+        ValueError: `input_size` is neither a positive integer nor a pytree of shapes, or `function` changes the
+            structure or the shapes of the state.
 
     Example:
         >>> import jaxrnn
         >>> lstm = jaxrnn.LSTM(input_size=3 + 2, hidden_size=4)
-        >>> def feedback(params, state, x):                      # an LSTM that sees its own last prediction
+        >>> def feedback(params, state, x):                      # an LSTM that sees its last prediction
         ...     inner, y = state
         ...     inner, h = lstm(params["lstm"], inner, jnp.concatenate([x, y.astype(x.dtype)], axis=-1))
-        ...     y = jaxrnn.dot(h, params["w_y"])
+        ...     y = jaxrnn.ops.dot(h, params["w_y"])
         ...     return (inner, y), y
         >>> def make_params(key, dtype):
         ...     return {"lstm": lstm.init(key, dtype=dtype), "w_y": jnp.ones((4, 2), dtype)}
@@ -84,45 +79,44 @@ class Function(Cell):
             raise ValueError(f"function: got a state of shapes {now} from it, needs those of make_state, {was}")
 
     @property
-    def hidden_size(self) -> tuple[int, ...]:
-        """How many values each leaf of the state has for one example."""
-        return tuple(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._state_spec()))
+    def hidden_size(self) -> Any:
+        """Number of values in one example's state; for a state of several arrays a tuple, one number per leaf."""
+        sizes = tuple(math.prod(leaf.shape) for leaf in jax.tree.leaves(self._state_spec()))
+        return sizes[0] if len(sizes) == 1 else sizes
 
     @property
     def input_spec(self) -> PyTree:
-        """`input_size` reals, or the shapes that it is."""
         return self.input_size if _is_spec(self.input_size) else super().input_spec
 
     @property
     def output_size(self) -> Any:
-        """Length of `y`, or its shape where that is not one axis; for a `y` of several arrays, one a leaf."""
         y = self._step_spec()[1]
         return jax.tree.map(lambda leaf: leaf.shape[0] if leaf.ndim == 1 else leaf.shape, y)
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
+        """Returns what `make_params` returns."""
+        return self.make_params(key, dtype=dtype)
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
+        """Returns what `make_state` returns."""
+        return self.make_state(batch_shape, dtype)
+
+    def project(self, params: Params, x: PyTree) -> PyTree:
+        """Returns the input unchanged."""
+        del params
+        return x
+
+    def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+        """Calls `function`."""
+        return self.function(params, state, drive)
 
     def _state_spec(self) -> PyTree:
         return jax.eval_shape(self.initial_state)
 
     def _step_spec(self) -> Any:
-        """Shapes and dtypes that `function` gives for one example."""
+        """Returns the shapes and dtypes that `function` returns for one example."""
         params = jax.eval_shape(self.init, jax.random.key(0))
         return jax.eval_shape(self.function, params, self._state_spec(), self.input_spec)
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
-        """Fresh parameters, those of `make_params`."""
-        return self.make_params(key, dtype=dtype)
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
-        """The zero state, that of `make_state`."""
-        return self.make_state(batch_shape, dtype)
-
-    def project(self, params: Params, x: PyTree) -> PyTree:
-        """The input as it is."""
-        del params
-        return x
-
-    def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
-        """One call of `function`."""
-        return self.function(params, state, drive)
 
 
 def _is_spec(size: Any) -> bool:

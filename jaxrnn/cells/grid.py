@@ -1,26 +1,16 @@
-"""Recurrence over a plane (Graves, Fernández & Schmidhuber 2007): every place sees the states above it and to its left.
-
-    h[r, c] = f(x[r, c], h[r - 1, c], h[r, c - 1])
-
-To `unroll` the rows are time, and a cell's step is a row. But a whole sequence of R rows of C places is not walked row
-by row: the places of an anti-diagonal, r + c = d, wait for those of the one before alone, so that one loop over
-R + C - 1 anti-diagonals does it, in each of its steps all rows at once, or all columns, whichever are fewer:
-
-    front[d][r] = f(x[r, d - r], front[d - 1][r - 1], front[d - 1][r])
-    front[d][c] = f(x[d - c, c], front[d - 1][c], front[d - 1][c - 1])
-"""
+"""Recurrence over a plane (Graves, Fernández & Schmidhuber 2007)."""
 
 import abc
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_initializers, check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
 from jaxrnn.engine.driver import begin_anew
 from jaxrnn.engine.jaxprs import flat_products
@@ -35,12 +25,26 @@ from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params
 __all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState"]
 
 
+P = TypeVar("P")
+S = TypeVar("S")
+
+
 @dataclass(frozen=True)
-class Plane(Layer):
-    """Base class for recurrence over a plane: a subclass defines `init`, `initial_state`, `project` and `place`.
+class Plane(Layer[P, S]):
+    """Base class for recurrence over a plane: every place sees the state above it and the state to its left.
+
+        s[r, c] = f(x[r, c], s[r - 1, c], s[r, c - 1])
+
+    A subclass defines `init`, `initial_state`, `project` and `place`. For `unroll` the rows are time steps. A whole
+    sequence of R rows of C places is not run row by row, though: the places of an anti-diagonal, r + c = d, see only
+    the anti-diagonal before. One loop over R + C - 1 anti-diagonals runs in each of its steps all rows at once, or all
+    columns, whichever are fewer:
+
+        front[d][r] = f(x[r, d - r], front[d - 1][r - 1], front[d - 1][r])
+        front[d][c] = f(x[d - c, c], front[d - 1][c], front[d - 1][c - 1])
 
     Raises:
-        ValueError: a size is not a positive integer, or `input_size` not two of them.
+        ValueError: a size is not a positive integer, or `input_size` is not a pair.
     """
 
     input_size: tuple[int, int]
@@ -59,19 +63,19 @@ class Plane(Layer):
         return self.input_size[0], self.hidden_size
 
     @abc.abstractmethod
-    def project(self, params: Params, x: Array) -> tuple[Array, ...]:
+    def project(self, params: P, x: Array) -> tuple[Array, ...]:
         """Returns what the places need of the input, for any leading axes."""
 
     @abc.abstractmethod
-    def place(self, params: Params, above: Any, left: Any, drive: tuple[Array, ...]) -> Any:
-        """Returns the state of one place, or of several, from those above and to the left."""
+    def place(self, params: P, above: S, left: S, drive: tuple[Array, ...]) -> S:
+        """Returns the state of one or several places from the states above and to the left."""
 
-    def advance(self, params: Params, state: State, x: Array, draw: Draw = nothing) -> tuple[State, Array]:
+    def advance(self, params: P, state: S, x: Array, draw: Draw = nothing) -> tuple[S, Array]:
         """Runs one row, place after place, from the row above."""
         state, y = _row(self, params, state, self.project(params, x))
         return state, cast(y, computation_dtype(params, x))
 
-    def run(self, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
+    def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
         """Runs over the plane, anti-diagonal after anti-diagonal."""
         return _run_plane(self, params, xs, state, options)
 
@@ -85,18 +89,18 @@ class MDRNNParams(NamedTuple):
 
 
 class MDRNNState(NamedTuple):
-    """State of `MDRNN`: that of a row."""
+    """State of `MDRNN` for one row."""
 
     h: Array  # [*batch, C, H]
 
 
 @dataclass(frozen=True)
-class MDRNN(Plane):
-    """Two-dimensional recurrent network; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
+class MDRNN(Plane[MDRNNParams, MDRNNState]):
+    """Two-dimensional recurrent network; a time step of `unroll` is a row, `xs` `[R, *batch, C, I]`.
 
-        h = φ(x W_x + h_above W_a + h_left W_l + b)             zero outside of the plane; y = h
+        h = φ(x W_x + h_above W_a + h_left W_l + b)             states outside of the plane are zero; y = h
 
-    The projected plane exists as a whole: the `chunk` and `save` of `unroll` bound what comes after it only.
+    The projected plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -104,7 +108,7 @@ class MDRNN(Plane):
         activation: φ, by default tanh.
 
     Raises:
-        ValueError: a size is not a positive integer, or `input_size` not two of them.
+        ValueError: a size is not a positive integer, or `input_size` is not a pair.
 
     Example:
         >>> import jaxrnn
@@ -128,15 +132,16 @@ class MDRNN(Plane):
         recurrent_init: Initializer = initializers.orthogonal(0.5**0.5),
         bias_init: Initializer = initializers.zeros,
     ) -> MDRNNParams:
-        """Fresh parameters.
+        """Returns fresh parameters.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of `w_x`.
-            recurrent_init: of each direction's `[H, H]`; scaled, since two add up.
+            recurrent_init: of the `[H, H]` of each direction, by default scaled, because two products add up.
             bias_init: of `b` `[H]`.
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         (_, i), h = self.input_size, self.hidden_size
         kx, kb, *kh = jax.random.split(key, 4)
         return MDRNNParams(
@@ -146,15 +151,14 @@ class MDRNN(Plane):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MDRNNState:
-        """Zeros `[*batch_shape, C, H]`, the row above the first."""
+        """Returns zeros `[*batch_shape, C, H]`, the row above the first."""
         return MDRNNState(h=jnp.zeros((*batch_shape, *self.output_size), dtype))
 
     def project(self, params: MDRNNParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`."""
+        """Returns `x W_x + b` as a tuple of one."""
         return (affine(x, params.w_x, params.b),)
 
     def place(self, params: MDRNNParams, above: MDRNNState, left: MDRNNState, drive: tuple[Array, ...]) -> MDRNNState:
-        """The state of one place, or of several, from those above and to the left."""
         (z,) = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 1))
         return MDRNNState(self.activation(z))
 
@@ -169,41 +173,41 @@ class MDLSTMParams(NamedTuple):
 
 
 class MDLSTMState(NamedTuple):
-    """State of `MDLSTM`: that of a row."""
+    """State of `MDLSTM` for one row."""
 
     h: Array  # [*batch, C, H]
     c: Array  # [*batch, C, H]
 
 
 @dataclass(frozen=True)
-class MDLSTM(Plane):
-    """Two-dimensional long short-term memory; `unroll` takes a row for a step: `xs` `[R, *batch, C, I]`.
+class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
+    """Two-dimensional long short-term memory; a time step of `unroll` is a row, `xs` `[R, *batch, C, I]`.
 
         i, f_a, f_l, g, o = x W_x + h_above W_a + h_left W_l + b
-        i += (c_above + c_left) ⊙ w_i           with peephole, and
-        f_a, f_l += c_above ⊙ w_a, c_left ⊙ w_l
-        c = σ(i) ⊙ tanh(g) + σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left, or if stable
+        i += (c_above + c_left) ⊙ w_i                                       with peephole
+        f_a, f_l += c_above ⊙ w_a, c_left ⊙ w_l                             with peephole
+        c = σ(i) ⊙ tanh(g) + σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left; or, if stable,
         c = σ(i) ⊙ tanh(g) + (1 - σ(i)) ⊙ (σ(f_a) ⊙ c_above + σ(f_l) ⊙ c_left) / (σ(f_a) + σ(f_l))
-        o += c ⊙ w_o                            with peephole
-        h = σ(o) ⊙ tanh(c)                      zero outside of the plane; y = h
+        o += c ⊙ w_o                                                        with peephole
+        h = σ(o) ⊙ tanh(c)                      states outside of the plane are zero; y = h
 
-    On a single row or column it is `LSTM`. All four directions: `Bidirectional(Mirrored(cell))`. A memory may grow with
-    the number of ways through the plane, which is exponential; a stable one is a mean of what it saw. The projected
-    plane exists as a whole: the `chunk` and `save` of `unroll` bound what comes after it only.
+    On a single row or column it is `LSTM`. `Bidirectional(Mirrored(cell))` runs in all four directions. A memory may
+    grow with the number of paths through the plane, which is exponential; a stable memory is a mean. The projected
+    plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
         hidden_size: H, memory cells.
         peephole: whether the gates see the memories through diagonal weights.
-        stable: whether the memory is a convex combination of the candidate and the memories before.
+        stable: whether the memory is a convex combination of the candidate and the two memories before.
 
     Raises:
-        ValueError: a size is not a positive integer, or `input_size` not two of them.
+        ValueError: a size is not a positive integer, or `input_size` is not a pair.
 
     Example:
         >>> import jaxrnn
         >>> cell = MDLSTM(input_size=(6, 3), hidden_size=4)
-        >>> net = jaxrnn.Bidirectional(Mirrored(cell))
+        >>> net = jaxrnn.Bidirectional(jaxrnn.Mirrored(cell))
         >>> params = net.init(jax.random.key(0))
         >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 6, 3)))          # 5 rows of 6 places
         >>> ys.shape
@@ -227,17 +231,20 @@ class MDLSTM(Plane):
         forget_bias: float = 1.0,
         peephole_init: Initializer = initializers.zeros,
     ) -> MDLSTMParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each direction's `[H, H]` block of `w_h`.
-            bias_init: sees `[5, H]`, a row a gate.
-            forget_bias: added to both forget gates' biases.
-            peephole_init: sees `[4, H]`.
+            recurrent_init: of each `[H, H]` block of `w_h`, for each direction.
+            bias_init: of `b`; sees `[5, H]`, one row per gate.
+            forget_bias: added to the biases of f_above and f_left.
+            peephole_init: of `w_c`; sees `[4, H]`, one row per gate.
         """
+        check_initializers(
+            input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init, peephole_init=peephole_init
+        )
         (_, i), h = self.input_size, self.hidden_size
         kx, kb, kc, *kh = jax.random.split(key, 5)
         return MDLSTMParams(
@@ -248,25 +255,24 @@ class MDLSTM(Plane):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MDLSTMState:
-        """Zeros `[*batch_shape, C, H]`, the row above the first."""
+        """Returns zeros, `h` and `c` `[*batch_shape, C, H]`, the row above the first."""
         shape = (*batch_shape, *self.output_size)
         return MDLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def project(self, params: MDLSTMParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple i, f_above, f_left, g, o."""
+        """Returns `x W_x + b` as the tuple i, f_above, f_left, g, o."""
         return gates(affine(x, params.w_x, params.b), 5)
 
     def place(
         self, params: MDLSTMParams, above: MDLSTMState, left: MDLSTMState, drive: tuple[Array, ...]
     ) -> MDLSTMState:
-        """The state of one place, or of several, from those above and to the left."""
         i, f_a, f_l, g, o = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 5))
         if params.w_c is not None:
             w_i, w_a, w_l, w_o = gates(params.w_c, 4)
             i, f_a, f_l = i + weigh(above.c + left.c, w_i), f_a + weigh(above.c, w_a), f_l + weigh(left.c, w_l)
         c = jax.nn.sigmoid(i) * jnp.tanh(g)
         if self.stable:
-            # σ(f_a) / (σ(f_a) + σ(f_l)), also where both vanish.
+            # σ(f_a) / (σ(f_a) + σ(f_l)), finite where both round to zero.
             share = jax.nn.sigmoid(jax.nn.log_sigmoid(f_a) - jax.nn.log_sigmoid(f_l))
             c = c + (1 - jax.nn.sigmoid(i)) * (share * above.c + (1 - share) * left.c)
         else:
@@ -274,6 +280,15 @@ class MDLSTM(Plane):
         if params.w_c is not None:
             o = o + weigh(c, w_o)
         return MDLSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)
+
+
+class _Front(NamedTuple):
+    """Data of one anti-diagonal for the N rows or columns of the front."""
+
+    drive: PyTree  # [*batch, N, ...]
+    inside: Array  # [*batch, N], whether the row or column has a place on it
+    edge: State  # [*batch, 1, H], the state above the first row, or to the left of the first column
+    fresh: tuple[Array, State] | None  # [*batch, N], whether a place begins a new plane, and the state above it then
 
 
 def _place(cell: Plane, params: Params, above: State, left: State, drive: PyTree) -> State:
@@ -290,15 +305,6 @@ def _row(cell: Plane, params: Params, state: State, drive: PyTree) -> tuple[Stat
     _, row = lax.scan(body, jax.tree.map(lambda s: jnp.zeros_like(s[0]), columns[0]), columns)
     row = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), row)
     return row, row.h
-
-
-class _Front(NamedTuple):
-    """What an anti-diagonal brings to the N rows or columns of the front."""
-
-    drive: PyTree  # [*batch, N, ...]
-    inside: Array  # [*batch, N], whether the row or column has a place on it
-    edge: State  # [*batch, 1, H], what is above the first row, or to the left of the first column
-    fresh: tuple[Array, State] | None  # [*batch, N], whether a place begins a new plane, and what is above it then
 
 
 def _advance(cell: Plane, by_rows: bool, given: tuple[Params, State], front: State, new: _Front) -> tuple[State, State]:
@@ -336,7 +342,7 @@ def _run_plane(cell: Plane, params: Params, xs: Array, state: State, options: Op
         flags = jnp.broadcast_to(resets[..., None, None], (*resets.shape, columns, 1))
         fresh = skew(flags)[..., 0], jax.tree.map(lambda s: skew(jnp.broadcast_to(s[None], (rows, *s.shape))), start)
         first = jax.tree.map(lambda a, s: select(resets[0], a, s), start, state)
-    # What is above the first row stands at the edge of a front of rows. A column has it until its first place.
+    # The state above the first row is the edge of a front of rows; a column holds it until its first place.
     top = _padded(first, rows - 1)
     zeros = jax.tree.map(lambda s: jnp.zeros((*batch_shape, width, s.shape[-1]), s.dtype), state)
     edge, outside = (top, zeros) if by_rows else (jax.tree.map(jnp.zeros_like, top), first)
@@ -370,19 +376,19 @@ def _run_plane(cell: Plane, params: Params, xs: Array, state: State, options: Op
 
 
 def _turned(plane: Array) -> Array:
-    """Rows for columns: `[R, *batch, C, H] -> [C, *batch, R, H]`."""
+    """Swaps rows and columns: `[R, *batch, C, H] -> [C, *batch, R, H]`."""
     return jnp.swapaxes(plane, 0, -2)
 
 
 def _padded(tree: PyTree, n: int) -> PyTree:
-    """`n` further columns of zeros: `[*batch, C, H] -> [*batch, C + n, H]`."""
+    """Appends `n` columns of zeros: `[*batch, C, H] -> [*batch, C + n, H]`."""
     return jax.tree.map(lambda a: jnp.pad(a, [(0, 0)] * (a.ndim - 2) + [(0, n), (0, 0)]), tree)
 
 
 def _skew(plane: Array) -> Array:
-    """Rows to anti-diagonals, zero outside: `[R, *batch, C, H] -> [D, *batch, R, H]`, D = R + C - 1.
+    """Turns rows into anti-diagonals, zero outside: `[R, *batch, C, H] -> [D, *batch, R, H]`, D = R + C - 1.
 
-    Pad every row to D + 1, flatten, and read again with rows of length D: row r is shifted right by r.
+    Every row is padded to D + 1, and the flat values are read again as rows of length D: row r is shifted right by r.
     """
     rows, columns = plane.shape[0], plane.shape[-2]
     plane = jnp.moveaxis(_padded(plane, rows), -2, 1)
@@ -392,7 +398,7 @@ def _skew(plane: Array) -> Array:
 
 
 def _straight(columns: int, fronts: Array) -> Array:
-    """Anti-diagonals to rows, what `_skew` undoes: `[R + C - 1, *batch, R, H] -> [R, *batch, C, H]`."""
+    """Turns anti-diagonals into rows, the inverse of `_skew`: `[R + C - 1, *batch, R, H] -> [R, *batch, C, H]`."""
     diagonals, rows = fronts.shape[0], fronts.shape[-2]
     plane = jnp.moveaxis(fronts, -2, 0)
     flat = plane.reshape(rows * diagonals, *plane.shape[2:])

@@ -1,12 +1,4 @@
-"""Gated recurrent unit (Cho et al. 2014).
-
-    r, z = σ(x W_x + h W_h + b)                 two blocks of H
-    n = φ(x W_xn + b_xn + r ⊙ (h W_hn + b_n))   reset after the product, or
-    n = φ(x W_xn + b_xn + (r ⊙ h) W_n)          reset before it
-    h' = (1 - z) ⊙ n + z ⊙ h
-
-`z` keeps the old state; the option `reset` chooses between the two candidates.
-"""
+"""Gated recurrent unit (Cho et al. 2014)."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -16,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_choice, check_heads, check_sizes
+from jaxrnn.checks import check_activations, check_bools, check_choice, check_heads, check_initializers, check_sizes
 from jaxrnn.ops import add_bias, affine, gates, recurrent
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
@@ -26,7 +18,7 @@ __all__ = ["GRU", "GRUParams", "GRUState"]
 class GRUParams(NamedTuple):
     """Parameters of `GRU`; what an option leaves out is None.
 
-    With several heads `w_h` is `[heads, H / heads, 3H / heads]`, or 2 for 3, and `w_n` `[heads, H / heads, H / heads]`.
+    With several heads each of `w_h` and `w_n` is `[heads, H / heads, nH / heads]`, n being its number of blocks.
     """
 
     w_x: Array  # [I, 3H], blocks r, z, n
@@ -43,7 +35,7 @@ class GRUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class GRU(Cell):
+class GRU(Cell[GRUParams, GRUState]):
     """Gated recurrent unit; `z` keeps the old state.
 
         r = σ(x W_xr + h W_hr + b_r)
@@ -56,13 +48,14 @@ class GRU(Cell):
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
         reset: whether the reset gate acts "after" the recurrent product of the candidate (one product a step) or
-            "before" it (two). Weights of one cannot be turned into weights of the other.
+            "before" it (two). Their weights cannot be converted into each other.
         use_bias: whether there are `b` and `b_n`.
         gate_activation: σ, by default the logistic function.
         activation: φ, by default tanh.
-        heads: groups of H / heads units; a unit sees those of its own group only.
+        heads: groups of H / heads units; the recurrent products connect the units of a group only.
 
     Raises:
+        TypeError: an activation is not a function, or `use_bias` is not a bool.
         ValueError: a size is not a positive integer, `reset` is neither "after" nor "before", or `heads` does not
             divide `hidden_size`.
 
@@ -89,6 +82,8 @@ class GRU(Cell):
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_choice(reset=self.reset, among=("after", "before"))
         check_heads(self.heads, hidden_size=self.hidden_size)
+        check_bools(use_bias=self.use_bias)
+        check_activations(gate_activation=self.gate_activation, activation=self.activation)
 
     def init(
         self,
@@ -100,16 +95,22 @@ class GRU(Cell):
         bias_init: Initializer = initializers.zeros,
         recurrent_bias_init: Initializer = initializers.zeros,
     ) -> GRUParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; with several heads of each head's.
-            bias_init: of `b`; sees `[3, H]`, a row a gate; of no effect without bias.
-            recurrent_bias_init: of `b_n` `[H]`, where there is one.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; with several heads, of each head's block.
+            bias_init: of `b`; sees `[3, H]`, one row per gate. Ignored without bias.
+            recurrent_bias_init: of `b_n` `[H]`. Ignored without bias, or with the reset before.
         """
+        check_initializers(
+            input_init=input_init,
+            recurrent_init=recurrent_init,
+            bias_init=bias_init,
+            recurrent_bias_init=recurrent_bias_init,
+        )
         i, h = self.input_size, self.hidden_size
         after = self.reset == "after"
         kx, kh, kb, kr, kn = jax.random.split(key, 5)
@@ -122,15 +123,15 @@ class GRU(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> GRUState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return GRUState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: GRUParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple r, z, n."""
+        """Returns `x W_x + b` as the tuple r, z, n."""
         return gates(affine(x, params.w_x, params.b), 3)
 
     def step(self, params: GRUParams, state: GRUState, drive: tuple[Array, ...]) -> tuple[GRUState, Array]:
-        """One step from `h` to `h'`."""
+        """Takes one step from `h` to `h'`."""
         x_r, x_z, x_n = drive
         h_r, h_z, *rest = recurrent(state.h, params.w_h, 3 if params.w_n is None else 2)
         r = self.gate_activation(x_r + h_r)

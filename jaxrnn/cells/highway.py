@@ -1,10 +1,4 @@
-"""Recurrent highway network (Zilly, Srivastava, Koutník & Schmidhuber 2017).
-
-s_0 = h
-g, t, k = x W_x [first layer only] + s_{l-1} W_l + b_l            l = 1 … L
-s_l = tanh(g) ⊙ σ(t) + s_{l-1} ⊙ σ(k)                             or 1 - σ(t) for σ(k)
-h' = s_L
-"""
+"""Recurrent highway network (Zilly, Srivastava, Koutník & Schmidhuber 2017)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_bools, check_initializers, check_sizes
 from jaxrnn.ops import add, add_bias, affine, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -22,7 +16,7 @@ __all__ = ["Highway", "HighwayParams", "HighwayState"]
 
 
 class HighwayParams(NamedTuple):
-    """Parameters of `Highway`; n = 2 blocks g, t, or 3 with k where the gates are not coupled."""
+    """Parameters of `Highway`; n = 2 blocks g, t, or 3 blocks g, t, k if the gates are not coupled."""
 
     w_x: Array  # [I, nH]
     w_h: tuple[Array, ...]  # L of [H, nH]
@@ -36,22 +30,23 @@ class HighwayState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Highway(Cell):
-    """Recurrent highway network: L highway layers within each step in time.
+class Highway(Cell[HighwayParams, HighwayState]):
+    """Recurrent highway network: L highway layers in each time step.
 
-        g, t, k = x W_x + s_{l-1} W_l + b_l            l = 1 … L, x in the first alone, s_0 = h
+        g, t, k = x W_x + s_{l-1} W_l + b_l            l = 1 … L, x in the first only, s_0 = h
         s_l = tanh(g) ⊙ σ(t) + s_{l-1} ⊙ σ(k)
         h' = s_L                                       y = h'
 
-    Coupled, the carry gate is 1 - σ(t), as in the paper's experiments.
+    With coupled gates σ(k) is 1 - σ(t), as in the paper's experiments.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units of every layer.
         depth: L, highway layers.
-        coupled: whether the carry gate is what the transform gate leaves.
+        coupled: whether the carry gate is one minus the transform gate.
 
     Raises:
+        TypeError: `coupled` is not a bool.
         ValueError: a size or the depth is not a positive integer.
 
     Example:
@@ -71,6 +66,7 @@ class Highway(Cell):
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, depth=self.depth)
+        check_bools(coupled=self.coupled)
 
     @property
     def _blocks(self) -> int:
@@ -85,15 +81,16 @@ class Highway(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         transform_bias: float = -2.0,
     ) -> HighwayParams:
-        """Fresh parameters, block by block.
+        """Returns fresh parameters, initialized block by block.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
             recurrent_init: of each `[H, H]` block of every layer.
-            transform_bias: of the transform gate, negative so that at first the layers carry; other biases are zero.
+            transform_bias: the bias of t, negative so that at first the layers carry; other biases are zero.
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         i, h, n = self.input_size, self.hidden_size, self._blocks
         kx, *kh = jax.random.split(key, 1 + self.depth)
         return HighwayParams(
@@ -103,15 +100,15 @@ class Highway(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> HighwayState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return HighwayState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: HighwayParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b_1`, as the tuple g, t, or g, t, k."""
+        """Returns `x W_x + b_1` as the tuple g, t, or g, t, k if the gates are not coupled."""
         return gates(affine(x, params.w_x, params.b[0]), self._blocks)
 
     def step(self, params: HighwayParams, state: HighwayState, drive: tuple[Array, ...]) -> tuple[HighwayState, Array]:
-        """One step from `h` to `h'`, layer by layer."""
+        """Takes one step from `h` to `h'`, layer by layer."""
         s = state.h
         for layer, (w, b) in enumerate(zip(params.w_h, params.b, strict=True)):
             z = gates(dot(s, w) if layer == 0 else add_bias(dot(s, w), b), self._blocks)

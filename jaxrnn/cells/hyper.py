@@ -1,11 +1,4 @@
-"""HyperLSTM (Ha, Dai & Le 2017): a small LSTM that scales the gates of a large one at every step.
-
-ĥ', ĉ' = LSTM of [x, h] from ĥ, ĉ                              Ĥ units
-z_x, z_h, z_b = ĥ' W_z + b_z                                   E numbers each for every gate; no bias for z_b
-i, f, g, o = (z_x D_x) ⊙ x W_x + (z_h D_h) ⊙ h W_h + z_b D_b + b
-c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
-h' = σ(o) ⊙ tanh(c')
-"""
+"""HyperLSTM, an LSTM scaled by a smaller LSTM (Ha, Dai & Le 2017)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_initializers, check_sizes
 from jaxrnn.ops import add, add_bias, blockwise, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -23,7 +16,7 @@ __all__ = ["HyperLSTM", "HyperLSTMParams", "HyperLSTMState"]
 
 
 class HyperLSTMParams(NamedTuple):
-    """Parameters of `HyperLSTM`; blocks i, f, g, o of each LSTM, first the large one's, then the small one's."""
+    """Parameters of `HyperLSTM`; blocks i, f, g, o of the large LSTM, then of the small one."""
 
     w_x: Array  # [I, 4H + 4Ĥ]
     w_h: Array  # [H, 4H + 4Ĥ]
@@ -36,7 +29,7 @@ class HyperLSTMParams(NamedTuple):
 
 
 class HyperLSTMState(NamedTuple):
-    """State of `HyperLSTM`; `h_s` and `c_s` are those of the small LSTM."""
+    """State of `HyperLSTM`; `h_s` and `c_s` belong to the small LSTM."""
 
     h: Array  # [*batch, H]
     c: Array  # [*batch, H]
@@ -44,25 +37,18 @@ class HyperLSTMState(NamedTuple):
     c_s: Array  # [*batch, Ĥ]
 
 
-def _lstm(z: tuple[Array, ...], c: Array) -> tuple[Array, Array]:
-    """`(h', c')` from the gates i, f, g, o before their activations."""
-    i, f, g, o = z
-    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(c), c
-
-
 @dataclass(frozen=True)
-class HyperLSTM(Cell):
-    """LSTM whose weights are scaled, unit by unit and step by step, by a small LSTM.
+class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
+    """LSTM whose gates are scaled at every time step by a small LSTM.
 
-        ĥ', ĉ' = LSTM of [x, h] from ĥ, ĉ
-        z_x, z_h, z_b = ĥ' W_z + b_z
+        ĥ', ĉ' = LSTM of [x, h] from ĥ, ĉ                                Ĥ units
+        z_x, z_h, z_b = ĥ' W_z + b_z                                     E numbers each per gate, no bias for z_b
         i, f, g, o = (z_x D_x) ⊙ x W_x + (z_h D_h) ⊙ h W_h + z_b D_b + b
         c' = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
         h' = σ(o) ⊙ tanh(c')                                             y = h'
 
-    As in the authors' code the scales come from the small LSTM's new state. Without the layer norm that their
-    experiments add.
+    As in the authors' code the scales come from the small LSTM's new state. The layer norm of their experiments is left
+    out.
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -106,16 +92,17 @@ class HyperLSTM(Cell):
         forget_bias: float = 1.0,
         scale: float = 0.1,
     ) -> HyperLSTMParams:
-        """Fresh parameters, block by block: at first the small LSTM scales everything alike and shifts nothing.
+        """Returns fresh parameters; at first the small LSTM scales all gates alike and shifts none.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, and of the blocks of `w_h` through which the small LSTM sees h.
-            recurrent_init: of each recurrent block of both LSTMs.
-            forget_bias: of both forget gates; the other biases are zero, those of z_x and z_h one.
-            scale: of `x W_x` and `h W_h` at first, as the γ of recurrent batch normalization.
+            input_init: of each block of `w_x`, and of the small LSTM's blocks of `w_h`.
+            recurrent_init: of the large LSTM's blocks of `w_h`, and of each block of `w_s`.
+            forget_bias: the bias of both f; the bias of z_x and z_h is one, all others are zero.
+            scale: the first scale of `x W_x` and `h W_h`, like the γ of recurrent batch normalization.
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         i, h, s, e = self.input_size, self.hidden_size, self.hyper_size, self.embedding_size
         kx, kx_s, kh, kh_s, ks, kz = jax.random.split(key, 6)
 
@@ -141,17 +128,12 @@ class HyperLSTM(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> HyperLSTMState:
-        """Zeros, `[*batch_shape, H]` and `[*batch_shape, Ĥ]`."""
+        """Returns zeros: `h` and `c` `[*batch_shape, H]`, `h_s` and `c_s` `[*batch_shape, Ĥ]`."""
         h, s = (*batch_shape, self.hidden_size), (*batch_shape, self.hyper_size)
         return HyperLSTMState(*(jnp.zeros(shape, dtype) for shape in (h, h, s, s)))
 
-    def _both(self, z: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """The gates of the large LSTM, and those of the small one."""
-        large, small = jnp.split(z, [4 * self.hidden_size], axis=-1)
-        return gates(large, 4), gates(small, 4)
-
     def project(self, params: HyperLSTMParams, x: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """`x W_x`, of the large LSTM as the tuple i, f, g, o, and of the small one with its bias."""
+        """Returns `x W_x` as the tuples i, f, g, o of the large LSTM and, with its bias, of the small one."""
         large, small = self._both(jnp.matmul(x, params.w_x))
         return large, tuple(add_bias(z, b) for z, b in zip(small, gates(params.b_s, 4), strict=True))
 
@@ -161,7 +143,7 @@ class HyperLSTM(Cell):
         state: HyperLSTMState,
         drive: tuple[tuple[Array, ...], tuple[Array, ...]],
     ) -> tuple[HyperLSTMState, Array]:
-        """One step of the small LSTM, and with its output one of the large one."""
+        """Takes one step of the small LSTM, then one of the large LSTM with its output."""
         x_large, x_small = drive
         h_large, h_small = self._both(dot(state.h, params.w_h))
         own = gates(dot(state.h_s, params.w_s), 4)
@@ -174,3 +156,15 @@ class HyperLSTM(Cell):
         mixed = (d_x[k] * x_large[k] + d_h[k] * h_large[k] + add_bias(d_b[k], b[k]) for k in range(4))
         h, c = _lstm(tuple(mixed), state.c)
         return HyperLSTMState(h, c, h_s, c_s), h
+
+    def _both(self, z: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Returns the gates of the large LSTM and of the small one."""
+        large, small = jnp.split(z, [4 * self.hidden_size], axis=-1)
+        return gates(large, 4), gates(small, 4)
+
+
+def _lstm(z: tuple[Array, ...], c: Array) -> tuple[Array, Array]:
+    """Returns `(h', c')` from the gates i, f, g, o before their activations."""
+    i, f, g, o = z
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c

@@ -1,9 +1,4 @@
-"""Independently recurrent neural network (Li et al. 2018).
-
-    h' = φ(x W_x + u ⊙ h + b)
-
-Each unit sees its own old value alone; units mix in the layers of a stack. φ is the ReLU, or any activation.
-"""
+"""Independently recurrent neural network (Li et al. 2018)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_activations, check_initializers, check_sizes
 from jaxrnn.ops import affine, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
@@ -35,13 +30,14 @@ class IndRNNState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class IndRNN(Cell):
-    """Independently recurrent neural network: no product in its step.
+class IndRNN(Cell[IndRNNParams, IndRNNState]):
+    """Independently recurrent neural network: each unit sees only its own old value.
 
         h' = φ(x W_x + u ⊙ h + b)        y = h'
 
-    Over T steps a gradient stays within a factor of γ where |u| is at most γ^(1/T). The paper draws u uniformly from 0
-    to that, with γ = 2: `init(key, recurrent_init=jax.nn.initializers.uniform(2 ** (1 / T)))`.
+    There is no product in its step; units mix in the layers of a stack. A gradient over T steps grows at most by the
+    factor γ if |u| <= γ^(1/T). The paper has γ = 2 and draws u uniformly from 0 to that bound:
+    `init(key, recurrent_init=jax.nn.initializers.uniform(2 ** (1 / T)))`.
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -49,6 +45,7 @@ class IndRNN(Cell):
         activation: φ, by default the ReLU.
 
     Raises:
+        TypeError: an activation is not a function.
         ValueError: a size is not a positive integer.
 
     Example:
@@ -68,6 +65,7 @@ class IndRNN(Cell):
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_activations(activation=self.activation)
 
     def init(
         self,
@@ -78,7 +76,16 @@ class IndRNN(Cell):
         recurrent_init: Initializer = jax.nn.initializers.uniform(1.0),
         bias_init: Initializer = initializers.zeros,
     ) -> IndRNNParams:
-        """Fresh parameters; `recurrent_init` sees `[H]`, by default uniform on [0, 1), and `bias_init` `[1, H]`."""
+        """Returns fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`.
+            recurrent_init: of `u` `[H]`, by default uniform on [0, 1).
+            bias_init: of `b`; sees `[1, H]`.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, ku, kb = jax.random.split(key, 3)
         return IndRNNParams(
@@ -88,14 +95,14 @@ class IndRNN(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> IndRNNState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return IndRNNState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: IndRNNParams, x: Array) -> Array:
-        """`x W_x + b`."""
+        """Returns `x W_x + b`."""
         return affine(x, params.w_x, params.b)
 
     def step(self, params: IndRNNParams, state: IndRNNState, drive: Array) -> tuple[IndRNNState, Array]:
-        """`h' = φ(drive + u ⊙ h)`."""
+        """Takes one step from `h` to `h'`."""
         h = self.activation(drive + weigh(state.h, params.u))
         return IndRNNState(h), h

@@ -1,12 +1,4 @@
-"""Legendre memory unit (Voelker, Kajić & Eliasmith 2019).
-
-u  = x e_x + h e_h + m e_m                   one number
-m' = m Āᵀ + u B̄ᵀ                             the last θ steps of u, in d Legendre polynomials; fixed
-h' = tanh(x W_x + h W_h + m' W_m)
-
-A_ij = (2i + 1) / θ · (-1 if i < j else (-1)^(i - j + 1)),    B_i = (2i + 1) / θ · (-1)^i
-[Ā B̄; 0 1] = exp [A B; 0 0]                  held constant over each step
-"""
+"""Legendre memory unit (Voelker, Kajić & Eliasmith 2019)."""
 
 import functools
 from dataclasses import dataclass
@@ -18,7 +10,7 @@ import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.checks import check_initializers, check_positive, check_sizes
 from jaxrnn.ops import dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -40,31 +32,12 @@ class LMUState(NamedTuple):
     m: Array  # [*batch, d]
 
 
-@functools.lru_cache(maxsize=64)
-def legendre(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ā `[d, d]` and B̄ `[d]` in float64."""
-    i = np.arange(order)[:, None]
-    scale = (2 * i + 1) / theta
-    a = np.where(i < i.T, -1.0, (-1.0) ** (i - i.T + 1)) * scale
-    continuous = np.block([[a, (-1.0) ** i * scale], [np.zeros((1, order + 1))]])
-    # The matrix exponential by scaling and squaring.
-    halvings = max(0, int(np.ceil(np.log2(np.abs(continuous).sum(axis=0).max()))) + 3)
-    small = continuous / 2.0**halvings
-    term = total = np.eye(order + 1)
-    for k in range(1, 16):
-        term = term @ small / k
-        total = total + term
-    for _ in range(halvings):
-        total = total @ total
-    return total[:order, :order], total[:order, order]
-
-
 @dataclass(frozen=True)
-class LMU(Cell):
-    """Legendre memory unit: a fixed linear memory of a window in time, and a nonlinear state that reads and writes it.
+class LMU(Cell[LMUParams, LMUState]):
+    """Legendre memory unit: a fixed linear memory of a time window, and a nonlinear state that reads and writes it.
 
-        u  = x e_x + h e_h + m e_m
-        m' = m Āᵀ + u B̄ᵀ
+        u  = x e_x + h e_h + m e_m               one number
+        m' = m Āᵀ + u B̄ᵀ                         the last θ steps of u as d Legendre polynomials; Ā, B̄ are fixed
         h' = tanh(x W_x + h W_h + m' W_m)        y = h'
 
     Args:
@@ -105,7 +78,7 @@ class LMU(Cell):
         encoder_init: Initializer = jax.nn.initializers.lecun_uniform(),
         memory_encoder_init: Initializer = initializers.zeros,
     ) -> LMUParams:
-        """Fresh parameters as in the authors' code.
+        """Returns fresh parameters, as in the authors' code.
 
         Args:
             key: a typed key.
@@ -114,6 +87,7 @@ class LMU(Cell):
             encoder_init: of e_x `[I, 1]` and e_h `[H, 1]`.
             memory_encoder_init: of e_m `[d, 1]`.
         """
+        check_initializers(weight_init=weight_init, encoder_init=encoder_init, memory_encoder_init=memory_encoder_init)
         i, h, d = self.input_size, self.hidden_size, self.order
         kx, kh, km, ex, eh, em = jax.random.split(key, 6)
         return LMUParams(
@@ -123,22 +97,46 @@ class LMU(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> LMUState:
-        """Zeros: `h` `[*batch_shape, H]`, `m` `[*batch_shape, d]`."""
+        """Returns zeros: `h` `[*batch_shape, H]`, `m` `[*batch_shape, d]`."""
         return LMUState(
             h=jnp.zeros((*batch_shape, self.hidden_size), dtype), m=jnp.zeros((*batch_shape, self.order), dtype)
         )
 
     def project(self, params: LMUParams, x: Array) -> tuple[Array, Array]:
-        """`x W_x` and `x e_x`."""
+        """Returns `x W_x` and `x e_x`."""
         x_h, x_u = jnp.split(jnp.matmul(x, params.w_x), [self.hidden_size], axis=-1)
         return x_h, x_u
 
     def step(self, params: LMUParams, state: LMUState, drive: tuple[Array, Array]) -> tuple[LMUState, Array]:
-        """One step from `(h, m)` to `(h', m')`."""
+        """Takes one step from `(h, m)` to `(h', m')`."""
         x_h, x_u = drive
-        # In the state's own precision: the memory is a long sum.
+        # In the precision of the state, because the memory is a long sum.
         a, b = (jnp.asarray(c.T, state.m.dtype) for c in legendre(self.order, self.theta))
         u = x_u + dot(jnp.concatenate([state.h, state.m], axis=-1), params.e)
         m = jnp.matmul(state.m, a) + u.astype(a.dtype) * jnp.broadcast_to(b, state.m.shape)
         h = jnp.tanh(x_h + dot(jnp.concatenate([state.h, m], axis=-1), params.w_h))
         return LMUState(h, m), h
+
+
+@functools.lru_cache(maxsize=64)
+def legendre(order: int, theta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns Ā `[d, d]` and B̄ `[d]` in float64.
+
+    A_ij = (2i + 1) / θ · (-1 if i < j else (-1)^(i - j + 1))
+    B_i = (2i + 1) / θ · (-1)^i
+    [Ā B̄; 0 1] = exp [A B; 0 0]          the input is held constant over each step
+    """
+    i = np.arange(order)[:, None]
+    scale = (2 * i + 1) / theta
+    a = np.where(i < i.T, -1.0, (-1.0) ** (i - i.T + 1)) * scale
+    continuous = np.block([[a, (-1.0) ** i * scale], [np.zeros((1, order + 1))]])
+    # The matrix exponential by scaling and squaring.
+    halvings = max(0, int(np.ceil(np.log2(np.abs(continuous).sum(axis=0).max()))) + 3)
+    small = continuous / 2.0**halvings
+    term = total = np.eye(order + 1)
+    for k in range(1, 16):
+        term = term @ small / k
+        total = total + term
+    for _ in range(halvings):
+        total = total @ total
+    return total[:order, :order], total[:order, order]

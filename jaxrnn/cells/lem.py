@@ -1,9 +1,4 @@
-"""Long expressive memory (Rusch, Mishra, Erichson & Mahoney 2022).
-
-α, β = Δt σ(x W_x + h W_h + b)                      steps of its own for each unit, blocks α, β
-c' = (1 - α) ⊙ c + α ⊙ tanh(x W_xc + h W_hc + b_c)
-h' = (1 - β) ⊙ h + β ⊙ tanh(x W_xh + c' W_c + b_h)
-"""
+"""Long expressive memory (Rusch, Mishra, Erichson & Mahoney 2022)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_positive, check_sizes
+from jaxrnn.checks import check_initializers, check_positive, check_sizes
 from jaxrnn.ops import affine, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -37,8 +32,8 @@ class LEMState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LEM(Cell):
-    """Long expressive memory: two coupled states, each unit with learned steps in time.
+class LEM(Cell[LEMParams, LEMState]):
+    """Long expressive memory: two coupled states; each unit learns its own steps in time.
 
         α, β = Δt σ(x W_x + h W_h + b)                       blocks α, β
         c' = (1 - α) ⊙ c + α ⊙ tanh(x W_xc + h W_hc + b_c)
@@ -78,11 +73,19 @@ class LEM(Cell):
         weight_init: Initializer | None = None,
         bias_init: Initializer | None = None,
     ) -> LEMParams:
-        """Fresh parameters, all uniform in ±1/sqrt(H) by default; `weight_init` sees a block, `bias_init` `[4, H]`."""
+        """Returns fresh parameters, all uniform in ±1/sqrt(H) by default.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            weight_init: of each block of `w_x` and `w_h`, and of `w_c`.
+            bias_init: of `b`; sees `[4, H]`, one row per block.
+        """
         i, h = self.input_size, self.hidden_size
         kx, kh, kc, kb = jax.random.split(key, 4)
         default = initializers.uniform(h**-0.5)
         weight_init, bias_init = weight_init or default, bias_init or default
+        check_initializers(weight_init=weight_init, bias_init=bias_init)
         return LEMParams(
             w_x=initializers.blocks(weight_init, kx, (i, h), 4, dtype),
             w_h=initializers.blocks(weight_init, kh, (h, h), 3, dtype),
@@ -91,16 +94,16 @@ class LEM(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> LEMState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros, `h` and `c` `[*batch_shape, H]`."""
         shape = (*batch_shape, self.hidden_size)
         return LEMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def project(self, params: LEMParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple α, β, c, h."""
+        """Returns `x W_x + b` as the tuple α, β, c, h."""
         return gates(affine(x, params.w_x, params.b), 4)
 
     def step(self, params: LEMParams, state: LEMState, drive: tuple[Array, ...]) -> tuple[LEMState, Array]:
-        """One step from `(h, c)` to `(h', c')`."""
+        """Takes one step from `(h, c)` to `(h', c')`."""
         x_a, x_b, x_c, x_h = drive
         h_a, h_b, h_c = gates(dot(state.h, params.w_h), 3)
         alpha = self.step_size * jax.nn.sigmoid(x_a + h_a)

@@ -1,9 +1,4 @@
-"""Linear recurrent unit (Orvieto et al. 2023): a complex diagonal recurrence, stable by its parametrization.
-
-λ = exp(-exp(ν) + i exp(θ))
-h' = λ ⊙ h + exp(γ) ⊙ (x W_x)               complex
-y = Re(h' W_y) + d ⊙ x                      real
-"""
+"""Linear recurrent unit (Orvieto et al. 2023)."""
 
 import math
 from dataclasses import dataclass
@@ -40,15 +35,15 @@ class LRUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LRU(LinearCell):
-    """Linear recurrent unit: complex, diagonal, linear in its state; the output is as long as the input.
+class LRU(LinearCell[LRUParams, LRUState]):
+    """Linear recurrent unit: a complex diagonal recurrence, stable by its parametrization; the output is as long as x.
 
         λ = exp(-exp(ν) + i exp(θ))             |λ| < 1
         h' = λ ⊙ h + exp(γ) ⊙ (x W_x)
         y = Re(h' W_y) + d ⊙ x
 
-    The paper's layer goes on with a nonlinear unit such as a GLU after `y`. In bfloat16 the rounding of `nu` moves
-    1 - |λ|, and with it how long the state remembers.
+    In the paper's layer a nonlinear unit such as a GLU follows `y`. In bfloat16 the rounding of `nu` changes 1 - |λ|,
+    and so how long the state remembers.
 
     Args:
         input_size: I, length of the last axis of the input and of the output.
@@ -90,14 +85,14 @@ class LRU(LinearCell):
         r_max: float = 1.0,
         max_phase: float = 2 * math.pi,
     ) -> LRUParams:
-        """Fresh parameters: λ uniform on a ring, γ so that white noise gives `h` the variance of the input product.
+        """Returns fresh parameters, λ uniform on a ring; white noise gives `h` the variance of the input product.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             r_min: inner radius of the ring.
             r_max: outer radius of the ring.
-            max_phase: λ has phases from 0 to this, in radians.
+            max_phase: the greatest phase of λ, in radians; the least is 0.
 
         Raises:
             ValueError: not 0 <= r_min < r_max <= 1, or `max_phase` is not positive.
@@ -108,7 +103,7 @@ class LRU(LinearCell):
         i, h = self.input_size, self.hidden_size
         kr, kp, kx, ky, kd = jax.random.split(key, 5)
         draw = np.promote_types(dtype, np.float32)
-        # From just above zero, so that no logarithm is of zero.
+        # Just above zero, for the logarithms.
         u_r, u_p = (jax.random.uniform(k, (h,), draw, 1e-6, 1.0 - 1e-6) for k in (kr, kp))
         square = u_r * (r_max**2 - r_min**2) + r_min**2  # |λ|²
         w_x = jax.random.normal(kx, (i, 2 * h), dtype) / (2 * i) ** 0.5
@@ -122,21 +117,21 @@ class LRU(LinearCell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> LRUState:
-        """Complex zeros `[*batch_shape, H]`."""
+        """Returns complex zeros `[*batch_shape, H]`."""
         return LRUState(h=jnp.zeros((*batch_shape, self.hidden_size), complex_dtype(dtype)))
 
     def project(self, params: LRUParams, x: Array) -> tuple[Array, Array]:
-        """`exp(γ) ⊙ (x W_x)`, blocks Re and Im, and the input for `readout`."""
+        """Returns `exp(γ) ⊙ (x W_x)`, blocks Re and Im, and the input for `readout`."""
         scale = jnp.exp(jnp.concatenate([params.gamma, params.gamma]))
         return weigh(jnp.matmul(x, params.w_x), scale), x
 
     def coefficients(self, params: LRUParams, drive: tuple[Array, Array]) -> tuple[LRUState, LRUState]:
-        """`λ` and the input's part."""
+        """Returns `λ` and `exp(γ) ⊙ (x W_x)`."""
         b = to_complex(drive[0])
         a = jnp.exp(lax.complex(-jnp.exp(wide(params.nu)), jnp.exp(wide(params.theta))))
         return LRUState(jnp.broadcast_to(a, b.shape)), LRUState(b)
 
     def readout(self, params: LRUParams, output: LRUState, drive: tuple[Array, Array]) -> Array:
-        """`Re(h' W_y) + d ⊙ x`, as one real product."""
+        """Returns `Re(h' W_y) + d ⊙ x`, as one real product."""
         x = drive[1]
         return dot(to_real(jnp.conj(output.h)), params.w_y).astype(x.dtype) + weigh(x, params.d)

@@ -1,13 +1,4 @@
-"""Cells with one gate: the minimal gated unit (Zhou et al. 2016) and the update gate RNN (Collins et al. 2017).
-
-    f = σ(x W_xf + h W_hf + b_f)
-
-    MGU, reset before    n = φ(x W_xn + b_xn + (f ⊙ h) W_n)             h' = (1 - f) ⊙ h + f ⊙ n
-    MGU, reset after     n = φ(x W_xn + b_xn + f ⊙ (h W_hn + b_n))      h' = f ⊙ h + (1 - f) ⊙ n
-    UGRNN                n = φ(x W_xn + b_xn + h W_hn)                  h' = f ⊙ h + (1 - f) ⊙ n
-
-The gate of the UGRNN is named g in its paper and below.
-"""
+"""Minimal gated unit (Zhou, Wu, Zhang & Zhou 2016)."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -17,11 +8,11 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_choice, check_sizes
-from jaxrnn.ops import add, add_bias, affine, dot, gates
+from jaxrnn.checks import check_activations, check_choice, check_initializers, check_sizes
+from jaxrnn.ops import add_bias, affine, dot, gates
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
-__all__ = ["MGU", "UGRNN", "MGUParams", "MGUState", "UGRNNParams", "UGRNNState"]
+__all__ = ["MGU", "MGUParams", "MGUState"]
 
 
 class MGUParams(NamedTuple):
@@ -41,7 +32,7 @@ class MGUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MGU(Cell):
+class MGU(Cell[MGUParams, MGUState]):
     """Minimal gated unit: one gate is the reset gate and the update gate of a GRU.
 
         f = σ(x W_xf + h W_hf + b_f)
@@ -55,11 +46,12 @@ class MGU(Cell):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        reset: "before" or "after" the recurrent product of the candidate; with it goes which of h and n the gate takes.
-            Weights of one cannot be turned into weights of the other.
+        reset: whether f resets h "before" or "after" the recurrent product of the candidate. It also decides which of h
+            and n an open f takes. Their weights cannot be converted into each other.
         activation: φ, by default tanh.
 
     Raises:
+        TypeError: an activation is not a function.
         ValueError: a size is not a positive integer, or `reset` is neither "before" nor "after".
 
     Example:
@@ -80,6 +72,7 @@ class MGU(Cell):
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_choice(reset=self.reset, among=("before", "after"))
+        check_activations(activation=self.activation)
 
     def init(
         self,
@@ -90,7 +83,16 @@ class MGU(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> MGUParams:
-        """Fresh parameters, block by block; `bias_init` sees `[2, H]`, rows f, n, and of `b_n` `[1, H]`."""
+        """Returns fresh parameters, initialized block by block.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of each `[I, H]` block of `w_x`.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`.
+            bias_init: of `b` and of `b_n`; sees `[2, H]`, rows f, n, and `[1, H]`.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         after = self.reset == "after"
         kx, kh, kb, kr, kn = jax.random.split(key, 5)
@@ -103,100 +105,23 @@ class MGU(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MGUState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return MGUState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: MGUParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple f, n."""
+        """Returns `x W_x + b` as the tuple f, n."""
         return gates(affine(x, params.w_x, params.b), 2)
 
     def step(self, params: MGUParams, state: MGUState, drive: tuple[Array, ...]) -> tuple[MGUState, Array]:
-        """One step from `h` to `h'`."""
+        """Takes one step from `h` to `h'`."""
         (h,), (x_f, x_n) = state, drive
-        h_f, *h_n = gates(dot(h, params.w_h), 2 if params.w_n is None else 1)
-        f = jax.nn.sigmoid(x_f + h_f)
         if params.w_n is not None:
-            h = (1 - f) * h + f * self.activation(x_n + dot(f * h, params.w_n))
+            f = jax.nn.sigmoid(x_f + dot(h, params.w_h))
+            n = self.activation(x_n + dot(f * h, params.w_n))
+            h = (1 - f) * h + f * n
         else:
-            h = f * h + (1 - f) * self.activation(x_n + f * add_bias(h_n[0], params.b_n))
+            h_f, h_n = gates(dot(h, params.w_h), 2)
+            f = jax.nn.sigmoid(x_f + h_f)
+            n = self.activation(x_n + f * add_bias(h_n, params.b_n))
+            h = f * h + (1 - f) * n
         return MGUState(h), h
-
-
-class UGRNNParams(NamedTuple):
-    """Parameters of `UGRNN`."""
-
-    w_x: Array  # [I, 2H], blocks g, n
-    w_h: Array  # [H, 2H]
-    b: Array  # [2H]
-
-
-class UGRNNState(NamedTuple):
-    """State of `UGRNN`."""
-
-    h: Array  # [*batch, H]
-
-
-@dataclass(frozen=True)
-class UGRNN(Cell):
-    """Update gate RNN: an Elman unit with a gate that keeps the old state.
-
-        g = σ(x W_xg + h W_hg + b_g)
-        n = φ(x W_xn + h W_hn + b_n)
-        h' = g ⊙ h + (1 - g) ⊙ n                y = h'
-
-    Args:
-        input_size: I, length of the last axis of the input.
-        hidden_size: H, units.
-        activation: φ, by default tanh.
-
-    Raises:
-        ValueError: a size is not a positive integer.
-
-    Example:
-        >>> cell = UGRNN(input_size=3, hidden_size=4)
-        >>> cell.init(jax.random.key(0)).b.tolist()
-        [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-
-    Reference: Collins, Sohl-Dickstein & Sussillo 2017, "Capacity and trainability in recurrent neural networks".
-    """
-
-    input_size: int
-    hidden_size: int
-    activation: Activation = jnp.tanh
-
-    def __post_init__(self) -> None:
-        check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
-
-    def init(
-        self,
-        key: Key,
-        *,
-        dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
-        recurrent_init: Initializer = initializers.orthogonal(),
-        bias_init: Initializer = initializers.zeros,
-        gate_bias: float = 1.0,
-    ) -> UGRNNParams:
-        """Fresh parameters, block by block; `bias_init` sees `[2, H]`, rows g, n, and `gate_bias` is added to g's."""
-        i, h = self.input_size, self.hidden_size
-        kx, kh, kb = jax.random.split(key, 3)
-        return UGRNNParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 2, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 2, dtype),
-            b=bias_init(kb, (2, h), dtype).at[0].add(gate_bias).reshape(2 * h),
-        )
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> UGRNNState:
-        """Zeros `[*batch_shape, H]`."""
-        return UGRNNState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
-
-    def project(self, params: UGRNNParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple g, n."""
-        return gates(affine(x, params.w_x, params.b), 2)
-
-    def step(self, params: UGRNNParams, state: UGRNNState, drive: tuple[Array, ...]) -> tuple[UGRNNState, Array]:
-        """One step from `h` to `h'`."""
-        g, n = add(drive, gates(dot(state.h, params.w_h), 2))
-        g = jax.nn.sigmoid(g)
-        h = g * state.h + (1 - g) * self.activation(n)
-        return UGRNNState(h), h

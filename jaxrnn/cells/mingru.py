@@ -1,12 +1,4 @@
-"""Minimal GRU and LSTM (Feng et al. 2024): gates that do not see the state, so that it is linear in itself.
-
-    minGRU:   z, n = x W_x + b                  h' = (1 - σ(z)) ⊙ h + σ(z) ⊙ φ(n)
-    minLSTM:  f, i, n = x W_x + b               h' = f̄ ⊙ h + ī ⊙ φ(n)
-
-The paper walks these in log-space because it divides by products of all gates so far, which vanish. The associative
-scan of `LinearCell` only multiplies gates, which are in (0, 1), and adds: a product that underflows is of a state that
-is forgotten. So it gives the values of the paper's log-space algorithm.
-"""
+"""Minimal GRU and LSTM, linear in their state (Feng et al. 2024)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import LinearCell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_activations, check_bools, check_initializers, check_sizes
 from jaxrnn.ops import affine, gates
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key
 
@@ -24,7 +16,7 @@ __all__ = ["MinGRU", "MinGRUParams", "MinGRUState", "MinLSTM", "MinLSTMParams", 
 
 
 def positive(x: Array) -> Array:
-    """The paper's `g`, a candidate above zero: x + 1/2 from zero on, σ(x) below, continuous.
+    """Returns the paper's `g(x)`, a candidate above zero: x + 1/2 for x >= 0, else σ(x).
 
     Example:
         >>> positive(jnp.array([0.0, 1.0])).tolist()
@@ -47,14 +39,15 @@ class MinGRUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MinGRU(LinearCell):
+class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
     """Minimal gated recurrent unit, linear in its state.
 
         z, n = x W_x + b
         h' = (1 - σ(z)) ⊙ h + σ(z) ⊙ φ(n)       y = h'
 
     With tanh for φ it is the gated impulse linear recurrence (GILR) of Martin & Cundy, whose gate is 1 - σ(z), and the
-    QRNN's f-pooling.
+    QRNN's f-pooling. The paper computes in log-space, because it divides by products of gates, which underflow. The
+    associative scan here only multiplies and adds gates, and gives the same values.
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -64,6 +57,7 @@ class MinGRU(LinearCell):
         scan: "sequential" or "associative", see `LinearCell`.
 
     Raises:
+        TypeError: an activation is not a function, or `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or `scan` is unknown.
 
     Example:
@@ -86,6 +80,8 @@ class MinGRU(LinearCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_bools(use_bias=self.use_bias)
+        check_activations(activation=self.activation)
 
     def init(
         self,
@@ -95,14 +91,15 @@ class MinGRU(LinearCell):
         input_init: Initializer = initializers.glorot_uniform(),
         bias_init: Initializer = initializers.zeros,
     ) -> MinGRUParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
-            bias_init: sees `[2, H]`, a row a gate; of no effect without bias.
+            bias_init: of `b`; sees `[2, H]`, one row per gate. Ignored without bias.
         """
+        check_initializers(input_init=input_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, kb = jax.random.split(key)
         return MinGRUParams(
@@ -111,22 +108,22 @@ class MinGRU(LinearCell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MinGRUState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return MinGRUState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: MinGRUParams, x: Array) -> tuple[Array, Array]:
-        """`σ(z)` and `φ(n)`."""
+        """Returns `σ(z)` and `φ(n)`."""
         z, n = gates(affine(x, params.w_x, params.b), 2)
         return jax.nn.sigmoid(z), self.activation(n)
 
     def coefficients(self, params: MinGRUParams, drive: tuple[Array, Array]) -> tuple[MinGRUState, MinGRUState]:
-        """`1 - z` and `z ⊙ n`."""
+        """Returns `1 - z` and `z ⊙ n`."""
         del params
         z, n = drive
         return MinGRUState(1 - z), MinGRUState(z * n)
 
     def readout(self, params: MinGRUParams, output: MinGRUState, drive: tuple[Array, Array]) -> Array:
-        """`h'`."""
+        """Returns `h'`."""
         del params, drive
         return output.h
 
@@ -145,22 +142,23 @@ class MinLSTMState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MinLSTM(LinearCell):
+class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
     """Minimal long short-term memory, linear in its state.
 
         f, i, n = x W_x + b
-        f̄, ī = σ(f) / (σ(f) + σ(i)), σ(i) / (σ(f) + σ(i))      normalized, else f̄, ī = σ(f), σ(i)
+        f̄, ī = σ(f) / (σ(f) + σ(i)), σ(i) / (σ(f) + σ(i))      with normalize, else σ(f), σ(i)
         h' = f̄ ⊙ h + ī ⊙ φ(n)                                  y = h'
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        normalize: whether the two gates sum to one, so that the scale of `h` does not depend on time.
+        normalize: whether the two gates sum to one, so that the scale of `h` does not grow with time.
         activation: φ, by default the paper's `positive`; `jax.nn.identity` is the paper's first form.
         use_bias: whether there is a `b`.
         scan: "sequential" or "associative", see `LinearCell`.
 
     Raises:
+        TypeError: an activation is not a function, or a flag is not a bool.
         ValueError: a size is not a positive integer, or `scan` is unknown.
 
     Example:
@@ -183,6 +181,8 @@ class MinLSTM(LinearCell):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
+        check_bools(normalize=self.normalize, use_bias=self.use_bias)
+        check_activations(activation=self.activation)
 
     def init(
         self,
@@ -193,29 +193,30 @@ class MinLSTM(LinearCell):
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 0.0,
     ) -> MinLSTMParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
-            bias_init: sees `[3, H]`, a row a gate; of no effect without bias.
-            forget_bias: added to the forget gate's bias; of no effect without bias.
+            bias_init: of `b`; sees `[3, H]`, one row per gate. Ignored without bias.
+            forget_bias: added to the bias of f. Ignored without bias.
         """
+        check_initializers(input_init=input_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, kb = jax.random.split(key)
         b = bias_init(kb, (3, h), dtype).at[0].add(forget_bias).reshape(3 * h)
         return MinLSTMParams(w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype), b=b if self.use_bias else None)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MinLSTMState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return MinLSTMState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: MinLSTMParams, x: Array) -> tuple[Array, Array, Array]:
-        """`f̄`, `ī` and `φ(n)`."""
+        """Returns `f̄`, `ī` and `φ(n)`."""
         f, i, n = gates(affine(x, params.w_x, params.b), 3)
         if self.normalize:
-            # σ(f) / (σ(f) + σ(i)) where both may be zero in floating point.
+            # σ(f) / (σ(f) + σ(i)), finite where both round to zero.
             f = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
             i = -f
         return jax.nn.sigmoid(f), jax.nn.sigmoid(i), self.activation(n)
@@ -223,12 +224,12 @@ class MinLSTM(LinearCell):
     def coefficients(
         self, params: MinLSTMParams, drive: tuple[Array, Array, Array]
     ) -> tuple[MinLSTMState, MinLSTMState]:
-        """`f̄` and `ī ⊙ φ(n)`."""
+        """Returns `f̄` and `ī ⊙ φ(n)`."""
         del params
         f, i, n = drive
         return MinLSTMState(f), MinLSTMState(i * n)
 
     def readout(self, params: MinLSTMParams, output: MinLSTMState, drive: tuple[Array, Array, Array]) -> Array:
-        """`h'`."""
+        """Returns `h'`."""
         del params, drive
         return output.h

@@ -1,8 +1,4 @@
-"""Recurrent network with modReLU (Arjovsky, Shah & Bengio 2016; with orthogonal weights: Lezcano-Casado 2019).
-
-z = x W_x + h W_h
-h' = sign(z) ⊙ max(|z| + b, 0)
-"""
+"""Recurrent network with modReLU (Arjovsky, Shah & Bengio 2016)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_initializers, check_sizes
 from jaxrnn.ops import add_bias, dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -34,14 +30,13 @@ class ModReLUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ModReLU(Cell):
-    """Simple recurrent network with modReLU, which keeps the sign and moves the size by a learned bias.
+class ModReLU(Cell[ModReLUParams, ModReLUState]):
+    """Simple recurrent network with modReLU, which keeps the sign and adds a learned bias to the magnitude.
 
         z = x W_x + h W_h
         h' = sign(z) ⊙ max(|z| + b, 0)        y = h'
 
-    Its recurrent matrix is meant to stay orthogonal: `jaxrnn.Orthogonal(ModReLU(3, 4))` is the
-    expRNN.
+    Its recurrent matrix is meant to stay orthogonal: `jaxrnn.Orthogonal(ModReLU(3, 4))` is the expRNN.
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -57,8 +52,8 @@ class ModReLU(Cell):
         >>> y.shape
         (2, 4)
 
-    Reference: Arjovsky, Shah & Bengio 2016, "Unitary evolution recurrent neural networks", in its real
-    form: Lezcano-Casado & Martínez-Rubio 2019.
+    Reference: Arjovsky, Shah & Bengio 2016, "Unitary evolution recurrent neural networks"; real and orthogonal:
+    Lezcano-Casado & Martínez-Rubio 2019, "Cheap orthogonal constraints in neural networks".
     """
 
     input_size: int
@@ -76,7 +71,16 @@ class ModReLU(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.uniform(0.01),
     ) -> ModReLUParams:
-        """Fresh parameters, as in the code of Lezcano-Casado & Martínez-Rubio; `bias_init` sees `[1, H]`."""
+        """Returns fresh parameters, as in the code of Lezcano-Casado & Martínez-Rubio.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`.
+            recurrent_init: of `w_h`.
+            bias_init: of `b`; sees `[1, H]`.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         kx, kh, kb = jax.random.split(key, 3)
         return ModReLUParams(
             w_x=input_init(kx, (self.input_size, self.hidden_size), dtype),
@@ -85,15 +89,15 @@ class ModReLU(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> ModReLUState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return ModReLUState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: ModReLUParams, x: Array) -> Array:
-        """`x W_x`."""
+        """Returns `x W_x`."""
         return jnp.matmul(x, params.w_x)
 
     def step(self, params: ModReLUParams, state: ModReLUState, drive: Array) -> tuple[ModReLUState, Array]:
-        """One step from `h` to `h'`."""
+        """Takes one step from `h` to `h'`."""
         z = drive + dot(state.h, params.w_h)
         h = jnp.sign(z) * jax.nn.relu(add_bias(jnp.abs(z), params.b))
         return ModReLUState(h), h

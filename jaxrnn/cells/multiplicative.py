@@ -1,10 +1,4 @@
-"""Multiplicative networks: an RNN (Sutskever, Martens & Hinton 2011) and an LSTM (Krause et al. 2016).
-
-    m = (x W_xm) ⊙ (h W_hm)
-    the cell's equations, with m for h in its products
-
-So the recurrent matrix is another one for every input: h W_hm diag(x W_xm) W_h.
-"""
+"""Multiplicative RNN (Sutskever, Martens & Hinton 2011) and LSTM (Krause et al. 2016)."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +10,9 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.cells.elman import Elman
 from jaxrnn.cells.lstm import LSTM
+from jaxrnn.cells.projected import Projected
+from jaxrnn.cells.vanilla import VanillaLSTM
+from jaxrnn.checks import check_initializers
 from jaxrnn.ops import dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
@@ -25,28 +22,29 @@ __all__ = ["Multiplicative", "MultiplicativeParams"]
 class MultiplicativeParams(NamedTuple):
     """Parameters of `Multiplicative`."""
 
-    w_x: Array  # [I, R], R that of the cell's h
+    w_x: Array  # [I, R], R the length of the cell's h
     w_h: Array  # [R, R]
     cell: Params
 
 
 @dataclass(frozen=True)
-class Multiplicative(Cell):
-    """A cell whose products see `h` through factors that the input sets.
+class Multiplicative(Cell[MultiplicativeParams, Any]):
+    """A cell that sees `h` through factors set by the input.
 
         m = (x W_xm) ⊙ (h W_hm)
 
         Multiplicative(Elman)       h' = φ(x W_x + m W_h + b)                       y = h'
-        Multiplicative(LSTM)        i, f, g, o = x W_x + m W_h + b, and so on       y = h'
+        Multiplicative(LSTM)        i, f, g, o = x W_x + m W_h + b, …               y = h'
 
-    With Elman's cell it is the multiplicative RNN, with as many factors as units; with an LSTM the mLSTM, whose output
-    is o ⊙ tanh(c') as in the program of Radford et al. 2017.
+    Every input has a recurrent matrix of its own, W_hm diag(x W_xm) W_h. With `Elman` it is the multiplicative RNN,
+    with as many factors as units; with `LSTM` the mLSTM, whose output is o ⊙ tanh(c') as in the program of Radford et
+    al. 2017.
 
     Args:
-        cell: an `Elman` or an `LSTM`, with any of its options.
+        cell: an `Elman`, `LSTM`, `VanillaLSTM` or `Projected`, with any of its options.
 
     Raises:
-        TypeError: another cell, in which h acts otherwise than by its product.
+        TypeError: `cell` is another cell, in which `h` is more than a factor of `W_h`.
 
     Example:
         >>> import jaxrnn
@@ -60,25 +58,24 @@ class Multiplicative(Cell):
     Renals 2016, "Multiplicative LSTM for sequence modeling".
     """
 
-    cell: Elman | LSTM
+    cell: Elman | LSTM | VanillaLSTM | Projected
 
     def __post_init__(self) -> None:
-        if not isinstance(self.cell, Elman | LSTM):
-            raise TypeError(f"cell: got {self.cell!r}, needs an Elman or an LSTM")
+        if not isinstance(self.cell, Elman | LSTM | VanillaLSTM | Projected):
+            raise TypeError(f"cell: got {self.cell!r}, needs an Elman, LSTM, VanillaLSTM or Projected")
 
     @property
     def input_size(self) -> int:
-        """That of the cell."""
+        """The cell's I."""
         return self.cell.input_size
 
     @property
     def hidden_size(self) -> int:
-        """That of the cell."""
+        """The cell's H."""
         return self.cell.hidden_size
 
     @property
     def output_size(self) -> int:
-        """That of the cell."""
         return self.cell.output_size
 
     def init(
@@ -90,7 +87,16 @@ class Multiplicative(Cell):
         recurrent_init: Initializer = initializers.orthogonal(),
         **others: Any,
     ) -> MultiplicativeParams:
-        """Fresh parameters; all initializers are the cell's too, and `others` only the cell's."""
+        """Returns fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`, and the cell's.
+            recurrent_init: of `w_h`, and the cell's.
+            **others: further initializers of the cell.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         kx, kh, kc = jax.random.split(key, 3)
         r = jax.eval_shape(self.initial_state).h.shape[-1]
         return MultiplicativeParams(
@@ -100,19 +106,17 @@ class Multiplicative(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
-        """That of the cell."""
         return self.cell.initial_state(batch_shape, dtype)
 
     def project(self, params: MultiplicativeParams, x: Array) -> tuple[Array, PyTree]:
-        """`x W_xm`, and what the cell needs of the input."""
+        """Returns `x W_xm`, and what the cell needs of the input."""
         return jnp.matmul(x, params.w_x), self.cell.project(params.cell, x)
 
     def step(self, params: MultiplicativeParams, state: State, drive: tuple[Array, PyTree]) -> tuple[State, PyTree]:
-        """The cell's step from m in the place of h."""
+        """Takes the cell's step from `m` in place of `h`."""
         factors, drive_of_cell = drive
         m = factors * dot(state.h, params.w_h)
         return self.cell.step(params.cell, state._replace(h=m), drive_of_cell)
 
     def readout(self, params: MultiplicativeParams, output: PyTree, drive: tuple[Array, PyTree]) -> Array:
-        """That of the cell."""
         return self.cell.readout(params.cell, output, drive[1])

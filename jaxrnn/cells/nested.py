@@ -1,11 +1,4 @@
-"""Nested LSTM (Moniz & Krueger 2017): the memory of an LSTM is the output of another.
-
-    i, f, g, o = x W_x + h W_h + b
-    c', inner' = the inner LSTM, from the input σ(i) ⊙ φ(g) and the hidden state σ(f) ⊙ c
-    h' = σ(o) ⊙ tanh(c')
-
-φ is the identity for the outermost LSTM, as in the paper, and tanh further in.
-"""
+"""Nested LSTM (Moniz & Krueger 2017)."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +10,7 @@ from jax.nn import sigmoid
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.cells.lstm import LSTM
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_activations, check_initializers, check_sizes
 from jaxrnn.ops import add, affine, dot, gates
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, State
 
@@ -30,32 +23,33 @@ class NestedLSTMParams(NamedTuple):
     w_x: Array  # [I, 4H], blocks i, f, g, o
     w_h: Array  # [H, 4H]
     b: Array  # [4H]
-    inner: Params  # of H inputs: LSTMParams, or NestedLSTMParams where there are more than two
+    inner: Params  # LSTMParams for H inputs, or NestedLSTMParams if depth > 2
 
 
 class NestedLSTMState(NamedTuple):
     """State of `NestedLSTM`; the memory c is `inner.h`."""
 
     h: Array  # [*batch, H]
-    inner: State  # LSTMState, or NestedLSTMState where there are more than two
+    inner: State  # LSTMState, or NestedLSTMState if depth > 2
 
 
 @dataclass(frozen=True)
-class NestedLSTM(Cell):
-    """Nested LSTM: an LSTM with another in the place of `c' = f ⊙ c + i ⊙ g`.
+class NestedLSTM(Cell[NestedLSTMParams, NestedLSTMState]):
+    """Nested LSTM: an inner LSTM replaces `c' = f ⊙ c + i ⊙ g`.
 
         i = σ(x W_xi + h W_hi + b_i)    f = σ(x W_xf + h W_hf + b_f)    o = σ(x W_xo + h W_ho + b_o)
         g = φ(x W_xg + h W_hg + b_g)
-        c', _ = inner(input i ⊙ g, hidden state f ⊙ c, memory of its own)
+        c', inner' = the inner LSTM, from the input i ⊙ g and the hidden state f ⊙ c
         h' = o ⊙ tanh(c')                                               y = h'
 
     Args:
         input_size: I, length of the last axis of the input.
-        hidden_size: H, memory cells, in every LSTM as many.
-        depth: LSTMs in one another, 2 at least.
-        candidate_activation: φ of the outermost, by default the identity; further in it is tanh.
+        hidden_size: H, memory cells of each LSTM.
+        depth: number of LSTMs inside one another, at least 2.
+        candidate_activation: φ of the outermost LSTM, by default the identity as in the paper; further in it is tanh.
 
     Raises:
+        TypeError: an activation is not a function.
         ValueError: a size is not a positive integer, or `depth` is less than 2.
 
     Example:
@@ -75,12 +69,13 @@ class NestedLSTM(Cell):
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, depth=self.depth)
+        check_activations(candidate_activation=self.candidate_activation)
         if self.depth < 2:
-            raise ValueError(f"depth: got {self.depth}, needs 2 or more; of depth 1 there is LSTM")
+            raise ValueError(f"depth: got {self.depth}, needs 2 or more; for depth 1 use LSTM")
 
     @property
     def inner(self) -> Any:
-        """The `LSTM` whose output is the memory, or a `NestedLSTM` where there are more than two."""
+        """The LSTM whose output is the memory: an `LSTM`, or a `NestedLSTM` if depth > 2."""
         h = self.hidden_size
         return LSTM(h, h) if self.depth == 2 else NestedLSTM(h, h, self.depth - 1, jnp.tanh)
 
@@ -94,16 +89,17 @@ class NestedLSTM(Cell):
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
     ) -> NestedLSTMParams:
-        """Fresh parameters, gate block by gate block, with the same initializers for every LSTM.
+        """Returns fresh parameters, initialized gate by gate, with the same initializers for every LSTM.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, `[I, H]` or further in `[H, H]`.
+            input_init: of each block of `w_x`, `[I, H]`, and `[H, H]` further in.
             recurrent_init: of each `[H, H]` block of `w_h`.
-            bias_init: sees `[4, H]`, a row a gate.
-            forget_bias: added to the forget gates' biases.
+            bias_init: of each `b`; sees `[4, H]`, one row per gate.
+            forget_bias: added to the bias of every f.
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, kh, kb, ki = jax.random.split(key, 4)
         return NestedLSTMParams(
@@ -121,20 +117,20 @@ class NestedLSTM(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> NestedLSTMState:
-        """Zeros: `h` and every memory `[*batch_shape, H]`."""
+        """Returns zeros: `h` and every memory `[*batch_shape, H]`."""
         return NestedLSTMState(
             h=jnp.zeros((*batch_shape, self.hidden_size), dtype),
             inner=self.inner.initial_state(batch_shape, dtype),
         )
 
     def project(self, params: NestedLSTMParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple i, f, g, o."""
+        """Returns `x W_x + b` as the tuple i, f, g, o."""
         return gates(affine(x, params.w_x, params.b), 4)
 
     def step(
         self, params: NestedLSTMParams, state: NestedLSTMState, drive: tuple[Array, ...]
     ) -> tuple[NestedLSTMState, Array]:
-        """One step from `h` and the memories to the next."""
+        """Takes one step from `(h, inner)` to `(h', inner')`."""
         i, f, g, o = add(drive, gates(dot(state.h, params.w_h), 4))
         drive = self.inner.project(params.inner, sigmoid(i) * self.candidate_activation(g))
         before = state.inner._replace(h=sigmoid(f) * state.inner.h)

@@ -1,11 +1,4 @@
-"""Ordered-neurons LSTM (Shen, Tan, Sordoni & Courville 2019).
-
-i, f, g, o, p, q = x W_x + h W_h + b                  four blocks of H, two of H / chunk
-p̂ = cumax(p),  q̂ = 1 - cumax(q)                       cumax z = cumsum(softmax z); master forget and input gate
-ω = p̂ ⊙ q̂
-c' = (σ(f) ⊙ ω + p̂ - ω) ⊙ c + (σ(i) ⊙ ω + q̂ - ω) ⊙ tanh(g)
-h' = σ(o) ⊙ tanh(c')
-"""
+"""Ordered-neurons LSTM (Shen, Tan, Sordoni & Courville 2019)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_initializers, check_sizes
 from jaxrnn.ops import add, affine, dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -37,19 +30,16 @@ class OrderedLSTMState(NamedTuple):
     c: Array  # [*batch, H]
 
 
-def cumax(z: Array) -> Array:
-    """The cumulated softmax over the last axis: rising from near 0 to 1."""
-    return jnp.cumsum(jax.nn.softmax(z, axis=-1), axis=-1)
-
-
 @dataclass(frozen=True)
-class OrderedLSTM(Cell):
-    """Ordered-neurons LSTM (ON-LSTM): master gates order the units from those that forget to those that keep.
+class OrderedLSTM(Cell[OrderedLSTMParams, OrderedLSTMState]):
+    """Ordered-neurons LSTM (ON-LSTM): master gates order the units by how long they keep their memory.
 
         i, f, g, o, p, q = x W_x + h W_h + b
-        p̂ = cumax(p),  q̂ = 1 - cumax(q),  ω = p̂ ⊙ q̂                 each for `chunk` units in a row
+        p̂ = cumax(p),  q̂ = 1 - cumax(q),  ω = p̂ ⊙ q̂                 each entry serves `chunk` units
         c' = (σ(f) ⊙ ω + p̂ - ω) ⊙ c + (σ(i) ⊙ ω + q̂ - ω) ⊙ tanh(g)
         h' = σ(o) ⊙ tanh(c')                                        y = h'
+
+    with cumax z = cumsum(softmax z).
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -88,15 +78,16 @@ class OrderedLSTM(Cell):
         recurrent_init: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
         forget_bias: float = 0.0,
     ) -> OrderedLSTMParams:
-        """Fresh parameters, block by block; weights uniform in ±1/sqrt(inputs) by default, as in the authors' code.
+        """Returns fresh parameters; weights are uniform in ±1/sqrt(inputs) by default, as in the authors' code.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` or `[I, H / chunk]` block of `w_x`.
             recurrent_init: of each `[H, H]` or `[H, H / chunk]` block of `w_h`.
-            forget_bias: of the forget gate; the master gates keep on their own, and the other biases are zero.
+            forget_bias: the bias of f; the other biases are zero. The master gates keep the memory without one.
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         i, h, n = self.input_size, self.hidden_size, self.hidden_size // self.chunk
         kx, kh, kp, kq = jax.random.split(key, 4)
 
@@ -111,22 +102,18 @@ class OrderedLSTM(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> OrderedLSTMState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros, `h` and `c` `[*batch_shape, H]`."""
         shape = (*batch_shape, self.hidden_size)
         return OrderedLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
-    def _gates(self, z: Array) -> tuple[Array, ...]:
-        h = self.hidden_size
-        return tuple(jnp.split(z, [h, 2 * h, 3 * h, 4 * h, 4 * h + h // self.chunk], axis=-1))
-
     def project(self, params: OrderedLSTMParams, x: Array) -> tuple[Array, ...]:
-        """`x W_x + b`, as the tuple i, f, g, o, p, q."""
+        """Returns `x W_x + b` as the tuple i, f, g, o, p, q."""
         return self._gates(affine(x, params.w_x, params.b))
 
     def step(
         self, params: OrderedLSTMParams, state: OrderedLSTMState, drive: tuple[Array, ...]
     ) -> tuple[OrderedLSTMState, Array]:
-        """One step from `(h, c)` to `(h', c')`."""
+        """Takes one step from `(h, c)` to `(h', c')`."""
         i, f, g, o, p, q = add(drive, self._gates(dot(state.h, params.w_h)))
         forget, write = (jnp.repeat(m, self.chunk, axis=-1) for m in (cumax(p), 1 - cumax(q)))
         both = forget * write
@@ -135,3 +122,12 @@ class OrderedLSTM(Cell):
         c = kept * state.c + written * jnp.tanh(g)
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return OrderedLSTMState(h, c), h
+
+    def _gates(self, z: Array) -> tuple[Array, ...]:
+        h = self.hidden_size
+        return tuple(jnp.split(z, [h, 2 * h, 3 * h, 4 * h, 4 * h + h // self.chunk], axis=-1))
+
+
+def cumax(z: Array) -> Array:
+    """Returns the cumulative sum of the softmax over the last axis, which rises from near 0 to 1."""
+    return jnp.cumsum(jax.nn.softmax(z, axis=-1), axis=-1)

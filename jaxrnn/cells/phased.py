@@ -1,12 +1,4 @@
-"""Phased LSTM (Neil, Pfeiffer & Liu 2016).
-
-φ = ((t - s) mod τ) / τ                     the phase of each unit's cycle
-k = 2 φ / r             φ < r / 2           opens
-    2 - 2 φ / r         φ < r               closes
-    α φ                 else                leaks
-c' = k ⊙ (σ(f) ⊙ c + σ(i) ⊙ tanh(g)) + (1 - k) ⊙ c
-h' = k ⊙ (σ(o) ⊙ tanh(…)) + (1 - k) ⊙ h     … the memory that c' would be with k = 1
-"""
+"""Phased LSTM (Neil, Pfeiffer & Liu 2016)."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +9,7 @@ import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_at_least, check_sizes
+from jaxrnn.checks import check_at_least, check_bools, check_initializers, check_sizes
 from jaxrnn.ops import add, affine, dot, gates
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -32,35 +24,39 @@ class PhasedLSTMParams(NamedTuple):
     b: Array  # [4H]
     log_period: Array  # [H], log τ
     shift: Array  # [H], s
-    ratio: Array  # [H], r, of the period in which the unit is open
+    ratio: Array  # [H], r, the share of the period in which the unit is open
 
 
 class PhasedLSTMState(NamedTuple):
-    """State of `PhasedLSTM`; `t` is None where the times are an input."""
+    """State of `PhasedLSTM`; `t` is None if the times are an input."""
 
     h: Array  # [*batch, H]
     c: Array  # [*batch, H]
-    t: Array | None  # [*batch] integers, steps made
+    t: Array | None  # [*batch] integers, steps taken
 
 
 @dataclass(frozen=True)
-class PhasedLSTM(Cell):
-    """Long short-term memory whose units are open in a part of their own cycle only.
+class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
+    """Long short-term memory whose units are open only during a part of their own cycle.
 
-        k = openness of ((t - s) mod τ) / τ, see above
+        p = ((t - s) mod τ) / τ                      phase of each unit's cycle
+        k = 2 p / r if p < r / 2                     opens
+            2 - 2 p / r if p < r                     closes
+            α p else                                 leaks
         d = σ(f) ⊙ c + σ(i) ⊙ tanh(g)
         c' = k ⊙ d + (1 - k) ⊙ c
         h' = k ⊙ σ(o) ⊙ tanh(d) + (1 - k) ⊙ h        y = h'
 
-    Without peepholes. Time is counted in steps from 0, or an input: `{"x": [*batch, I], "t": [*batch]}`.
+    There are no peepholes. Time is the number of steps from 0, or an input: `{"x": [*batch, I], "t": [*batch]}`.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, memory cells.
-        timed: whether the input has time stamps (bfloat16 keeps about three significant digits of them).
-        leak: α; the paper's is 0.001 in training and 0 afterwards, in another cell with the same parameters.
+        timed: whether the input has times; in bfloat16 they have about three significant digits.
+        leak: α. The paper has 0.001 in training and 0 in evaluation: use two cells with the same parameters.
 
     Raises:
+        TypeError: `timed` is not a bool.
         ValueError: a size is not a positive integer, or `leak` is negative.
 
     Example:
@@ -84,10 +80,11 @@ class PhasedLSTM(Cell):
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_at_least(0, leak=self.leak)
+        check_bools(timed=self.timed)
 
     @property
     def input_spec(self) -> Any:
-        """`[I]`, or a dict of `x` `[I]` and `t` `[]` where there are times."""
+        """`[I]`, or a dict of `x` `[I]` and `t` `[]` if timed."""
         x = jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
         return {"x": x, "t": jax.ShapeDtypeStruct((), jnp.float32)} if self.timed else x
 
@@ -102,20 +99,21 @@ class PhasedLSTM(Cell):
         periods: tuple[float, float] = (1.0, 1000.0),
         ratio: float = 0.05,
     ) -> PhasedLSTMParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
             recurrent_init: of each `[H, H]` block of `w_h`.
-            forget_bias: of the forget gate; the other biases are zero.
-            periods: the shortest and the longest τ, in the unit of the times; log τ is uniform, s uniform in [0, τ).
+            forget_bias: the bias of f; the other biases are zero.
+            periods: the shortest and the longest τ, in units of time; log τ is uniform, and s is uniform in [0, τ).
             ratio: r of all units.
 
         Raises:
             ValueError: not 0 < shortest <= longest, or `ratio` is not in (0, 1].
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         if not 0 < periods[0] <= periods[1]:
             raise ValueError(f"periods: got {periods}, needs 0 < shortest <= longest")
         if not 0 < ratio <= 1:
@@ -134,15 +132,31 @@ class PhasedLSTM(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> PhasedLSTMState:
-        """Zeros: `h` and `c` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
+        """Returns zeros: `h` and `c` `[*batch_shape, H]`, `t` `[*batch_shape]`."""
         shape = (*batch_shape, self.hidden_size)
         t = None if self.timed else jnp.zeros(batch_shape, jnp.int32)
         return PhasedLSTMState(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), t)
 
+    def project(self, params: PhasedLSTMParams, x: Any) -> tuple[tuple[Array, ...], Array | None]:
+        """Returns `x W_x + b` as the tuple i, f, g, o, and `k` if timed."""
+        k = self._openness(params, x["t"]) if self.timed else None
+        return gates(affine(x["x"] if self.timed else x, params.w_x, params.b), 4), k
+
+    def step(
+        self, params: PhasedLSTMParams, state: PhasedLSTMState, drive: tuple[tuple[Array, ...], Any]
+    ) -> tuple[PhasedLSTMState, Array]:
+        """Takes one step from `(h, c)` to `(h', c')`."""
+        i, f, g, o = add(drive[0], gates(dot(state.h, params.w_h), 4))
+        k = drive[1] if state.t is None else self._openness(params, state.t)
+        d = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        c = k * d + (1 - k) * state.c
+        h = k * jax.nn.sigmoid(o) * jnp.tanh(d) + (1 - k) * state.h
+        return PhasedLSTMState(h, c, None if state.t is None else state.t + 1), h
+
     def _openness(self, params: PhasedLSTMParams, t: Array) -> Array:
-        """`k` `[*leading, H]` at the times `t` `[*leading]`."""
+        """Returns `k` `[*leading, H]` at the times `t` `[*leading]`."""
         shape, dtype = (*t.shape, self.hidden_size), params.shift.dtype
-        # A late time less a shift has too many digits for half precision.
+        # t - s has too many digits for half precision.
         log_period, shift, ratio, t = (
             a.astype(np.promote_types(dtype, np.float32))
             for a in (params.log_period, params.shift, params.ratio, t[..., None])
@@ -151,19 +165,3 @@ class PhasedLSTM(Cell):
         phase = ((t - shift) % period) / period
         closing = jnp.where(phase < ratio, 2 - 2 * phase / ratio, self.leak * phase)
         return jnp.where(phase < ratio / 2, 2 * phase / ratio, closing).astype(dtype)
-
-    def project(self, params: PhasedLSTMParams, x: Any) -> tuple[tuple[Array, ...], Array | None]:
-        """`x W_x + b`, as the tuple i, f, g, o; and `k`, where the times are known."""
-        k = self._openness(params, x["t"]) if self.timed else None
-        return gates(affine(x["x"] if self.timed else x, params.w_x, params.b), 4), k
-
-    def step(
-        self, params: PhasedLSTMParams, state: PhasedLSTMState, drive: tuple[tuple[Array, ...], Any]
-    ) -> tuple[PhasedLSTMState, Array]:
-        """One step from `(h, c)` to `(h', c')`."""
-        i, f, g, o = add(drive[0], gates(dot(state.h, params.w_h), 4))
-        k = drive[1] if state.t is None else self._openness(params, state.t)
-        d = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        c = k * d + (1 - k) * state.c
-        h = k * jax.nn.sigmoid(o) * jnp.tanh(d) + (1 - k) * state.h
-        return PhasedLSTMState(h, c, None if state.t is None else state.t + 1), h

@@ -1,11 +1,6 @@
-"""Real-gated linear recurrent unit (De et al. 2024), the recurrent layer of Griffin and RecurrentGemma.
+"""Real-gated linear recurrent unit of Griffin and RecurrentGemma (De et al. 2024)."""
 
-r, i = σ(x W_x + b)                         two blocks of H, W_x block-diagonal with heads
-a = σ(λ)^(c r)                              c = 8
-h' = a ⊙ h + √(1 - a²) ⊙ i ⊙ x
-"""
-
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import jax
@@ -14,7 +9,7 @@ import numpy as np
 
 from jaxrnn import initializers
 from jaxrnn.cell import LinearCell
-from jaxrnn.checks import check_heads, check_positive, check_sizes
+from jaxrnn.checks import check_heads, check_initializers, check_positive, check_sizes
 from jaxrnn.ops import add_bias, gates, recurrent, safe_sqrt, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -36,8 +31,8 @@ class RGLRUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RGLRU(LinearCell):
-    """Real-gated linear recurrent unit, linear in its state; input, state and output are of one size.
+class RGLRU(LinearCell[RGLRUParams, RGLRUState]):
+    """Real-gated linear recurrent unit, linear in its state; input, state and output have the same length.
 
         r, i = σ(x W_x + b)
         log a = -c r ⊙ softplus(-λ)             a = σ(λ)^(c r)
@@ -45,8 +40,8 @@ class RGLRU(LinearCell):
 
     Args:
         hidden_size: H, length of the last axis of input, state and output.
-        heads: groups of units; a gate sees the inputs of its own group only. 16 in Griffin.
-        power: c.
+        heads: groups of units; a gate sees only the inputs of its group. Griffin has 16.
+        power: c, by default the paper's 8.
         scan: "sequential" or "associative", see `LinearCell`.
 
     Raises:
@@ -66,6 +61,7 @@ class RGLRU(LinearCell):
     """
 
     hidden_size: int
+    _: KW_ONLY
     heads: int = 1
     power: float = 8.0
 
@@ -90,19 +86,20 @@ class RGLRU(LinearCell):
         a_min: float = 0.9,
         a_max: float = 0.999,
     ) -> RGLRUParams:
-        """Fresh parameters.
+        """Returns fresh parameters.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, `[H, H]`, with several heads of each head's.
-            bias_init: sees `[2, H]`, a row a gate.
-            a_min: λ is such that `a` at an open gate, r = 1, is uniform from this ...
-            a_max: ... to this.
+            input_init: of each `[H, H]` block of `w_x`; with several heads, of each head's block.
+            bias_init: of `b`; sees `[2, H]`, one row per gate.
+            a_min: the least `a` at an open gate, r = 1; λ is drawn so that `a` is uniform.
+            a_max: the greatest `a` at an open gate.
 
         Raises:
             ValueError: not 0 < a_min < a_max < 1.
         """
+        check_initializers(input_init=input_init, bias_init=bias_init)
         if not 0 < a_min < a_max < 1:
             raise ValueError(f"a_min, a_max: got {a_min} and {a_max}, needs 0 < a_min < a_max < 1")
         h = self.hidden_size
@@ -117,23 +114,23 @@ class RGLRU(LinearCell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> RGLRUState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return RGLRUState(h=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: RGLRUParams, x: Array) -> tuple[Array, Array]:
-        """`log a` and `i ⊙ x`."""
+        """Returns `log a` and `i ⊙ x`."""
         z = recurrent(x, params.w_x, 2)
         r, i = (jax.nn.sigmoid(add_bias(g, b)) for g, b in zip(z, gates(params.b, 2), strict=True))
         return weigh(r, -self.power * jax.nn.softplus(-params.decay)), i * x
 
     def coefficients(self, params: RGLRUParams, drive: tuple[Array, Array]) -> tuple[RGLRUState, RGLRUState]:
-        """`a` and `√(1 - a²) ⊙ i ⊙ x`."""
+        """Returns `a` and `√(1 - a²) ⊙ i ⊙ x`."""
         del params
         log_a, x = drive
-        root = safe_sqrt(-jnp.expm1(2 * log_a))  # √(1 - a²), zero where the gate is shut
+        root = safe_sqrt(-jnp.expm1(2 * log_a))  # √(1 - a²), zero where the gate is closed
         return RGLRUState(jnp.exp(log_a)), RGLRUState(root * x)
 
     def readout(self, params: RGLRUParams, output: RGLRUState, drive: tuple[Array, Array]) -> Array:
-        """`h'`."""
+        """Returns `h'`."""
         del params, drive
         return output.h

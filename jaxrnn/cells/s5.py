@@ -1,12 +1,4 @@
-"""S5 (Smith, Warrington & Linderman 2023): a diagonal state space of many inputs and outputs, made discrete.
-
-dh/dt = λ ⊙ h + x W_x,   Δ = exp(log Δ)
-h' = λ̄ ⊙ h + κ ⊙ (x W_x)                    complex
-y = 2 Re(h' W_y) + d ⊙ x                    real
-
-zoh:       λ̄ = exp(λ Δ)                     κ = (λ̄ - 1) / λ
-bilinear:  λ̄ = (1 + λ Δ/2) / (1 - λ Δ/2)    κ = Δ / (1 - λ Δ/2)
-"""
+"""S5, a diagonal state space with many inputs and outputs (Smith, Warrington & Linderman 2023)."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -42,19 +34,23 @@ class S5State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class S5(LinearCell):
-    """A diagonal state space with many inputs and outputs, linear in its state; as many outputs as inputs.
+class S5(LinearCell[S5Params, S5State]):
+    """A diagonal state space, linear in its state, discretized with learned steps; as many outputs as inputs.
 
-        h' = λ̄ ⊙ h + κ ⊙ (x W_x)
-        y = 2 Re(h' W_y) + d ⊙ x
+        dh/dt = λ ⊙ h + x W_x,  Δ = exp(log Δ)       continuous
+        h' = λ̄ ⊙ h + κ ⊙ (x W_x)                    discrete, complex
+        y = 2 Re(h' W_y) + d ⊙ x                    real
 
-    The eigenvalues come in conjugate pairs, of which one each is kept: `hidden_size=H` is the paper's P = 2H. Real
-    parts of λ above -1e-4 count as -1e-4 (the authors' `clip_eigs`), so that the recurrence is stable.
+        zoh         λ̄ = exp(λ Δ)                     κ = (λ̄ - 1) / λ
+        bilinear    λ̄ = (1 + λ Δ/2) / (1 - λ Δ/2)    κ = Δ / (1 - λ Δ/2)
+
+    The eigenvalues come in conjugate pairs, and one of each pair is kept: `hidden_size=H` is the paper's P = 2H. Real
+    parts of λ above -1e-4 are clipped to it (the authors' `clip_eigs`), so the recurrence is stable.
 
     Args:
         input_size: I, length of the last axis of the input and of the output.
         hidden_size: H, conjugate pairs of state.
-        discretization: "zoh" (the input held over a step) or "bilinear".
+        discretization: "zoh", which holds the input over a step, or "bilinear".
         scan: "sequential" or "associative", see `LinearCell`.
 
     Raises:
@@ -94,14 +90,14 @@ class S5(LinearCell):
         min_step: float = 0.001,
         max_step: float = 0.1,
     ) -> S5Params:
-        """Fresh parameters: λ the eigenvalues of HiPPO-N matrices, the weights drawn in its original basis.
+        """Returns fresh parameters: λ are eigenvalues of HiPPO-N matrices, and the weights are drawn in their basis.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
-            blocks: J, HiPPO-N matrices on the diagonal; divides `hidden_size`.
-            min_step: Δ is log-uniform from this ...
-            max_step: ... to this.
+            blocks: J, number of HiPPO-N matrices on the diagonal; divides `hidden_size`.
+            min_step: the least Δ, which is log-uniform.
+            max_step: the greatest Δ.
 
         Raises:
             ValueError: `blocks` does not divide `hidden_size`, or not 0 < min_step < max_step.
@@ -113,7 +109,7 @@ class S5(LinearCell):
         if not 0 < min_step < max_step:
             raise ValueError(f"min_step, max_step: got {min_step} and {max_step}, needs 0 < min_step < max_step")
         eigenvalues, vectors = hippo_normal(2 * h // blocks)
-        # One of each conjugate pair: those of negative imaginary part come first.
+        # One of each conjugate pair: negative imaginary parts come first.
         eigenvalues, vectors = eigenvalues[: h // blocks], vectors[:, : h // blocks]
         eigenvalues, basis = np.tile(eigenvalues, blocks), np.kron(np.eye(blocks), vectors)  # [2H, H]
         ks, kx, ky, kd = jax.random.split(key, 4)
@@ -130,11 +126,26 @@ class S5(LinearCell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> S5State:
-        """Complex zeros `[*batch_shape, H]`."""
+        """Returns complex zeros `[*batch_shape, H]`."""
         return S5State(h=jnp.zeros((*batch_shape, self.hidden_size), complex_dtype(dtype)))
 
-    def discrete(self, params: S5Params) -> tuple[Array, Array]:
-        """`(λ̄, κ)` `[H]`: the factors of the state and of the input's part."""
+    def project(self, params: S5Params, x: Array) -> tuple[Array, Array]:
+        """Returns `κ ⊙ (x W_x)`, blocks Re and Im, and the input for `readout`."""
+        z = to_complex(jnp.matmul(x, params.w_x))
+        return to_real(weigh(z, self._discrete(params)[1])).astype(x.dtype), x
+
+    def coefficients(self, params: S5Params, drive: tuple[Array, Array]) -> tuple[S5State, S5State]:
+        """Returns `λ̄` and `κ ⊙ (x W_x)`."""
+        b = to_complex(drive[0])
+        return S5State(jnp.broadcast_to(self._discrete(params)[0], b.shape)), S5State(b)
+
+    def readout(self, params: S5Params, output: S5State, drive: tuple[Array, Array]) -> Array:
+        """Returns `2 Re(h' W_y) + d ⊙ x`, as one real product."""
+        x = drive[1]
+        return 2 * dot(to_real(jnp.conj(output.h)), params.w_y).astype(x.dtype) + weigh(x, params.d)
+
+    def _discrete(self, params: S5Params) -> tuple[Array, Array]:
+        """Returns `λ̄` and `κ` `[H]`."""
         eigenvalues = lax.complex(jnp.minimum(wide(params.decay), -1e-4), wide(params.frequency))
         step = jnp.exp(wide(params.log_step)).astype(eigenvalues.dtype)
         if self.discretization == "zoh":
@@ -142,24 +153,9 @@ class S5(LinearCell):
         half = eigenvalues * step / 2
         return (1 + half) / (1 - half), step / (1 - half)
 
-    def project(self, params: S5Params, x: Array) -> tuple[Array, Array]:
-        """`κ ⊙ (x W_x)`, blocks Re and Im, and the input for `readout`."""
-        z = to_complex(jnp.matmul(x, params.w_x))
-        return to_real(weigh(z, self.discrete(params)[1])).astype(x.dtype), x
-
-    def coefficients(self, params: S5Params, drive: tuple[Array, Array]) -> tuple[S5State, S5State]:
-        """`λ̄` and the input's part."""
-        b = to_complex(drive[0])
-        return S5State(jnp.broadcast_to(self.discrete(params)[0], b.shape)), S5State(b)
-
-    def readout(self, params: S5Params, output: S5State, drive: tuple[Array, Array]) -> Array:
-        """`2 Re(h' W_y) + d ⊙ x`, as one real product."""
-        x = drive[1]
-        return 2 * dot(to_real(jnp.conj(output.h)), params.w_y).astype(x.dtype) + weigh(x, params.d)
-
 
 def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues `[size]` and eigenvectors, as columns, of HiPPO-N, the normal part of the HiPPO-LegS matrix.
+    """Returns the eigenvalues `[size]` and eigenvectors (columns) of HiPPO-N, the normal part of HiPPO-LegS.
 
     Example:
         >>> eigenvalues, vectors = hippo_normal(4)
@@ -169,7 +165,7 @@ def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
     n = np.arange(size)
     root = np.sqrt(2 * n + 1)
     legs = -(np.tril(root[:, None] * root, -1) + np.diag(n + 1))
-    # Adding the rank-one part makes it -1/2 and a skew-symmetric matrix, i times a Hermitian one.
+    # With the rank-one part added it is -1/2 plus a skew-symmetric matrix, i times a Hermitian one.
     normal = legs + np.sqrt(n + 0.5)[:, None] * np.sqrt(n + 0.5)
     frequencies, vectors = np.linalg.eigh(-1j * (normal + 0.5 * np.eye(size)))
     return -0.5 + 1j * frequencies, vectors

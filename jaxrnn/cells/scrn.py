@@ -1,10 +1,4 @@
-"""Structurally constrained recurrent network (Mikolov et al. 2015).
-
-    s' = (1 - α) x W_s + α s                 the context, which changes slowly
-    h' = σ(x W_x + h W_h + s' W_c)
-
-What follows sees both.
-"""
+"""Structurally constrained recurrent network (Mikolov et al. 2015)."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_rate, check_sizes
+from jaxrnn.checks import check_bools, check_initializers, check_rate, check_sizes
 from jaxrnn.ops import dot
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -40,24 +34,24 @@ class SCRNState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SCRN(Cell):
-    """Structurally constrained recurrent network: hidden units beside context units that are leaky averages.
+class SCRN(Cell[SCRNParams, SCRNState]):
+    """Structurally constrained recurrent network: hidden units, and context units that change slowly.
 
         s' = (1 - α) x W_s + α s
-        h' = σ(x W_x + h W_h + s' W_c)          y = h' beside s'
+        h' = σ(x W_x + h W_h + s' W_c)          y = [h', s']
 
-    The paper's output layer sees both, and so does what follows here. With an adaptive context α is σ(β), a unit at a
-    time.
+    The paper's output layer sees both, so `y` has both. With an adaptive context α is σ(β), one value for each unit.
 
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, hidden units.
         context_size: S, context units.
-        alpha: α, the share of the context that stays, in [0, 1).
-        adaptive: whether the share is learned for each unit, from `alpha` on.
+        alpha: α, the share of the context that is kept, in [0, 1).
+        adaptive: whether the share is learned for each unit, starting from `alpha`.
 
     Raises:
-        ValueError: a size is not a positive integer, or `alpha` is not in [0, 1), or 0 where it is learned.
+        TypeError: `adaptive` is not a bool.
+        ValueError: a size is not a positive integer, `alpha` is not in [0, 1), or it is 0 with `adaptive`.
 
     Example:
         >>> cell = SCRN(input_size=3, hidden_size=4, context_size=2)
@@ -78,8 +72,9 @@ class SCRN(Cell):
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size, context_size=self.context_size)
         check_rate(alpha=self.alpha)
+        check_bools(adaptive=self.adaptive)
         if self.adaptive and not self.alpha:
-            raise ValueError("alpha: got 0, needs more where it is learned")
+            raise ValueError("alpha: got 0, needs a positive number with adaptive=True")
 
     @property
     def output_size(self) -> int:
@@ -94,7 +89,15 @@ class SCRN(Cell):
         input_init: Initializer = initializers.glorot_uniform(),
         recurrent_init: Initializer = initializers.orthogonal(),
     ) -> SCRNParams:
-        """Fresh parameters; `input_init` is that of the matrices but `w_h`."""
+        """Returns fresh parameters.
+
+        Args:
+            key: a typed key.
+            dtype: of every parameter.
+            input_init: of `w_x`, `w_s` and `w_c`.
+            recurrent_init: of `w_h`.
+        """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         i, h, s = self.input_size, self.hidden_size, self.context_size
         kx, kh, ks, kc = jax.random.split(key, 4)
         return SCRNParams(
@@ -106,32 +109,32 @@ class SCRN(Cell):
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> SCRNState:
-        """Zeros: `h` `[*batch_shape, H]` and `s` `[*batch_shape, S]`."""
+        """Returns zeros: `h` `[*batch_shape, H]` and `s` `[*batch_shape, S]`."""
         return SCRNState(
             h=jnp.zeros((*batch_shape, self.hidden_size), dtype),
             s=jnp.zeros((*batch_shape, self.context_size), dtype),
         )
 
     def project(self, params: SCRNParams, x: Array) -> tuple[Array, Array]:
-        """`x W_x` and `(1 - α) x W_s`."""
+        """Returns `x W_x` and `(1 - α) x W_s`."""
         s = jnp.matmul(x, params.w_s)
         return jnp.matmul(x, params.w_x), (1 - self._alpha(params, s)) * s
 
     def step(
         self, params: SCRNParams, state: SCRNState, drive: tuple[Array, Array]
     ) -> tuple[SCRNState, tuple[Array, Array]]:
-        """One step from `(h, s)` to `(h', s')`; both are the output."""
+        """Takes one step from `(h, s)` to `(h', s')`; the output is both."""
         x_h, x_s = drive
         s = x_s + self._alpha(params, state.s) * state.s
         h = jax.nn.sigmoid(x_h + dot(state.h, params.w_h) + dot(s, params.w_c))
         return SCRNState(h, s), (h, s)
 
     def readout(self, params: SCRNParams, output: tuple[Array, Array], drive: tuple[Array, Array]) -> Array:
-        """`[h', s']`."""
+        """Returns `[h', s']`."""
         del params, drive
         h, s = output
         return jnp.concatenate([h, s.astype(h.dtype)], axis=-1)
 
     def _alpha(self, params: SCRNParams, s: Array) -> Array | float:
-        """What stays of a context `s` `[*batch, S]`."""
+        """Returns the share of a context `s` `[*batch, S]` that is kept."""
         return self.alpha if params.beta is None else jnp.broadcast_to(jax.nn.sigmoid(params.beta), s.shape)

@@ -1,9 +1,4 @@
-"""Simple recurrent unit (Lei et al. 2018): gates that see the memory through diagonal weights, no product in the loop.
-
-n, f, r, s = x W_x                          s = x where the sizes are equal
-c' = σ(f + v_f ⊙ c + b_f) ⊙ c + (1 - σ(f + v_f ⊙ c + b_f)) ⊙ n
-h' = σ(r + v_r ⊙ c + b_r) ⊙ c' + (1 - σ(r + v_r ⊙ c + b_r)) ⊙ α s
-"""
+"""Simple recurrent unit (Lei, Zhang, Wang, Dai & Artzi 2018)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_initializers, check_sizes
 from jaxrnn.ops import add_bias, gates, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -23,7 +18,7 @@ __all__ = ["SRU", "SRUParams", "SRUState"]
 class SRUParams(NamedTuple):
     """Parameters of `SRU`."""
 
-    w_x: Array  # [I, 3H], blocks n, f, r; where I is not H: [I, 4H], blocks n, f, r, s
+    w_x: Array  # [I, 4H], blocks n, f, r, s; if I = H [I, 3H], blocks n, f, r
     w_c: Array  # [2H], diagonal, blocks f, r
     b: Array  # [2H], blocks f, r
 
@@ -35,10 +30,10 @@ class SRUState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SRU(Cell):
-    """Simple recurrent unit, with a highway from input to output.
+class SRU(Cell[SRUParams, SRUState]):
+    """Simple recurrent unit: gates see the memory through diagonal weights, and a highway goes from input to output.
 
-        n, f, r, s = x W_x                      s = x where I = H
+        n, f, r, s = x W_x                      s = x if I = H
         f = σ(f + v_f ⊙ c + b_f)
         r = σ(r + v_r ⊙ c + b_r)
         c' = f ⊙ c + (1 - f) ⊙ n
@@ -47,8 +42,7 @@ class SRU(Cell):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        highway_scale: α; the paper's scaling correction is √(1 + 2 exp(b_r)) for the bias that `r` starts with, √3 at
-            zero.
+        highway_scale: α. The paper has √(1 + 2 exp(b_r)) for the first bias of r, which is √3 for a zero bias.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -80,35 +74,31 @@ class SRU(Cell):
         bias_init: Initializer = initializers.zeros,
         memory_init: Initializer = initializers.zeros,
     ) -> SRUParams:
-        """Fresh parameters, gate block by gate block.
+        """Returns fresh parameters, initialized gate by gate.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; None: the paper's, uniform of variance 1/I.
-            bias_init: sees `[2, H]`, a row a gate.
-            memory_init: of `w_c`; sees `[2, H]`.
+            input_init: of each `[I, H]` block of `w_x`; None: uniform of variance 1/I, as in the paper.
+            bias_init: of `b`; sees `[2, H]`, one row per gate.
+            memory_init: of `w_c`; sees `[2, H]`, one row per gate.
         """
         i, h = self.input_size, self.hidden_size
+        input_init = initializers.uniform((3 / i) ** 0.5) if input_init is None else input_init
+        check_initializers(input_init=input_init, bias_init=bias_init, memory_init=memory_init)
         kx, kc, kb = jax.random.split(key, 3)
         return SRUParams(
-            w_x=initializers.blocks(
-                initializers.uniform((3 / i) ** 0.5) if input_init is None else input_init,
-                kx,
-                (i, h),
-                3 if i == h else 4,
-                dtype,
-            ),
+            w_x=initializers.blocks(input_init, kx, (i, h), 3 if i == h else 4, dtype),
             w_c=memory_init(kc, (2, h), dtype).reshape(2 * h),
             b=bias_init(kb, (2, h), dtype).reshape(2 * h),
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> SRUState:
-        """Zeros `[*batch_shape, H]`."""
+        """Returns zeros `[*batch_shape, H]`."""
         return SRUState(c=jnp.zeros((*batch_shape, self.hidden_size), dtype))
 
     def project(self, params: SRUParams, x: Array) -> tuple[Array, ...]:
-        """The tuple n, f, r, s, biases added."""
+        """Returns `x W_x` as the tuple n, f, r, s, with the biases of f and r."""
         n, f, r, *s = gates(jnp.matmul(x, params.w_x), 3 if self.input_size == self.hidden_size else 4)
         b_f, b_r = gates(params.b, 2)
         return n, add_bias(f, b_f), add_bias(r, b_r), s[0] if s else x
@@ -116,14 +106,14 @@ class SRU(Cell):
     def step(
         self, params: SRUParams, state: SRUState, drive: tuple[Array, ...]
     ) -> tuple[SRUState, tuple[Array, Array]]:
-        """One step from `c` to `c'`; the output is both, for `readout`."""
+        """Takes one step from `c` to `c'`; the output is both, because r sees `c`."""
         n, f, *_ = drive
         f = jax.nn.sigmoid(f + weigh(state.c, gates(params.w_c, 2)[0]))
         c = f * state.c + (1 - f) * n
         return SRUState(c), (state.c, c)
 
     def readout(self, params: SRUParams, output: tuple[Array, Array], drive: tuple[Array, ...]) -> Array:
-        """The highway, whose gate sees the memory before the step."""
+        """Returns `h'`."""
         before, c = output
         _, _, r, s = drive
         r = jax.nn.sigmoid(r + weigh(before, gates(params.w_c, 2)[1]))

@@ -49,8 +49,7 @@ def elman(cell, params, state, x):
 
 
 def lstm(cell, params, state, x):
-    """Graves 2013, equations 7 to 11, with i, f, g, o side by side; projections: Sak et al. 2014."""
-    w_x, w_h, b, w_c, w_p, w_q = params
+    """Graves 2013, equations 7 to 11, without peepholes, with i, f, g, o side by side."""
     h, c = state
     n = cell.hidden_size
     gate, squash, out = (
@@ -58,23 +57,28 @@ def lstm(cell, params, state, x):
     )
 
     def seen(k):
-        return np.dot(x, block(w_x, k, n)) + of_state(h, w_h, k, n) + block(b, k, n)
+        return np.dot(x, block(params.w_x, k, n)) + of_state(h, params.w_h, k, n) + block(params.b, k, n)
 
-    def peephole(k):
-        return np.dot(c, block(w_c, k, n)) if cell.peephole == "full" else block(w_c, k, n) * c
+    i, f, g, o = gate(seen(0)), gate(seen(1)), squash(seen(2)), gate(seen(3))
+    c = f * c + i * g
+    h = o * out(c)
+    return type(state)(h, c), h
 
-    def clip(a, bound):
-        return a if bound is None else np.minimum(np.maximum(a, -bound), bound)
 
-    i = gate(seen(0) + peephole(0))
-    f = gate(seen(1) + peephole(1))
-    g = squash(seen(2))
-    c = clip(f * c + i * g, cell.cell_clip)
-    o = gate(seen(3) + peephole(2))
-    m = h = o * out(c)
-    if w_p is not None:
-        h = clip(np.dot(m, w_p), cell.projection_clip)
-    return type(state)(h, c), h if w_q is None else np.concatenate([h, np.dot(m, w_q)])
+def clip(a, bound):
+    return a if bound is None else np.minimum(np.maximum(a, -bound), bound)
+
+
+def projected(inner: Step) -> Step:
+    """Sak et al. 2014, section 2.2: `inner` gives m, and h is its projection."""
+
+    def step(cell, params, state, x):
+        state, m = inner(cell.cell, params.cell, state, x)
+        h = m if params.w_p is None else clip(np.dot(m, params.w_p), cell.clip)
+        y = h if params.w_q is None else np.concatenate([h, np.dot(m, params.w_q)])
+        return state._replace(h=h), y
+
+    return step
 
 
 def gru_before(cell, params, state, x):

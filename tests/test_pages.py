@@ -1,0 +1,178 @@
+"""The pages of `jaxrnn/cells`: one skeleton for all, docstrings that say what things do, and the words of the field."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import jaxrnn
+
+ROOT = Path(jaxrnn.__file__).parent
+PAGES = sorted(path for path in (ROOT / "cells").glob("*.py") if path.name != "__init__.py")
+# Still to come.
+REWRITTEN_ELSEWHERE = {"delta", "xlstm"}
+pages = pytest.mark.parametrize(
+    "path", [path for path in PAGES if path.stem not in REWRITTEN_ELSEWHERE], ids=lambda path: path.stem
+)
+
+ORDER = ["__post_init__", "property", "init", "initial_state", "project", "step", "readout", "hook", "private"]
+SAME_PLACE = {"coefficients": "step", "place": "step"}
+SECTIONS = ["Args:", "Raises:", "Example:", "Reference:"]
+
+
+def kind(method: ast.FunctionDef) -> str:
+    """The place of a method in `ORDER`."""
+    if any(ast.unparse(d) == "property" for d in method.decorator_list):
+        return "property"
+    name = SAME_PLACE.get(method.name, method.name)
+    if name in ORDER:
+        return name
+    return "private" if name.startswith("_") else "hook"
+
+
+def methods(cls: ast.ClassDef) -> list[ast.FunctionDef]:
+    return [node for node in cls.body if isinstance(node, ast.FunctionDef)]
+
+
+def is_tuple(cls: ast.ClassDef) -> bool:
+    return "NamedTuple" in map(ast.unparse, cls.bases)
+
+
+def shape(tree: ast.Module) -> str:
+    """One letter per statement: docstring, import, `__all__`, NamedTuple (t), type variable, base, cell, function."""
+    letters = []
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            letters.append("i")
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            letters.append("a")
+        elif isinstance(node, ast.ClassDef):
+            abstract = any("P, S" in ast.unparse(base) for base in node.bases)
+            letters.append("t" if is_tuple(node) else "b" if abstract else "c")
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("TypeVar("):
+            letters.append("v")
+        else:
+            letters.append("f")
+    return "d" + "".join(letters[1:])
+
+
+@pages
+def test_one_skeleton(path):
+    """Docstring, imports, `__all__`, parameters, state and cell, for each cell; functions and tables after the cells.
+
+    Two exceptions: a base class of the page's cells, and a public function that is the default of a field.
+    """
+    tree = ast.parse(path.read_text())
+    exported = ast.literal_eval(next(n.value for n in tree.body if isinstance(n, ast.Assign)))
+    defaults = {
+        field.value.id
+        for cls in tree.body
+        if isinstance(cls, ast.ClassDef)
+        for field in cls.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Name)
+    }
+    early = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in exported and n.name in defaults]
+    pattern = "di+a" + "f" * len(early) + r"(v+b)?(t*c)+[ft]*"
+    assert re.fullmatch(pattern, shape(tree)), shape(tree)
+    for before, cls in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(cls, ast.ClassDef) and not is_tuple(cls) and f"{cls.name}State" in exported:
+            assert before.name == f"{cls.name}State"
+
+
+@pages
+def test_a_page_says_its_paper_in_one_line(path):
+    doc = ast.get_docstring(ast.parse(path.read_text()))
+    assert "\n" not in doc
+    assert re.search(r"\(.*\b\d{4}\)(\b|[^()]*\(.*\b\d{4}\))*.*\.$", doc), doc
+
+
+@pages
+def test_methods_stand_in_one_order(path):
+    for cls in ast.parse(path.read_text()).body:
+        if isinstance(cls, ast.ClassDef):
+            places = [ORDER.index(kind(method)) for method in methods(cls)]
+            assert places == sorted(places), [method.name for method in methods(cls)]
+
+
+@pages
+def test_cells_are_generic_and_their_docstrings_whole(path):
+    """`Cell[Params, State]`; equations, indented; Args, Raises, Example, Reference, in this order."""
+    for cls in ast.parse(path.read_text()).body:
+        if not isinstance(cls, ast.ClassDef) or is_tuple(cls):
+            continue
+        assert any(isinstance(base, ast.Subscript) for base in cls.bases), cls.name
+        if re.search(r"\[P, S\]$", ast.unparse(cls.bases[0])):
+            continue
+        doc = ast.get_docstring(cls)
+        assert re.search(r"\n\n    \S.*=", doc), f"{cls.name}: no equations"
+        found = [s for s in re.findall(r"^(\w+:)", doc, flags=re.MULTILINE) if s in SECTIONS]
+        assert found == SECTIONS, cls.name
+
+
+def public(module):
+    """The public classes and functions that a module defines, and their public methods and properties."""
+    for name, thing in vars(module).items():
+        if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
+            continue
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing):
+            yield name, thing
+            # A property may stand for a field of a base class, which the base class's docstring describes.
+            fields = {field for base in thing.__mro__ for field in vars(base).get("__annotations__", {})}
+            for attribute, value in vars(thing).items():
+                value = getattr(value, "__func__", value)
+                defined = inspect.isfunction(value) and value.__module__ == module.__name__
+                if (
+                    not attribute.startswith("_")
+                    and attribute not in fields
+                    and (defined or isinstance(value, property))
+                ):
+                    yield f"{name}.{attribute}", getattr(thing, attribute)
+
+
+MODULES = [info.name for info in pkgutil.walk_packages([str(ROOT)], "jaxrnn.")]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_everything_public_has_a_docstring(name):
+    """Of its own or an inherited one."""
+    missing = [
+        path for path, thing in public(importlib.import_module(name)) if not (inspect.getdoc(thing) or "").strip()
+    ]
+    assert not missing
+
+
+# Words of the left column in the language of the project, and those that stand for them.
+INSTEAD = {
+    r"of no (effect|account)": "is ignored",
+    r"[Ww]alk(s|ed|ing)?\b": "run or unroll",
+    r"[Tt]hat of the (cell|inner cell)": "inherit the docstring",
+    r"a row a gate": "one row per gate",
+    r"\b(normalise|initialise|optimise|discretis|colour|behaviour|neighbour|centre)": "American spelling",
+}
+
+
+@pages
+def test_words_of_the_field(path):
+    text = path.read_text()
+    assert {word: INSTEAD[word] for word in INSTEAD if re.search(word, text)} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""D."""\nimport a\n__all__ = ["X"]\ndef f(): ...\nclass X(Cell[A, B]): ...',
+        '"""D."""\nimport a\n__all__ = ["X"]\nclass X(Cell[A, B]): ...\nimport b',
+        '"""D."""\n__all__ = ["X"]\nimport a\nclass X(Cell[A, B]): ...',
+    ],
+)
+def test_another_skeleton_is_seen(tmp_path, source):
+    page = tmp_path / "page.py"
+    page.write_text(source)
+    with pytest.raises(AssertionError, match="d"):
+        test_one_skeleton(page)
