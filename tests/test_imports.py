@@ -29,9 +29,7 @@ ROOMS = [
     {"jaxrnn"},
     {
         "jaxrnn._flax",
-        "jaxrnn.checkpoints",
         "jaxrnn.linen",
-        "jaxrnn.loops",
         "jaxrnn.losses",
         "jaxrnn.nnx",
         "jaxrnn.plots",

@@ -13,11 +13,7 @@ import jaxrnn
 
 ROOT = Path(jaxrnn.__file__).parent
 PAGES = sorted(path for path in (ROOT / "cells").glob("*.py") if path.name != "__init__.py")
-# Still to come.
-REWRITTEN_ELSEWHERE = {"delta", "xlstm"}
-pages = pytest.mark.parametrize(
-    "path", [path for path in PAGES if path.stem not in REWRITTEN_ELSEWHERE], ids=lambda path: path.stem
-)
+pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 ORDER = ["__post_init__", "property", "init", "initial_state", "project", "step", "readout", "hook", "private"]
 SAME_PLACE = {"coefficients": "step", "place": "step"}

@@ -1,14 +1,4 @@
-"""Training as plain functions around Optax, Orbax and rich.
-
-    state      = init_state(params, optimizer, key, carry)     everything an exact resume needs
-    train_step = make_train_step(loss_fn, optimizer)           jitted, `(state, batch) -> (state, metrics)`
-    state      = fit(state, train_step, batches, steps=...)    the loop: progress, metrics, evaluation, checkpoints
-    state      = restore(directory, state)                     the same state again, to go on from
-    params     = restore_params(directory, params)             its parameters alone, to use the model
-
-Truncated backpropagation through time needs no more than a `carry`: the loss takes the recurrent state that the window
-before left and returns that of its own window; values cross the boundary, gradients do not.
-"""
+"""Train steps, and the loop that runs them."""
 
 import contextlib
 import os
@@ -22,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrnn.checkpoints import Run, Which, difference, load, named, open_run
 from jaxrnn.checks import check_choice, check_sizes
-from jaxrnn.loops import interrupts, show_progress
+from jaxrnn.training.checkpoints import Run, Which, difference, load, named, open_run
+from jaxrnn.training.progress import interrupts, show_progress
 from jaxrnn.typing import Array, Key, Params, PyTree
 
 __all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore", "restore_params"]

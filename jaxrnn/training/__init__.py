@@ -1,0 +1,23 @@
+"""Training as plain functions around Optax, Orbax and rich.
+
+    state      = init_state(params, optimizer, key, carry)     everything an exact resume needs
+    train_step = make_train_step(loss_fn, optimizer)           jitted, `(state, batch) -> (state, metrics)`
+    state      = fit(state, train_step, batches, steps=...)    the loop: progress, metrics, evaluation, checkpoints
+    state      = restore(directory, state)                     the same state again, to go on from
+    params     = restore_params(directory, params)             its parameters alone, to use the model
+
+Truncated backpropagation through time needs no more than a `carry`: the loss takes the recurrent state that the window
+before left and returns that of its own window; values cross the boundary, gradients do not.
+"""
+
+from jaxrnn.training.loop import (
+    NonFiniteError,
+    TrainState,
+    fit,
+    init_state,
+    make_train_step,
+    restore,
+    restore_params,
+)
+
+__all__ = ["NonFiniteError", "TrainState", "fit", "init_state", "make_train_step", "restore", "restore_params"]
