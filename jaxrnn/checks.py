@@ -102,7 +102,7 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
     """Raise unless `x` is an input of `cell`; return its leading axes, all but those of one example."""
     spec = cell.input_spec
-    if jax.tree.structure(x) != jax.tree.structure(spec):
+    if _treedef(x) != _treedef(spec):
         raise TypeError(f"{name}: got the structure {structure(x)}, {cell} needs {structure(spec)}")
     leading = set()
     for leaf, want in zip(jax.tree.leaves(x), jax.tree.leaves(spec), strict=True):
@@ -119,7 +119,7 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
 
 
 def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
-    if jax.tree.structure(got) != jax.tree.structure(want):
+    if _treedef(got) != _treedef(want):
         raise TypeError(f"{name}: got the structure {structure(got)}, needs {structure(want)}, {source}")
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
@@ -128,6 +128,10 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
             raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
         if _kind(g) != _kind(w):
             raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
+
+
+def _treedef(tree: PyTree) -> Any:
+    return jax.tree.structure(tree)
 
 
 def structure(tree: PyTree) -> str:

@@ -74,6 +74,8 @@ class _Remembering(Wrapper):
 class _Perturbed(Cell, Wrapper):
     """A cell that adds a part of its input to the real leaves of its new state: `s' = step(s) + ε`."""
 
+    cell: Cell
+
     @property
     def input_spec(self) -> PyTree:
         """The cell's input, and ε for one example."""

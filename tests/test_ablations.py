@@ -65,6 +65,7 @@ def test_every_variant_is_another():
 def test_options_compose(forget_gate):
     """Gate recurrence over heads, without bias and without an output gate, and with every kind of peephole."""
     options = {"forget_gate": forget_gate, "output_gate": False, "gate_recurrence": True, "cell_clip": 0.3}
+    options |= {"gate_activation": jnp.tanh, "candidate_activation": jax.nn.relu, "output_activation": jax.nn.sigmoid}
     for peephole in (False, True, "full"):
         cell = VanillaLSTM(3, 4, peephole=peephole, heads=2, use_bias=False, **options)
         params, xs, state = example(cell, dtype=jnp.float64)

@@ -72,8 +72,6 @@ def test_forget_biases_open_the_memory():
 
 CELLS_OF_THE_LIBRARY = [entry.cell for entry in CELLS if type(entry.cell).__module__.startswith("jaxrnn.cells.")]
 KINDS = list({type(cell): cell for cell in CELLS_OF_THE_LIBRARY}.values())
-# Still to come.
-KINDS = [cell for cell in KINDS if type(cell).__module__ not in ("jaxrnn.cells.delta", "jaxrnn.cells.xlstm")]
 OTHERS = [jaxrnn.LMU(3, 4, order=5, theta=6.0), jaxrnn.MDLSTM((4, 3), 2), jaxrnn.Window(3, 2)]
 
 

@@ -134,7 +134,7 @@ def test_chrono_takes_the_place_of_the_forget_bias():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
-@pytest.mark.parametrize("cell", [jaxrnn.LSTM(3, 4, 2, True), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)], ids=repr)
+@pytest.mark.parametrize("cell", [jaxrnn.VanillaLSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)], ids=repr)
 def test_parameters_are_of_the_dtype_asked_for(cell, dtype):
     with jax.enable_x64(True):
         params = jax.eval_shape(functools.partial(cell.init, dtype=dtype), KEY)

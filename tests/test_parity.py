@@ -27,6 +27,7 @@ pytestmark = [
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 
 ELMAN, LSTM, GRU = jaxrnn.Elman(3, 4), jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
+PROJECTED = jaxrnn.cells.Projected(LSTM, 2)
 BEFORE = jaxrnn.GRU(3, 4, reset="before")
 
 
@@ -62,12 +63,14 @@ TORCH = {
     "RNN": (ELMAN, {}),
     "RNN relu": (jaxrnn.Elman(3, 4, activation=jax.nn.relu), {"nonlinearity": "relu"}),
     "LSTM": (LSTM, {}),
-    "LSTM projected": (jaxrnn.Projected(LSTM, 2), {"proj_size": 2}),
+    "LSTM projected": (PROJECTED, {"proj_size": 2}),
     "GRU": (GRU, {}),
     "LSTM two layers": (jaxrnn.Stack((LSTM, jaxrnn.LSTM(4, 4))), {"num_layers": 2}),
     "GRU both directions": (jaxrnn.Bidirectional(GRU), {"bidirectional": True}),
     "LSTM projected, two layers, both directions": (
-        jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.LSTM(3, 4, 2)), jaxrnn.Bidirectional(jaxrnn.LSTM(4, 4, 2)))),
+        jaxrnn.Stack(
+            (jaxrnn.Bidirectional(PROJECTED), jaxrnn.Bidirectional(jaxrnn.cells.Projected(jaxrnn.LSTM(4, 4), 2)))
+        ),
         {"num_layers": 2, "bidirectional": True, "proj_size": 2},
     ),
 }

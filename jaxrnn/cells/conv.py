@@ -1,5 +1,6 @@
 """Convolutional LSTM (Shi et al. 2015) and GRU (Ballas et al. 2016), over any number of spatial axes."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -299,20 +300,20 @@ def _by_convolution(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
 
 def _by_windows(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
     """Convolves by one product: the kernel as a matrix, with what it sees from every place side by side."""
-    *kernel, _, features = w.shape
-    # From the last axis to the first, so that the values stand in the order of the kernel's rows.
-    for axis, (size, stride) in enumerate(zip(reversed(kernel), reversed(strides), strict=True)):
-        x = _windows(x, size, stride, x.ndim - 2 - axis)
-    return x @ w.reshape(-1, features)
+    *kernel, channels, features = w.shape
+    split = x.ndim - len(kernel) - 1
+    leading, space = x.shape[:split], x.shape[split:-1]
+    pads = lax.padtype_to_pads(space, kernel, strides, "SAME")
+    x = jnp.pad(x, [(0, 0)] * split + pads + [(0, 0)])
+    spans = [(-(-n // stride) - 1) * stride + 1 for n, stride in zip(space, strides, strict=True)]
 
+    def seen(offset: tuple[int, ...]) -> Array:
+        """Returns what one place of the kernel sees: every stride-th place from `offset`."""
+        ends = [first + span for first, span in zip(offset, spans, strict=True)]
+        return lax.slice(x, (*[0] * split, *offset, 0), (*leading, *ends, channels), (*[1] * split, *strides, 1))
 
-def _windows(x: Array, size: int, stride: int, axis: int) -> Array:
-    """Returns `size` neighbors along an axis side by side in the channels, for every `stride`-th place."""
-    places = -(-x.shape[axis] // stride)
-    [padding] = lax.padtype_to_pads([x.shape[axis]], [size], [stride], "SAME")
-    x = jnp.pad(x, [padding if a == axis else (0, 0) for a in range(x.ndim)])
-    span = (places - 1) * stride + 1
-    return jnp.concatenate([lax.slice_in_dim(x, k, k + span, stride, axis) for k in range(size)], axis=-1)
+    windows = [seen(offset) for offset in itertools.product(*map(range, kernel))]
+    return jnp.concatenate(windows, axis=-1) @ w.reshape(-1, features)
 
 
 def _each(size: int | tuple[int, ...], axes: int) -> tuple[int, ...]:

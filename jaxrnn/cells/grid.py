@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn import initializers
-from jaxrnn.checks import check_initializers, check_sizes
+from jaxrnn.checks import check_activations, check_bools, check_initializers, check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
 from jaxrnn.engine.driver import begin_anew
 from jaxrnn.engine.jaxprs import flat_products
@@ -108,6 +108,7 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
         activation: φ, by default tanh.
 
     Raises:
+        TypeError: `activation` is not a function.
         ValueError: a size is not a positive integer, or `input_size` is not a pair.
 
     Example:
@@ -122,6 +123,10 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
     """
 
     activation: Activation = jnp.tanh
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_activations(activation=self.activation)
 
     def init(
         self,
@@ -202,6 +207,7 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         stable: whether the memory is a convex combination of the candidate and the two memories before.
 
     Raises:
+        TypeError: a flag is not a bool.
         ValueError: a size is not a positive integer, or `input_size` is not a pair.
 
     Example:
@@ -219,6 +225,10 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
 
     peephole: bool = False
     stable: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bools(peephole=self.peephole, stable=self.stable)
 
     def init(
         self,

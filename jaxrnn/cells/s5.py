@@ -132,19 +132,19 @@ class S5(LinearCell[S5Params, S5State]):
     def project(self, params: S5Params, x: Array) -> tuple[Array, Array]:
         """Returns `κ ⊙ (x W_x)`, blocks Re and Im, and the input for `readout`."""
         z = to_complex(jnp.matmul(x, params.w_x))
-        return to_real(weigh(z, self._discrete(params)[1])).astype(x.dtype), x
+        return to_real(weigh(z, self.discrete(params)[1])).astype(x.dtype), x
 
     def coefficients(self, params: S5Params, drive: tuple[Array, Array]) -> tuple[S5State, S5State]:
         """Returns `λ̄` and `κ ⊙ (x W_x)`."""
         b = to_complex(drive[0])
-        return S5State(jnp.broadcast_to(self._discrete(params)[0], b.shape)), S5State(b)
+        return S5State(jnp.broadcast_to(self.discrete(params)[0], b.shape)), S5State(b)
 
     def readout(self, params: S5Params, output: S5State, drive: tuple[Array, Array]) -> Array:
         """Returns `2 Re(h' W_y) + d ⊙ x`, as one real product."""
         x = drive[1]
         return 2 * dot(to_real(jnp.conj(output.h)), params.w_y).astype(x.dtype) + weigh(x, params.d)
 
-    def _discrete(self, params: S5Params) -> tuple[Array, Array]:
+    def discrete(self, params: S5Params) -> tuple[Array, Array]:
         """Returns `λ̄` and `κ` `[H]`."""
         eigenvalues = lax.complex(jnp.minimum(wide(params.decay), -1e-4), wide(params.frequency))
         step = jnp.exp(wide(params.log_step)).astype(eigenvalues.dtype)

@@ -121,7 +121,13 @@ def unroll(
     if chunk is not None:
         check_sizes(chunk=chunk)
     check_choice(save=save, among=get_args(Save))
-    static = {"steps": steps, "batch_shape": batch_shape, "reverse": bool(reverse), "chunk": chunk, "save": save}
+    static: dict[str, Any] = {
+        "steps": steps,
+        "batch_shape": batch_shape,
+        "reverse": bool(reverse),
+        "chunk": chunk,
+        "save": save,
+    }
     given = (cell, params, xs, state, lengths, resets, key)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
         return _run(*given, **static)

@@ -58,7 +58,7 @@ def hoist(
         found: dict[int, Array] = {}
 
         def compute(eqn: Any, values: list[Any], tags: list[Any], kind: Any, numbers: list[int]) -> list[Any]:
-            results = [None] * len(numbers) if kind is STATE else bind(eqn, values)
+            results: list[Any] = [None] * len(numbers) if kind is STATE else bind(eqn, values)
             found.update(zip(numbers, results, strict=True))
             return results
 

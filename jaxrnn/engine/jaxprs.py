@@ -44,11 +44,10 @@ def interpret(
         return [value for value, _ in pairs], [tag for _, tag in pairs]
 
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in ("jit", "pjit"):
-            results = interpret(eqn.params["jaxpr"], *read(eqn.invars), rule)
-        else:
-            results = rule(eqn, *read(eqn.invars))
-        found |= zip(eqn.outvars, zip(*results, strict=True), strict=True)
+        is_call = eqn.primitive.name in ("jit", "pjit")
+        given = read(eqn.invars)
+        pair: Any = interpret(eqn.params["jaxpr"], *given, rule) if is_call else rule(eqn, *given)
+        found |= zip(eqn.outvars, zip(*pair, strict=True), strict=True)
     return read(jaxpr.outvars)
 
 

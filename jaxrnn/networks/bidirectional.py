@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_choice
+from jaxrnn.checks import check_choice, structure
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
@@ -72,7 +72,8 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
             )
         if not callable(self.merge):
             check_choice(merge=self.merge, among=("concat", "sum"))
-        if jax.tree.structure(_spec(forward)) != jax.tree.structure(_spec(backward)):
+        there, back = (structure(_spec(cell)) for cell in self.cells)
+        if there != back:
             raise ValueError(
                 f"backward: got outputs {backward.output_size}, needs those of forward, {forward.output_size}"
             )
