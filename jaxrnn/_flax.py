@@ -27,12 +27,16 @@ def by_name(params: Params) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def from_names(spec: Params, named: Mapping[str, Any]) -> Params:
-    """Puts the leaves of the nested dict `named` into the structure of `spec`."""
+def from_names(spec: Params, named: Mapping[str, Any], path: tuple[str, ...] = ()) -> Params:
+    """Puts the leaves of the nested dict `named`, of the module at `path`, into the structure of `spec`."""
     flat = traverse_util.flatten_dict(named, sep="/")
     needed = by_name(spec)
     if flat.keys() != needed.keys():
-        raise ValueError(f"params: got the names {sorted(flat)}, needs {sorted(needed)}; init creates them")
+        where = f"params of {'/'.join(path)}" if path else "params"
+        way = "init creates them"
+        if any(name.endswith("/kernel") for name in flat):
+            way = "those of a Flax cell belong to from_flax(flax_cell)"
+        raise ValueError(f"{where}: got the names {sorted(flat)}, needs {sorted(needed)}; {way}")
     return jax.tree.unflatten(jax.tree.structure(spec), [flat[name] for name in needed])
 
 

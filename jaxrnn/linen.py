@@ -94,7 +94,7 @@ class Cell(nn.RNNCellBase):
             boxed = {path: _box(leaf, axes[path]) for path, leaf in _flax.by_name(fresh).items()}
             for name, value in traverse_util.unflatten_dict(boxed, sep="/").items():
                 self.param(name, lambda _, value=value: value)
-        return _flax.from_names(spec, nn.unbox(self.variables.get("params", {})))
+        return _flax.from_names(spec, nn.unbox(self.variables.get("params", {})), self.path)
 
     @nn.nowrap
     def initialize_carry(self, rng: Key, input_shape: tuple[int, ...]) -> State:

@@ -464,3 +464,16 @@ def test_errors():
 
     with pytest.raises(ValueError, match=r"flax_cell: got variables in the collections \['batch_stats'\]"):
         from_flax(Normed(H), I)
+
+
+def test_parameters_of_a_flax_cell_are_told_from_ours():
+    """The error names the module's path and the way on."""
+    theirs = nn.RNN(nn.GRUCell(H)).init(jax.random.key(0), inputs())
+
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, xs):
+            return jaxrnn.linen.RNN(jaxrnn.GRU(I, H), name="rnn")(xs)
+
+    with pytest.raises(ValueError, match=r"params of rnn/cell: got the names .*belong to from_flax\(flax_cell\)"):
+        Model().apply({"params": {"rnn": theirs["params"]}}, inputs())

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
 from pathlib import Path
 
@@ -172,3 +173,12 @@ def test_another_skeleton_is_seen(tmp_path, source):
     page.write_text(source)
     with pytest.raises(AssertionError, match="d"):
         test_one_skeleton(page)
+
+
+@pytest.mark.parametrize("layer", [jaxrnn.LSTM, jaxrnn.Stack, jaxrnn.Zoneout], ids=lambda layer: layer.__name__)
+def test_help_fits_two_screens(layer):
+    """It leaves out the engine's methods, and the documentation of functions that are defaults."""
+    text = pydoc.plain(pydoc.render_doc(layer))
+    assert len(text.splitlines()) <= 110
+    assert "initial_state" in text
+    assert "tanh(x" not in text

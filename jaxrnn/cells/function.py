@@ -69,6 +69,12 @@ class Function(Cell[Any, Any]):
         for name in ("function", "make_params", "make_state"):
             if not callable(getattr(self, name)):
                 raise TypeError(f"{name}: got {type(getattr(self, name)).__name__}, needs a function")
+        try:
+            hash(self.input_size)
+        except TypeError:
+            raise TypeError(
+                f"input_size: got {type(self.input_size).__name__}, which does not hash, needs shapes in tuples"
+            ) from None
         if not _is_spec(self.input_size):
             check_sizes(input_size=self.input_size)
         pair = self._step_spec()

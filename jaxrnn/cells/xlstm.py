@@ -104,7 +104,7 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`.
             recurrent_init: of each `[H, H]` block of `w_h`, with several heads of each head's.
-            bias_init: sees `[4, H]`, a row a gate.
+            bias_init: sees `[4, H]`, one row per gate.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
         """
         i, h = self.input_size, self.hidden_size

@@ -29,7 +29,18 @@ P = TypeVar("P")
 S = TypeVar("S")
 
 
-class Layer(abc.ABC, Generic[P, S]):
+class _LayerType(abc.ABCMeta):
+    """Keeps `help` of a layer to what its user calls."""
+
+    def __dir__(cls) -> list[str]:
+        fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()  # type: ignore[arg-type]
+        # A default that is a function would be shown as a method, with all of its own documentation.
+        own = {name for name in cls.__dict__ if not name.startswith("_")} - fields
+        used = {"init", "initial_state", "project", "step", "readout", "input_spec", "output_size", "__call__"}
+        return sorted(own | {name for name in used if hasattr(cls, name)})
+
+
+class Layer(Generic[P, S], metaclass=_LayerType):
     """Base class of everything that runs over time: holds sizes and options; parameters and state are separate pytrees.
 
     A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names).
