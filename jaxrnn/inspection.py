@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input
 from jaxrnn.engine.driver import take_step, unroll
+from jaxrnn.engine.jaxprs import count_loop_products
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.noise import nothing
 from jaxrnn.engine.options import Options
@@ -19,7 +20,7 @@ from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import follow, select
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["state_gradient_norms", "state_history"]
+__all__ = ["state_gradient_norms", "state_history", "summary"]
 
 
 def state_history(cell: Layer, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
@@ -149,3 +150,53 @@ def state_gradient_norms(
     grads = jax.grad(moved)([jnp.zeros(s.shape, s.dtype) for s in spec])
     squares = [jnp.sum(jnp.abs(g).reshape(*leading, -1) ** 2, axis=-1) for g in grads]
     return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def summary(cell: Layer) -> str:
+    """Describes a network, a line for each cell in it: parameters, values of the state of a row, products a time step.
+
+    Products are the matrix multiplications and convolutions that remain in the loop over time. The last line counts the
+    whole network, with what its wrappers add.
+
+    Args:
+        cell: any cell or network.
+
+    Example:
+        >>> import jaxrnn
+        >>> print(summary(jaxrnn.Stack((jaxrnn.LSTM(3, 8), jaxrnn.GRU(8, 4)))))
+        cell                               params  state  products
+        LSTM(input_size=3, hidden_size=8)     384     16         1
+        GRU(input_size=8, hidden_size=4)      160      4         1
+        Stack of 2 cells                      544     20         2
+    """
+    check_layer(cell)
+    parts: list[Layer] = []
+
+    def look(part: Layer) -> Layer:
+        parts.append(part)
+        return part
+
+    cell.with_cells(look)
+    counts = [_counts(part) for part in parts]
+    whole = (*_counts(cell)[:2], sum(n for *_, n in counts))
+    name = f"{type(cell).__name__} of {len(parts)} cell{'s' * (len(parts) > 1)}"
+    rows = [("cell", "params", "state", "products")]
+    rows += [(repr(part), *map(str, count)) for part, count in zip(parts, counts, strict=True)]
+    if parts != [cell]:
+        rows.append((name, *map(str, whole)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _counts(layer: Layer) -> tuple[int, int, int]:
+    """Returns the numbers of parameters, of values in a row's state, and of products in the loop over time."""
+    params, state = jax.eval_shape(layer.init, jax.random.key(0)), jax.eval_shape(layer.initial_state)
+    xs = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype), layer.input_spec)
+    options = Options(2, ())
+    program = jax.make_jaxpr(lambda p, x, s: layer.run(p, x, s, options))(params, xs, state)
+    sizes = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, state))
+    return *sizes, count_loop_products(program)

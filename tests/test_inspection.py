@@ -136,3 +136,11 @@ def test_inspection_shows_what_a_regulariser_does():
     kept = seen.state.c[1:] == seen.state.c[:-1]
     assert 0.2 < kept.mean() < 0.8
     assert not (quiet.state.c[1:] == quiet.state.c[:-1]).any()
+
+
+def test_a_summary_counts_what_is_there():
+    """Parameters, the state of a row, and the products that stay in the loop, of every cell and of the whole."""
+    net = jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.GRU(3, 4, reset="before")), jaxrnn.WeightNorm(jaxrnn.IndRNN(8, 4))))
+    *parts, whole = [line.split()[-3:] for line in inspection.summary(net).splitlines()[1:]]
+    assert parts == [["96", "4", "2"], ["96", "4", "2"], ["40", "4", "0"]]
+    assert whole == [str(sum(leaf.size for leaf in jax.tree.leaves(net.init(jax.random.key(0))))), "12", "4"]

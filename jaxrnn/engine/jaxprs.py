@@ -14,6 +14,7 @@ from jaxrnn.typing import Array
 __all__ = [
     "bind",
     "clip_cotangent",
+    "count_loop_products",
     "evaluate",
     "flat_products",
     "has_products",
@@ -129,6 +130,25 @@ def is_product(eqn: Any) -> bool:
 def has_products(eqn: Any) -> bool:
     """Returns whether an equation, such as a loop, has products inside."""
     return any(is_product(e) or has_products(e) for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns)
+
+
+def count_loop_products(closed: ClosedJaxpr) -> int:
+    """Returns how many products there are in the bodies of the innermost loops of a program."""
+
+    def inner(eqn: Any) -> list[Any]:
+        return [e for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns]
+
+    def loops(eqn: Any) -> bool:
+        return eqn.primitive.name in ("scan", "while") or any(map(loops, inner(eqn)))
+
+    def count(eqns: list[Any], looped: bool) -> int:
+        return sum(
+            looped * is_product(e)
+            + count(inner(e), looped or (e.primitive.name == "scan" and not any(map(loops, inner(e)))))
+            for e in eqns
+        )
+
+    return count(closed.jaxpr.eqns, False)
 
 
 def clip_cotangent(x: Array, limit: float) -> Array:
