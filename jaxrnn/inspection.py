@@ -180,7 +180,7 @@ def summary(cell: Layer) -> str:
     counts = [_counts(part) for part in parts]
     whole = (*_counts(cell)[:2], sum(n for *_, n in counts))
     name = f"{type(cell).__name__} of {len(parts)} cell{'s' * (len(parts) > 1)}"
-    rows = [("cell", "params", "state", "products")]
+    rows: list[tuple[str, ...]] = [("cell", "params", "state", "products")]
     rows += [(repr(part), *map(str, count)) for part, count in zip(parts, counts, strict=True)]
     if parts != [cell]:
         rows.append((name, *map(str, whole)))

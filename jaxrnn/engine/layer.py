@@ -33,7 +33,7 @@ class _LayerType(abc.ABCMeta):
     """Keeps `help` of a layer to what its user calls."""
 
     def __dir__(cls) -> list[str]:
-        fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()  # type: ignore[arg-type]
+        fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
         # A default that is a function would be shown as a method, with all of its own documentation.
         own = {name for name in cls.__dict__ if not name.startswith("_")} - fields
         used = {"init", "initial_state", "project", "step", "readout", "input_spec", "output_size", "__call__"}
