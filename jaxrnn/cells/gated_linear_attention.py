@@ -49,8 +49,9 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         S' = α ⊙ S + k v^T
         y = q S' / √d
 
-    `unroll` computes the outputs of a chunk of steps at once, by products over all pairs of its steps. The paper's layer
-    goes on with a normalization of each head, a gate and a projection.
+    `unroll` computes the outputs of a chunk of steps at once, by products over all pairs of its steps.
+
+    The paper's layer goes on with a normalization of each head, a gate and a projection.
 
     Args:
         input_size: I, length of the last axis of the input.

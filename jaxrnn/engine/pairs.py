@@ -77,10 +77,12 @@ def matrix_step(memory: Memory, drive: MatrixDrive) -> tuple[Memory, Read]:
         old = log_decay[..., 0] + m
         m = _floor(jnp.maximum(old, log_input[..., 0]), NOTHING)
         log_decay, k = (old - m)[..., None], jnp.exp(log_input - m[..., None]) * k
-    new = k[..., :, None] * v[..., None, :]
-    if a is not None:
-        new += (k if b is None else b)[..., :, None] * _row(a, s)[..., None, :]
-    s = new + (s if log_decay is None else jnp.exp(log_decay)[..., :, None] * s)
+    kept = s if log_decay is None else jnp.exp(log_decay)[..., :, None] * s
+    if a is not None and b is None:
+        v = v + _row(a, s)
+    elif a is not None and b is not None:
+        kept = kept + b[..., :, None] * _row(a, s)[..., None, :]
+    s = kept + k[..., :, None] * v[..., None, :]
     return Memory(s, m), Read(_row(q, s), m)
 
 
