@@ -22,10 +22,12 @@ __all__ = [
     "dropout",
     "follow",
     "gates",
+    "join_heads",
     "keep",
     "recurrent",
     "safe_sqrt",
     "select",
+    "split_heads",
     "spread_like",
     "to_complex",
     "to_real",
@@ -84,6 +86,16 @@ def weigh(h: Array, w: Array) -> Array:
 def gates(z: Array, n: int) -> tuple[Array, ...]:
     """The `n` equal blocks of the last axis, as a tuple: `[*batch, n * H] -> n x [*batch, H]`."""
     return tuple(jnp.split(z, n, axis=-1))
+
+
+def split_heads(x: Array, heads: int) -> Array:
+    """Returns `x` head by head: `[..., heads * n] -> [..., heads, n]`."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
+
+
+def join_heads(x: Array) -> Array:
+    """Returns the heads side by side: `[..., heads, n] -> [..., heads * n]`."""
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def add(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -10,16 +10,8 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_heads, check_positive, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.pairs import (
-    MatrixDrive,
-    Memory,
-    join_heads,
-    matrix_chunk,
-    matrix_chunk_size,
-    matrix_step,
-    split_heads,
-)
-from jaxrnn.ops import affine, gates, wide
+from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.ops import affine, gates, join_heads, split_heads, wide
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["GLAParams", "GLAState", "GatedLinearAttention"]
@@ -49,8 +41,9 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         S' = α ⊙ S + k v^T
         y = q S' / √d
 
-    `unroll` computes the outputs of a chunk of steps at once, by products over all pairs of its steps. The paper's
-    layer goes on with a normalization of each head, a gate and a projection.
+    `unroll` computes the outputs of a chunk of steps at once, by products over all pairs of its steps.
+
+    The paper's layer goes on with a normalization of each head, a gate and a projection.
 
     Args:
         input_size: I, length of the last axis of the input.

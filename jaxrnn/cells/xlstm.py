@@ -10,18 +10,8 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_heads, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.pairs import (
-    NOTHING,
-    MatrixDrive,
-    Memory,
-    Read,
-    join_heads,
-    matrix_chunk,
-    matrix_chunk_size,
-    matrix_step,
-    split_heads,
-)
-from jaxrnn.ops import add, affine, gates, recurrent, wide
+from jaxrnn.engine.pairs import NOTHING, MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.ops import add, affine, gates, join_heads, recurrent, split_heads, wide
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["MLSTM", "SLSTM", "MLSTMParams", "MLSTMState", "SLSTMParams", "SLSTMState"]
@@ -243,36 +233,35 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         log_f = _log_forget(self.forget_gate, wide(f))
         return MatrixDrive(q, k, v, log_decay=log_f, log_input=i), jax.nn.sigmoid(o)
 
-    def step(self, params: MLSTMParams, state: MLSTMState, drive: tuple[MatrixDrive, Array]) -> tuple[MLSTMState, Read]:
-        """Takes one step and reads `q C'` beside `q · n'`."""
-        memory, read = matrix_step(_to_memory(state), drive[0])
-        return _to_state(memory), read
+    def step(
+        self, params: MLSTMParams, state: MLSTMState, drive: tuple[MatrixDrive, Array]
+    ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
+        """Takes one step and reads `q C'`, `q · n'` and `m'`."""
+        write, one = drive[0], jnp.ones_like(drive[0].v[..., -1:])
+        (c, m), read = matrix_step(Memory(state.c, state.m), write._replace(v=write.v[..., :-1]))
+        (n, _), weight = matrix_step(Memory(state.n[..., None], state.m), write._replace(v=one))
+        return MLSTMState(c, n[..., 0], m), (read.y, weight.y, m)
 
-    def readout(self, params: MLSTMParams, output: Read, drive: tuple[MatrixDrive, Array]) -> Array:
+    def readout(
+        self, params: MLSTMParams, output: tuple[Array, Array, Array], drive: tuple[MatrixDrive, Array]
+    ) -> Array:
         """Returns `σ(o) ⊙ (q C') / max(|q · n'|, exp(-m'))`."""
+        read, weight, m = output
         # What is divided by exp(80) is zero, and where exp(-m') overflows, a derivative would be zero times infinity.
-        least = jnp.exp(jnp.minimum(-output.m, 80.0))[..., None]
-        return drive[1] * join_heads(output.y[..., :-1] / jnp.maximum(jnp.abs(output.y[..., -1:]), least))
+        least = jnp.exp(jnp.minimum(-m, 80.0))[..., None]
+        return drive[1] * join_heads(read / jnp.maximum(jnp.abs(weight), least))
 
     def run_chunk(
         self, params: MLSTMParams, state: MLSTMState, data: StepData, reverse: bool
-    ) -> tuple[MLSTMState, Read]:
-        """Runs all steps of a chunk at once."""
-        memory, reads = matrix_chunk(_to_memory(state), data._replace(drives=data.drives[0]), reverse)
-        return _to_state(memory), reads
+    ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
+        """Runs all steps of a chunk at once, with `C` beside `n` as one matrix whose last value is always one."""
+        memory = Memory(jnp.concatenate([state.c, state.n[..., None]], axis=-1), state.m)
+        (s, m), (y, ms) = matrix_chunk(memory, data._replace(drives=data.drives[0]), reverse)
+        return MLSTMState(s[..., :-1], s[..., -1], m), (y[..., :-1], y[..., -1:], ms)
 
     def chunk_size(self, steps: int, drive: tuple[MatrixDrive, Array], state: MLSTMState) -> int:
         """Returns the default number of steps in a chunk."""
         return matrix_chunk_size(steps, drive[0])
-
-
-def _to_memory(state: MLSTMState) -> Memory:
-    """`C` beside `n`, as one matrix: the normalizer is the column whose value is always one."""
-    return Memory(jnp.concatenate([state.c, state.n[..., None]], axis=-1), state.m)
-
-
-def _to_state(memory: Memory) -> MLSTMState:
-    return MLSTMState(memory.s[..., :-1], memory.s[..., -1], memory.m)
 
 
 def _fresh(shape: tuple[int, ...], dtype: DTypeLike) -> Array:

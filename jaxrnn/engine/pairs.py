@@ -24,11 +24,9 @@ __all__ = [
     "MatrixDrive",
     "Memory",
     "Read",
-    "join_heads",
     "matrix_chunk",
     "matrix_chunk_size",
     "matrix_step",
-    "split_heads",
 ]
 
 NOTHING = -1e30
@@ -77,10 +75,12 @@ def matrix_step(memory: Memory, drive: MatrixDrive) -> tuple[Memory, Read]:
         old = log_decay[..., 0] + m
         m = _floor(jnp.maximum(old, log_input[..., 0]), NOTHING)
         log_decay, k = (old - m)[..., None], jnp.exp(log_input - m[..., None]) * k
-    new = k[..., :, None] * v[..., None, :]
-    if a is not None:
-        new += (k if b is None else b)[..., :, None] * _row(a, s)[..., None, :]
-    s = new + (s if log_decay is None else jnp.exp(log_decay)[..., :, None] * s)
+    kept = s if log_decay is None else jnp.exp(log_decay)[..., :, None] * s
+    if a is not None and b is None:
+        v = v + _row(a, s)
+    elif a is not None and b is not None:
+        kept = kept + b[..., :, None] * _row(a, s)[..., None, :]
+    s = kept + k[..., :, None] * v[..., None, :]
     return Memory(s, m), Read(_row(q, s), m)
 
 
@@ -123,16 +123,6 @@ def matrix_chunk_size(steps: int, drive: MatrixDrive) -> int:
     # On a core of a CPU, with heads of 16, 32 and 64, chunks of 16 and 32 train about as fast; with 64 what is made for
     # pairs of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has its own price.
     return even_chunk(steps, 32 if jax.default_backend() == "cpu" else 64)
-
-
-def split_heads(x: Array, heads: int) -> Array:
-    """Returns `x` head by head: `[..., heads * n] -> [..., heads, n]`."""
-    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
-
-
-def join_heads(x: Array) -> Array:
-    """Returns the heads side by side: `[..., heads, n] -> [..., heads * n]`."""
-    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
 
 
 def _at_once(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
