@@ -18,8 +18,7 @@ import optax
 import pytest
 
 import jaxrnn
-from jaxrnn import checkpoints
-from jaxrnn.training import NonFiniteError, fit, init_state, make_train_step, restore, restore_params
+from jaxrnn.training import NonFiniteError, checkpoints, fit, init_state, make_train_step, restore, restore_params
 from tests.registry import unrolled
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_heads, check_sizes
+from jaxrnn.checks import check_heads, check_initializers, check_sizes
 from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import gates, join_heads, safe_sqrt, split_heads
@@ -80,6 +80,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`, and of `w_b`.
         """
+        check_initializers(input_init=input_init)
         i, h = self.input_size, self.hidden_size
         kx, kb = jax.random.split(key)
         return DeltaNetParams(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_heads, check_positive, check_sizes
+from jaxrnn.checks import check_heads, check_initializers, check_positive, check_sizes
 from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import affine, gates, join_heads, split_heads, wide
@@ -93,6 +93,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
             input_init: of each `[I, H]` block of `w_x`, of `w_a` and of `w_b`.
             bias_init: of `b` `[H]`.
         """
+        check_initializers(input_init=input_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, ka, kb, kc = jax.random.split(key, 4)
         return GLAParams(

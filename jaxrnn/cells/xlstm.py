@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_choice, check_heads, check_sizes
+from jaxrnn.checks import check_choice, check_heads, check_initializers, check_sizes
 from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.pairs import NOTHING, MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import add, affine, gates, join_heads, recurrent, split_heads, wide
@@ -97,6 +97,7 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
             bias_init: sees `[4, H]`, one row per gate.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
         """
+        check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
         kx, kh, kb = jax.random.split(key, 3)
         return SLSTMParams(
@@ -209,6 +210,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
             bias_init: sees `[4, H]`, and `[2, heads]` for the gates.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
         """
+        check_initializers(input_init=input_init, bias_init=bias_init)
         i, h, heads = self.input_size, self.hidden_size, self.heads
         kx, kb, kg, kc = jax.random.split(key, 4)
         return MLSTMParams(
