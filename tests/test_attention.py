@@ -35,7 +35,9 @@ def case(net, dtype=jnp.float32):
 def by_hand(net, params, xs, memory):
     """Row by row, from the papers' equations; the cell's own step is taken from the library."""
     ys, alignments = np.zeros((T, B, net.output_size.y)), np.zeros((T, B, S))
-    p, xs, memory, zero = jax.tree.map(np.asarray, (params, xs, memory, net.cell.initial_state()))
+    p, xs, memory, zero = jax.tree.map(
+        np.asarray, (params, xs, memory, net.cell.restart(params.cell, net.cell.initial_state(), ()))
+    )
     call = jax.jit(net.cell)
     for b in range(B):
         places = [memory[s, b] for s in range(LENGTHS[b])]
@@ -276,3 +278,31 @@ def test_a_state_whose_output_is_unknown_is_refused():
     net = jaxrnn.Attention(projected, M, S)
     with pytest.raises(ValueError, match=r"state: got one of SRU.*, whose output is no part of it"):
         net.attend(net.init(jax.random.key(0)), jnp.ones((S, B, M)), state=projected.initial_state((B,)))
+
+
+def test_a_gap_keeps_the_memory():
+    """`Masked` resets the decoder's cell in a gap, also where a row ends in one; what it looks at stays."""
+    net = jaxrnn.Masked(decoder("dot", "after"), "reset")
+    params, xs, memory = case(net.cell)
+    mask = np.ones((T, B), bool)
+    mask[-1, 0] = False
+    state = net.cell.attend(params, memory, MASK)
+    final, _ = jax.jit(functools.partial(jaxrnn.unroll, net))(params, (xs, mask), state)
+    np.testing.assert_array_equal(final.memory.values, state.memory.values)
+    assert not final.cell.h[0].any()
+    assert final.cell.h[1].any()
+
+
+def test_a_decoder_may_drop_anything():
+    """Inputs, weights, and what passes between its layers: drawn before the loop, anew for every key."""
+    layers = jaxrnn.WeightDrop(jaxrnn.GRU(3 + M, H), 0.5), jaxrnn.Dropout(jaxrnn.GRU(H, H), 0.5)
+    net = jaxrnn.Attention(jaxrnn.Stack(layers, dropout=0.5), M, S)
+    plain = jaxrnn.Attention(jaxrnn.Stack(tuple(layer.cell for layer in layers)), M, S)
+    params, xs, memory = case(net)
+    run, state = jax.jit(jaxrnn.unroll), net.attend(params, memory, MASK)
+    keys = None, *map(jax.random.key, (0, 0, 1))
+    quiet, one, again, other = (run(net, params, xs, state, key=key)[1].y for key in keys)
+    np.testing.assert_allclose(quiet, run(plain, params, xs, state)[1].y, rtol=1e-6)
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one, other)
+    assert not np.allclose(one, quiet)

@@ -216,7 +216,7 @@ class Attention(Wrapper):
         keys = None if params.w_k is None else affine(values, params.w_k, None).astype(dtype)
         found = Memory(values.astype(dtype), keys, jnp.moveaxis(mask, 0, -1))
         if state is None:
-            return zero._replace(memory=found)
+            return zero._replace(cell=self.cell.restart(params.cell, zero.cell, shape[1:-1]), memory=found)
         fed = jnp.array(self._output_with(state), dtype, copy=True) if self.query == "before" else zero.fed
         return AttentionState(state, fed, found)
 

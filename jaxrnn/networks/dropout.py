@@ -106,7 +106,7 @@ class RecurrentDropout(StepWrapper):
         share: axes that share one mask: "time" (a row keeps its masks for the whole call), "batch", or both.
 
     Raises:
-        ValueError: a rate outside of [0, 1) or another axis; when run, a cell that has no such product.
+        ValueError: a rate outside of [0, 1), another axis, or a cell that has no such product.
 
     Example:
         >>> import jaxrnn
@@ -127,6 +127,9 @@ class RecurrentDropout(StepWrapper):
         super().__post_init__()
         check_rate(rate=self.rate)
         check_share(self.share)
+        # Without a product of the state there is nothing to drop: the step says so.
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        jax.eval_shape(self.advance, params, jax.eval_shape(self.initial_state), self.input_spec)
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """The cell's step, equation by equation, with masks on the operands."""
