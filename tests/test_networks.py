@@ -273,7 +273,7 @@ def test_functions_stand_between_layers():
     np.testing.assert_allclose(y, ys[0], rtol=1e-6)
     with pytest.raises(TypeError, match=r"cells\[0\]: got .*needs a jaxrnn.Cell"):
         jaxrnn.Stack((jax.nn.relu, jaxrnn.GRU(4, 2)))
-    with pytest.raises(TypeError, match=r"cells\[1\]: got ABCMeta, needs a jaxrnn.Cell"):
+    with pytest.raises(TypeError, match=r"cells\[1\]: got the class GRU, needs a jaxrnn.Cell"):
         jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU))
 
 

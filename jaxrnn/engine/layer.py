@@ -171,7 +171,8 @@ def _by_name(value: Any) -> Any:
 def check_layer(layer: Any, name: str = "cell") -> None:
     """Raises unless `layer` is a jaxrnn cell or network."""
     if not isinstance(layer, Layer):
-        raise TypeError(f"{name}: got {type(layer).__name__}, needs a jaxrnn.Cell or a network of cells")
+        got = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
+        raise TypeError(f"{name}: got {got}, needs a jaxrnn.Cell or a network of cells")
     if not dataclasses.is_dataclass(layer):
         raise TypeError(f"{name}: {type(layer).__name__} is no dataclass, needs @dataclass(frozen=True)")
     try:
