@@ -441,13 +441,13 @@ def test_errors():
         init(rnn, jnp.ones((B, T, H)))
     with pytest.raises(ValueError, match=r"resets: got the shape \(5, 2\), needs \[\*batch, T\] = \(2, 5\)"):
         init(rnn, resets=jnp.zeros((T, B), bool))
-    with pytest.raises(TypeError, match="no single step"):
+    with pytest.raises(TypeError, match="no single time step"):
         init(nn.RNN(jaxrnn.linen.Cell(Bidirectional(GRU(I, H)))))
 
     tree = to_dict(GRU(I, H, use_bias=False).init(KEY))
-    with pytest.raises(ValueError, match=r"params: got the names \['w_h', 'w_x'\], needs \['b', 'b_n', 'w_h', 'w_x'\]"):
+    with pytest.raises(ValueError, match=r"params of cell: got the names \['w_h', 'w_x'\], needs \['b', 'b_n', 'w_h', 'w_x'\]"):
         rnn.apply({"params": {"cell": tree}}, xs)
-    with pytest.raises(ValueError, match=r"params: got the names \[\]"):
+    with pytest.raises(ValueError, match=r"params of cell: got the names \[\]"):
         rnn.apply({}, xs)
     with pytest.raises(ValueError, match=r"params\.w_x: got the shape"):
         rnn.apply(variables_of(GRU(H, H).init(KEY)), xs)

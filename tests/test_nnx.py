@@ -473,7 +473,7 @@ def test_errors():
         rnn(jnp.ones((B, T, I)), resets=jnp.zeros((T, B), bool))
     with pytest.raises(ValueError, match=r"lengths: got the shape \(3,\)"):
         rnn(jnp.ones((B, T, I)), seq_lengths=jnp.array([1, 2, 3]))
-    with pytest.raises(TypeError, match="no single step"):
+    with pytest.raises(TypeError, match="no single time step"):
         nnx.RNN(jaxrnn.nnx.Cell(Bidirectional(GRU(I, H)), rngs=rngs))(jnp.ones((B, T, I)))
     with pytest.raises(TypeError, match="flax_cell: got GRU, needs an nnx"):
         jaxrnn.nnx.from_flax(GRU(I, H))
