@@ -445,7 +445,9 @@ def test_errors():
         init(nn.RNN(jaxrnn.linen.Cell(Bidirectional(GRU(I, H)))))
 
     tree = to_dict(GRU(I, H, use_bias=False).init(KEY))
-    with pytest.raises(ValueError, match=r"params of cell: got the names \['w_h', 'w_x'\], needs \['b', 'b_n', 'w_h', 'w_x'\]"):
+    with pytest.raises(
+        ValueError, match=r"params of cell: got the names \['w_h', 'w_x'\], needs \['b', 'b_n', 'w_h', 'w_x'\]"
+    ):
         rnn.apply({"params": {"cell": tree}}, xs)
     with pytest.raises(ValueError, match=r"params of cell: got the names \[\]"):
         rnn.apply({}, xs)

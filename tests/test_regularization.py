@@ -532,6 +532,7 @@ def test_bad_regularisers_are_refused(make, error, message):
 
 
 def test_recurrent_dropout_needs_a_product_to_act_on():
-    diagonal = jaxrnn.RecurrentDropout(Diagonal(3, 4), 0.5)
-    with pytest.raises(ValueError, match=r"Diagonal.*has no product of its state with a parameter"):
-        jaxrnn.unroll(diagonal, *example(diagonal)[:2], key=KEY)
+    """It is refused where it is made."""
+    for cell in (Diagonal(3, 4), jaxrnn.MinGRU(3, 4)):
+        with pytest.raises(ValueError, match=rf"{type(cell).__name__}.*has no product of its state with a parameter"):
+            jaxrnn.RecurrentDropout(cell, 0.5)
