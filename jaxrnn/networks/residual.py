@@ -22,7 +22,8 @@ class Residual(Wrapper):
         ValueError: `cell.output_size` is not `cell.input_size`.
 
     Example:
-        >>> import jaxrnn
+        >>> import jax, jaxrnn
+        >>> import jax.numpy as jnp
         >>> net = jaxrnn.Stack((jaxrnn.GRU(3, 4), Residual(jaxrnn.GRU(4, 4))))
         >>> state, ys = jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)))
         >>> ys.shape
