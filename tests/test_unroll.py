@@ -52,7 +52,8 @@ def plain(cell, params, xs, state, lengths=None, resets=None, reverse=False):
         if resets is not None:
             # A flag at t stands between t - 1 and t.
             flags = resets[t] if not reverse else resets[jnp.minimum(t + 1, steps - 1)] & (t + 1 < steps)
-            start = jax.tree.map(lambda a, s: a.astype(s.dtype), cell.initial_state(flags.shape), state)
+            initial = params.initial if isinstance(cell, jaxrnn.LearnedState) else cell.initial_state()
+            start = jax.tree.map(lambda a, s: jnp.broadcast_to(a.astype(s.dtype), s.shape), initial, state)
             state = jax.tree.map(functools.partial(where, flags), start, state)
         new, y = cell(params, state, x)
         if lengths is not None:
