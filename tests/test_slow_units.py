@@ -50,7 +50,7 @@ def test_an_adaptive_context_starts_as_a_fixed_one():
     _, zs = unrolled(fixed, params._replace(beta=None), xs, state)
     np.testing.assert_allclose(ys, zs, rtol=1e-12)
     assert count(cell) == count(fixed) + 2
-    with pytest.raises(ValueError, match="alpha: got 0, needs more where it is learned"):
+    with pytest.raises(ValueError, match="alpha: got 0, needs a positive number with adaptive=True"):
         SCRN(3, 4, 2, alpha=0.0, adaptive=True)
 
 
