@@ -13,7 +13,7 @@ from jaxrnn import initializers
 from jaxrnn.checks import check_activations, check_bools, check_initializers, check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
 from jaxrnn.engine.driver import begin_anew
-from jaxrnn.engine.jaxprs import flat_products
+from jaxrnn.jaxprs import flat_products
 from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.noise import Draw, nothing

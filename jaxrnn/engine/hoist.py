@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxrnn.engine.jaxprs import bind, interpret, is_product
+from jaxrnn.jaxprs import bind, interpret, is_product
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["hoist"]

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrnn.engine.jaxprs import bind, evaluate, flat_products, interpret, is_matrix_product
+from jaxrnn.jaxprs import bind, evaluate, flat_products, interpret, is_matrix_product
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["linearize"]

@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxrnn.engine.jaxprs import flat_products, without_closure
+from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.engine.linearize import linearize
 from jaxrnn.typing import Array, Params, PyTree, State
 

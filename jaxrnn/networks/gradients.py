@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn.checks import check_positive, check_sizes
-from jaxrnn.engine.jaxprs import clip_cotangent
+from jaxrnn.jaxprs import clip_cotangent
 from jaxrnn.engine.noise import Boundary, Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import select

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.engine.jaxprs import bind, interpret
+from jaxrnn.jaxprs import bind, interpret
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.typing import Params, PyTree, State
