@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input
 from jaxrnn.engine.driver import take_step, unroll
-from jaxrnn.jaxprs import count_loop_products
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.noise import nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.jaxprs import count_loop_products
 from jaxrnn.networks.inspected import Inspected
 from jaxrnn.networks.stepped import as_cell
 from jaxrnn.networks.wrapper import Wrapper

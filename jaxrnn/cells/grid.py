@@ -13,12 +13,12 @@ from jaxrnn import initializers
 from jaxrnn.checks import check_activations, check_bools, check_initializers, check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
 from jaxrnn.engine.driver import begin_anew
-from jaxrnn.jaxprs import flat_products
 from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import add, affine, cast, gates, keep, recurrent, select, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
 

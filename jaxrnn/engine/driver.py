@@ -29,11 +29,11 @@ from jaxrnn.checks import (
 )
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
-from jaxrnn.jaxprs import flat_products
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 

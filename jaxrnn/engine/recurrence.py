@@ -23,8 +23,8 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.engine.linearize import linearize
+from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["STATES", "recurrence", "saved", "states_before"]

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.checks import check_choice, check_rate
-from jaxrnn.jaxprs import bind, has_products, interpret, is_matrix_product, is_product
 from jaxrnn.engine.noise import Draw, Kept, nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.jaxprs import bind, has_products, interpret, is_matrix_product, is_product
 from jaxrnn.networks.wrapper import StepWrapper, Wrapper
 from jaxrnn.ops import drop, dropout
 from jaxrnn.typing import Array, Params, PyTree, State

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxrnn.checks import check_positive, check_sizes
-from jaxrnn.jaxprs import clip_cotangent
 from jaxrnn.engine.noise import Boundary, Draw
+from jaxrnn.jaxprs import clip_cotangent
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import select
 from jaxrnn.typing import Params, PyTree, State

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.jaxprs import bind, interpret
 from jaxrnn.engine.noise import Draw
+from jaxrnn.jaxprs import bind, interpret
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.typing import Params, PyTree, State
 
