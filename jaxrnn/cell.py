@@ -43,6 +43,9 @@ class Cell(Layer[P, S]):
     asks: ClassVar[bool] = False
     """Whether steps ask for randomness or other data drawn before the loop; then `step_with` is defined too."""
 
+    apart: ClassVar[bool] = True
+    """Whether each row of a batch runs by itself, with parameters that all rows share, so that one row says it all."""
+
     @abc.abstractmethod
     def project(self, params: P, x: PyTree) -> PyTree:
         """Returns what the step needs of the input, for any leading axes: a pytree, one array per gate."""

@@ -1,5 +1,6 @@
 """Evaluates functions equation by equation, so that an equation can be carried out in a better way, or looked at."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -12,15 +13,20 @@ from jax.interpreters import ad, batching, mlir
 from jaxrnn.typing import Array
 
 __all__ = [
+    "as_function",
     "bind",
     "clip_cotangent",
     "count_loop_products",
+    "depends",
     "evaluate",
     "flat_products",
     "has_products",
     "interpret",
     "is_matrix_product",
     "is_product",
+    "new_primitive",
+    "sources",
+    "split",
     "without_closure",
 ]
 
@@ -56,6 +62,79 @@ def evaluate(closed: ClosedJaxpr, args: Iterable[Any], rule: Callable[[Any, list
     """Evaluates a jaxpr where `rule(equation, values)` returns the results of an equation."""
     args = list(args)
     return interpret(closed, args, [None] * len(args), lambda e, v, _: (rule(e, v), [None] * len(e.outvars)))[0]
+
+
+def as_function(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
+    """Returns the jaxpr as a function of its leaves."""
+    return jaxpr_as_fun(closed)
+
+
+def depends(closed: ClosedJaxpr, flags: Iterable[Any]) -> list[bool]:
+    """Returns which results of a jaxpr depend on flagged arguments."""
+    flags = list(flags)
+    _, found = interpret(closed, flags, flags, lambda e, v, t: ([None] * len(e.outvars), [any(t)] * len(e.outvars)))
+    return [bool(flag) for flag in found]
+
+
+def sources(closed: ClosedJaxpr) -> list[int | None]:
+    """Returns for each result of a jaxpr which argument it is, None if it is computed."""
+    numbers = range(len(closed.jaxpr.invars))
+    return interpret(closed, numbers, numbers, lambda e, v, t: ([None] * len(e.outvars), [None] * len(e.outvars)))[1]
+
+
+def split(
+    closed: ClosedJaxpr, tags: list[Any], kind: Callable[[Any, list[Any]], Any], early: Any, late: Any
+) -> tuple[Callable[[list[Any]], list[Array]], Callable[[list[Any], list[Array]], list[Array]]] | None:
+    """Divides a jaxpr in two: `rest(args, ahead(args))` are its results, with args None where a part reads none.
+
+    `kind(equation, tags of what it reads)` is the tag of an equation's results. `ahead` computes all but those of the
+    kind `late`, and returns those of the kind `early` that the rest reads, arguments with this tag included; None if
+    there are none.
+    """
+
+    def run(values: list[Any], rule: Callable[..., list[Any]]) -> tuple[list[Any], list[Any]]:
+        """Interprets by `rule(eqn, values, tags, kind, numbers)`; arguments and results of equations have numbers."""
+        count = itertools.count(len(tags))
+
+        def numbered(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[Any]]:
+            found, numbers = kind(eqn, tags), [next(count) for _ in eqn.outvars]
+            return rule(eqn, values, tags, found, numbers), [found] * len(numbers)
+
+        return interpret(closed, values, tags, numbered)
+
+    needed: dict[int, None] = {}
+
+    def look(eqn: Any, values: list[Any], tags: list[Any], found: Any, numbers: list[int]) -> list[Any]:
+        if found != early:
+            needed.update((v, None) for v, tag in zip(values, tags, strict=True) if tag == early)
+        return numbers
+
+    results, found = run(list(range(len(tags))), look)
+    needed |= {number: None for number, tag in zip(results, found, strict=True) if tag == early}
+    if not needed:
+        return None
+
+    def ahead(args: list[Any]) -> list[Array]:
+        known: dict[int, Any] = dict(enumerate(args))
+
+        def compute(eqn: Any, values: list[Any], tags: list[Any], found: Any, numbers: list[int]) -> list[Any]:
+            results: list[Any] = [None] * len(numbers) if found == late else bind(eqn, values)
+            known.update(zip(numbers, results, strict=True))
+            return results
+
+        run(args, compute)
+        return [known[number] for number in needed]
+
+    def rest(args: list[Any], given: list[Array]) -> list[Array]:
+        known = dict(zip(needed, given, strict=True))
+        args = [known.get(i) if tag == early else a for i, (a, tag) in enumerate(zip(args, tags, strict=True))]
+
+        def compute(eqn: Any, values: list[Any], tags: list[Any], found: Any, numbers: list[int]) -> list[Any]:
+            return [known.get(number) for number in numbers] if found == early else bind(eqn, values)
+
+        return run(args, compute)[0]
+
+    return ahead, rest
 
 
 def bind(eqn: Any, values: list[Any]) -> list[Any]:
@@ -154,6 +233,13 @@ def count_loop_products(closed: ClosedJaxpr) -> int:
 def clip_cotangent(x: Array, limit: float) -> Array:
     """Returns `x`; its cotangent is clipped to ±`limit`, while tangents pass unchanged."""
     return _clip_cotangent.bind(x, limit=float(limit))
+
+
+def new_primitive(name: str) -> Primitive:
+    """Returns an operation of several results, without any rule yet."""
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    return primitive
 
 
 # The identity, as a linear map whose transpose clips: reverse mode is made of transposes, so it takes a primitive.

@@ -10,7 +10,11 @@ again, for all of its steps at once.
 """
 
 import functools
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +35,9 @@ from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
-from jaxrnn.engine.options import Options, Save
+from jaxrnn.engine.options import Options, Path, Save
 from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.engine.walk import obstacle, walk
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -40,7 +45,16 @@ from jaxrnn.typing import Array, Key, Params, PyTree, State
 if TYPE_CHECKING:
     from jaxrnn.cell import Cell
 
-__all__ = ["begin_anew", "read_out", "run_cell", "run_steps", "take_step", "unroll"]
+__all__ = [
+    "Choice",
+    "begin_anew",
+    "read_out",
+    "recorded_choices",
+    "run_cell",
+    "run_steps",
+    "take_step",
+    "unroll",
+]
 
 P = TypeVar("P")
 S = TypeVar("S")
@@ -58,6 +72,7 @@ def unroll(
     key: Key | None = None,
     chunk: int | None = None,
     save: Save = "states",
+    path: Path = "auto",
 ) -> tuple[S, PyTree]:
     """Runs a cell or network over a sequence: `(state, ys)`, each row's last valid state and all outputs.
 
@@ -85,13 +100,17 @@ def unroll(
             sequences; chunks run again too, and memory grows with T / chunk + chunk. "residuals": everything that
             derivatives need; nothing is computed again, at several times the memory and, on a CPU, more time. Like
             `chunk` it changes no value.
+        path: "native": each cell's run is one native loop of the CPU (`pip install 'jaxrnn[cpu]'`). "scan": it is a
+            loop of JAX's. "auto": native where that can be done and is faster; `jaxrnn.explain` tells which, and why.
+            Values agree up to rounding. A native loop chooses its own chunks.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`
         promote to.
 
     Raises:
-        TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
+        TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range, or the path "native"
+            cannot be taken.
 
     Example:
         >>> import jaxrnn
@@ -121,12 +140,14 @@ def unroll(
     if chunk is not None:
         check_sizes(chunk=chunk)
     check_choice(save=save, among=get_args(Save))
+    check_choice(path=path, among=get_args(Path))
     static: dict[str, Any] = {
         "steps": steps,
         "batch_shape": batch_shape,
         "reverse": bool(reverse),
         "chunk": chunk,
         "save": save,
+        "path": path,
     }
     given = (cell, params, xs, state, lengths, resets, key)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
@@ -148,7 +169,7 @@ def _run(
 
 
 # Outside of `jax.jit`, where every loop would be compiled anew at each call.
-_compiled_run = jax.jit(_run, static_argnames=("steps", "batch_shape", "reverse", "chunk", "save"))
+_compiled_run = jax.jit(_run, static_argnames=("steps", "batch_shape", "reverse", "chunk", "save", "path"))
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:
@@ -162,37 +183,129 @@ def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[in
 
 
 def run_cell(cell: "Cell", params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
-    """Runs a cell over a sequence, chunk by chunk: `(final state, ys [T, *batch, ...])`."""
-    steps, reverse = options.steps, options.reverse
-    dtype = computation_dtype(params, xs)
-    resets, valid = options.resets_before, options.valid
+    """Runs a cell over a sequence: `(final state, ys [T, *batch, ...])`."""
     noise = Noise()
     if cell.asks:
         x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
         noise = draw_noise(lambda draw: jax.eval_shape(functools.partial(_one, cell, draw), params, state, x), options)
-
-    def segment(params: Params, state: State, part: tuple[PyTree, Any, Array | None, Any]) -> tuple[State, PyTree]:
-        xs, valid, resets, each = part
-        if valid is not None:
-            xs = keep(valid, xs)
-        drives = flat_products(cell.project)(params, xs)
-        data = StepData(drives, valid, resets, noise._replace(each=each))
-        state, outputs = cell.run_chunk(params, state, data, reverse)
-        ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
-        return state, ys if valid is None else keep(valid, ys)
-
     state = begin_anew(cell, params, state, options, before=True)
-    whole = (xs, valid, resets, noise.each)
-    if steps == 0:
-        one_step = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), whole)
-        ys = jax.eval_shape(segment, params, state, one_step)[1]
-        ys = jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
-    else:
-        if (chunk := options.chunk) is None:
-            drive = jax.eval_shape(cell.project, params, jax.tree.map(lambda x: x[0], xs))
-            chunk = cell.chunk_size(steps, drive, state)
-        state, ys = in_chunks(segment, params, state, whole, chunk, reverse=reverse, save=options.save)
+    run = _CellRun(cell, options.reverse, options.chunk, options.save, noise.random)
+    data = _Data(xs, options.valid, options.resets_before, noise.each)
+    (state, _), ys = _run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
     return begin_anew(cell, params, state, options, before=False), ys
+
+
+class _Data(NamedTuple):
+    """What the steps of a run read: leaves `[T, *batch, ...]`, or of one step of one row."""
+
+    xs: PyTree
+    valid: Array | None
+    resets: Array | None
+    noise: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class _CellRun:
+    """A run of a cell: constants are its parameters and draws for the run; its state and the rows' draws are carried."""
+
+    cell: "Cell"
+    reverse: bool
+    chunk: int | None
+    save: Save
+    random: bool
+
+    def whole(self, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
+        """Runs all steps, chunk by chunk."""
+        if jax.tree.leaves(data)[0].shape[0] == 0:
+            one_step = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), data)
+            ys = jax.eval_shape(self._segment, consts, carry, one_step)[1]
+            return carry, jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
+        return self.in_chunks(self._segment, consts, carry, data)
+
+    def in_chunks(self, segment: Any, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
+        """Runs `segment` over chunks of the length that was asked for, or that suits the cell."""
+        if (chunk := self.chunk) is None:
+            drive = jax.eval_shape(self.cell.project, consts[0], jax.tree.map(lambda x: x[0], data.xs))
+            chunk = self.cell.chunk_size(jax.tree.leaves(data)[0].shape[0], drive, carry[0])
+        return in_chunks(segment, consts, carry, data, chunk, reverse=self.reverse, save=self.save)
+
+    def _segment(self, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
+        cell, (params, drawn), (state, rows) = self.cell, consts, carry
+        dtype = computation_dtype(params, data.xs)
+        xs = data.xs if data.valid is None else keep(data.valid, data.xs)
+        drives = flat_products(cell.project)(params, xs)
+        noise = Noise(self.random, drawn, rows, data.noise)
+        state, outputs = cell.run_chunk(params, state, StepData(drives, data.valid, data.resets, noise), self.reverse)
+        ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
+        return (state, rows), ys if data.valid is None else keep(data.valid, ys)
+
+    def row(self, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
+        """Runs one step of one row."""
+        cell, (params, drawn), (state, rows) = self.cell, consts, carry
+        dtype = computation_dtype(params, data.xs)
+        drive = cell.project(params, data.xs if data.valid is None else keep(data.valid, data.xs))
+        noise = Noise(self.random, drawn, rows, data.noise)
+        state, output = _masked_step(cell, noise, params, state, StepData(drive, data.valid, data.resets, data.noise))
+        y = cast(cell.readout(params, output, drive), dtype)
+        return (state, rows), y if data.valid is None else keep(data.valid, y)
+
+
+def _run_on_path(run: _CellRun, consts: PyTree, carry: PyTree, data: _Data, options: Options) -> tuple[PyTree, PyTree]:
+    """Runs as one native operation where that can be done and pays, else by the scan, or as the caller asks."""
+    axes = len(options.batch_shape)
+
+    def one_axis(tree: PyTree, at: int) -> PyTree:
+        return jax.tree.map(lambda a: a.reshape(*a.shape[:at], -1, *a.shape[at + axes :]), tree)
+
+    def all_axes(tree: PyTree, at: int) -> PyTree:
+        return jax.tree.map(lambda a: a.reshape(*a.shape[:at], *options.batch_shape, *a.shape[at + 1 :]), tree)
+
+    reason = "asked for"
+    if options.path != "scan":
+        reason = _obstacle(run.cell, options) or obstacle(run, consts, one_axis(carry, 0), one_axis(data, 1))
+    if options.path == "native" and reason:
+        raise ValueError(f"path: got 'native', but {run.cell} cannot take it: {reason}; use 'auto'")
+    if (choices := _choices.get()) is not None:
+        choices.append(Choice(run.cell, "scan" if reason else "native", reason))
+    if reason:
+        return run.whole(consts, carry, data)
+    run_merged = (
+        functools.partial(run.in_chunks, functools.partial(walk, run))
+        if run.save == "boundaries"
+        else (functools.partial(walk, run))
+    )
+    carry, ys = run_merged(consts, one_axis(carry, 0), one_axis(data, 1))
+    return all_axes(carry, 0), all_axes(ys, 1)
+
+
+def _obstacle(cell: "Cell", options: Options) -> str:
+    """Returns why a cell's steps cannot be run row by row; empty if they can."""
+    if options.steps == 0:
+        return "there are no steps"
+    if not cell.stepped:
+        return "it runs many steps at once"
+    return "" if cell.apart else "its rows see each other"
+
+
+class Choice(NamedTuple):
+    """How a cell runs, and why not natively."""
+
+    cell: "Cell"
+    path: Path
+    reason: str
+
+
+_choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
+
+
+@contextmanager
+def recorded_choices() -> Iterator[list[Choice]]:
+    """Collects the choices of the runs that are traced within."""
+    token = _choices.set(choices := [])
+    try:
+        yield choices
+    finally:
+        _choices.reset(token)
 
 
 def begin_anew(layer: Layer, params: Params, state: State, options: Options, *, before: bool) -> State:

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrnn.jaxprs import bind, evaluate, flat_products, interpret, is_matrix_product
+from jaxrnn.jaxprs import bind, depends, evaluate, flat_products, interpret, is_matrix_product
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["linearize"]
+__all__ = ["linear_program", "linearize"]
 
 Step = Callable[[Params, State, PyTree], PyTree]
 
@@ -41,17 +41,13 @@ def linearize(
     def coefficients(params: Params, s: State, d: PyTree) -> list[Array]:
         nonlocal program
         _, linear = jax.linearize(lambda s: step(params, s, d), s)
-        program, known = _program(linear, s)
+        program, known = linear_program(linear, s)
         return known
 
     first = jax.tree.map(lambda a: a[0], (states, drives))
     closed = jax.make_jaxpr(coefficients)(params, *first)
     n, m = len(closed.jaxpr.invars), len(jax.tree.leaves(params))
-    varies = [*[None] * m, *[True] * (n - m)]
-    _, per_step = interpret(
-        closed, [None] * n, varies, lambda e, v, t: ([None] * len(e.outvars), [any(t)] * len(e.outvars))
-    )
-    per_step = [bool(varies) for varies in per_step]
+    per_step = depends(closed, [*[None] * m, *[True] * (n - m)])
 
     def pick(wanted: bool) -> Callable[[Params, State, PyTree], list[Array]]:
         def some(*args: Any) -> list[Array]:
@@ -70,22 +66,7 @@ def linearize(
     return stacked, apply
 
 
-class _Sum:
-    """A linear value, a sum of coefficient ⊙ tangent; `terms` maps a tangent to its coefficient, None for one."""
-
-    def __init__(self, terms: dict[int, Any]) -> None:
-        self.terms = terms
-
-
-class _Instruction(NamedTuple):
-    """Computes new tangents: `operate` gets the coefficients and tangents at these indices."""
-
-    operate: Callable[[list[Array], list[Array]], list[Array]]
-    coefficients: list[int]
-    tangents: list[int]
-
-
-def _program(
+def linear_program(
     linear: Callable[[State], PyTree], like: State
 ) -> tuple[Callable[[list[Array], State], PyTree], list[Array]]:
     """A linear function as `(program, coefficients)`: `program(coefficients, ds)` is the function at `ds`."""
@@ -106,6 +87,21 @@ def _program(
         return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
     return program, compiler.coefficients
+
+
+class _Sum:
+    """A linear value, a sum of coefficient ⊙ tangent; `terms` maps a tangent to its coefficient, None for one."""
+
+    def __init__(self, terms: dict[int, Any]) -> None:
+        self.terms = terms
+
+
+class _Instruction(NamedTuple):
+    """Computes new tangents: `operate` gets the coefficients and tangents at these indices."""
+
+    operate: Callable[[list[Array], list[Array]], list[Array]]
+    coefficients: list[int]
+    tangents: list[int]
 
 
 class _Compiler:

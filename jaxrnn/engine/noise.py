@@ -11,7 +11,7 @@ random generator, and nested wrappers need no agreed order.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from jaxrnn.engine.options import Options
 from jaxrnn.typing import Array, Key
 
 __all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", "draw_noise", "nothing"]
+
+Per = Literal["run", "row", "step"]
+"""What has a draw of its own."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,9 @@ class Kept:
     random: ClassVar[bool] = True
 
     @property
-    def constant(self) -> bool:
-        """True if one draw serves all steps."""
-        return "time" in self.share
+    def per(self) -> Per:
+        """One draw for each step, or for each row."""
+        return "row" if "time" in self.share else "step"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of one step's shape and dtype."""
@@ -45,7 +48,7 @@ class Kept:
     def data(self, key: Key, options: Options) -> Array:
         """The draw for a sequence: `shape`, or `[T, *shape]`."""
         axes = len(options.batch_shape)
-        time = () if self.constant else (options.steps,)
+        time = () if self.per == "row" else (options.steps,)
         drawn = (1,) * axes + self.shape[axes:] if "batch" in self.share else self.shape
         return jnp.broadcast_to(jax.random.bernoulli(key, 1 - self.rate, (*time, *drawn)), (*time, *self.shape))
 
@@ -57,7 +60,7 @@ class KeptWeights:
     rate: float
     shape: tuple[int, ...]
     random: ClassVar[bool] = True
-    constant: ClassVar[bool] = True
+    per: ClassVar[Per] = "run"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of the shape and dtype."""
@@ -75,7 +78,7 @@ class NormalWeights:
     shape: tuple[int, ...]
     dtype: Any
     random: ClassVar[bool] = True
-    constant: ClassVar[bool] = True
+    per: ClassVar[Per] = "run"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of the shape and dtype."""
@@ -92,7 +95,7 @@ class Boundary:
 
     every: int
     random: ClassVar[bool] = False
-    constant: ClassVar[bool] = False
+    per: ClassVar[Per] = "step"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
         """A value of one step's shape and dtype."""
@@ -121,13 +124,14 @@ class Noise(NamedTuple):
     """What was drawn for a sequence, in the order in which a step asks for it."""
 
     random: bool = False  # whether there was a key
-    constant: tuple[Array, ...] = ()  # one draw for all steps
-    each: tuple[Array, ...] = ()  # [T, ...]
+    run: tuple[Array, ...] = ()  # one draw for the run
+    rows: tuple[Array, ...] = ()  # [*batch, ...], one draw for all steps of a row
+    each: tuple[Array, ...] = ()  # [T, *batch, ...]
 
     def answers(self, each: tuple[Array, ...]) -> Draw:
         """Returns the answers to one step's requests, from that step's part of `self.each`."""
-        sources = {True: iter(self.constant), False: iter(each)}
-        return lambda request: next(sources[request.constant]) if self.random or not request.random else None
+        sources = {"run": iter(self.run), "row": iter(self.rows), "step": iter(each)}
+        return lambda request: next(sources[request.per]) if self.random or not request.random else None
 
 
 def draw_noise(ask: Callable[[Draw], Any], options: Options) -> Noise:
@@ -142,6 +146,6 @@ def draw_noise(ask: Callable[[Draw], Any], options: Options) -> Noise:
 
     ask(record)
     keys: Any = [None] * len(requests) if options.key is None else jax.random.split(options.key, len(requests))
-    drawn = [(r.constant, r.data(k, options)) for r, k in zip(requests, keys, strict=True)]
-    constant, each = (tuple(d for is_constant, d in drawn if is_constant is wanted) for wanted in (True, False))
-    return Noise(options.key is not None, constant, each)
+    drawn = [(r.per, r.data(k, options)) for r, k in zip(requests, keys, strict=True)]
+    run, rows, each = (tuple(d for found, d in drawn if found == per) for per in get_args(Per))
+    return Noise(options.key is not None, run, rows, each)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxrnn.engine.masks import valid_steps
 from jaxrnn.typing import Array, Key
 
-__all__ = ["Edges", "Options", "Save"]
+__all__ = ["Edges", "Options", "Path", "Save"]
 
 Save = Literal["states", "boundaries", "residuals"]
+Path = Literal["auto", "scan", "native"]
 
 
 class Edges(NamedTuple):
@@ -31,6 +32,7 @@ class Options(NamedTuple):
     key: Key | None = None
     chunk: int | None = None
     save: Save = "states"
+    path: Path = "auto"
     edges: Edges | None = None
 
     @property

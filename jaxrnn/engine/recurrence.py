@@ -27,7 +27,7 @@ from jaxrnn.engine.linearize import linearize
 from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["STATES", "recurrence", "saved", "states_before"]
+__all__ = ["STATES", "is_real", "merge", "reals", "recurrence", "saved", "states_before"]
 
 STATES = "jaxrnn_states"
 """The name under which the states are saved for the backward pass (`jax.checkpoint_policies`)."""
@@ -99,19 +99,19 @@ def _tangents(
 
     def real(params: Params, s: list[Array], at: tuple[State, PyTree]) -> PyTree:
         """Takes the step as a function between the leaves that have tangents."""
-        s, output = step(params, _merge(at[0], s), at[1])
-        return _reals(s), _reals(outputs.pick(output))
+        s, output = step(params, merge(at[0], s), at[1])
+        return reals(s), reals(outputs.pick(output))
 
     every = flat_products(jax.vmap(real, (None, 0, 0)))
-    _, (u, extra) = jax.jvp(lambda p, d: every(p, _reals(before), (before, d)), (params, drives), (dparams, ddrives))
-    coefficients, apply = linearize(real, params, _reals(before), (before, drives))
+    _, (u, extra) = jax.jvp(lambda p, d: every(p, reals(before), (before, d)), (params, drives), (dparams, ddrives))
+    coefficients, apply = linearize(real, params, reals(before), (before, drives))
 
     def body(ds: list[Array], at: PyTree) -> tuple[list[Array], list[Array]]:
         coefficients, u, extra = at
         ds, dextras = jax.tree.map(jnp.add, apply(coefficients, ds), (_unpack(u, ds), extra))
-        return ds, _reals(emit(_merge(state, ds), _merge(outputs.extras, dextras)))
+        return ds, reals(emit(merge(state, ds), merge(outputs.extras, dextras)))
 
-    ds, emitted = lax.scan(body, _reals(dstate), (coefficients, _pack(u, axis=1), extra), reverse=reverse)
+    ds, emitted = lax.scan(body, reals(dstate), (coefficients, _pack(u, axis=1), extra), reverse=reverse)
     steps = jax.tree.leaves(drives)[0].shape[0]
     shapes = jax.eval_shape(emit, state, outputs.extras)
     return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
@@ -182,24 +182,26 @@ def saved(leaf: Array) -> Array:
 # Only real and complex leaves have tangents; JAX gives integers and booleans the dtype float0.
 
 
-def _is_real(leaf: Any) -> bool:
+def is_real(leaf: Any) -> bool:
+    """Returns whether a leaf has tangents of its own dtype."""
     return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
-def _reals(tree: PyTree) -> list[Any]:
-    return [leaf for leaf in jax.tree.leaves(tree) if _is_real(leaf)]
+def reals(tree: PyTree) -> list[Any]:
+    """Returns the leaves that have tangents."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_real(leaf)]
 
 
-def _merge(tree: PyTree, reals: list[Any]) -> PyTree:
+def merge(tree: PyTree, new: list[Any]) -> PyTree:
     """Replaces the real and complex leaves of `tree`."""
-    new = iter(reals)
-    return jax.tree.map(lambda leaf: next(new) if _is_real(leaf) else leaf, tree)
+    leaves = iter(new)
+    return jax.tree.map(lambda leaf: next(leaves) if is_real(leaf) else leaf, tree)
 
 
 def _tangent_tree(like: PyTree, reals: list[Array], leading: tuple[int, ...]) -> PyTree:
     """Returns tangents in the structure of `like`, with the axes `leading` in front."""
     new = iter(reals)
-    return jax.tree.map(lambda a: next(new) if _is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
+    return jax.tree.map(lambda a: next(new) if is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
 
 
 def states_before(first: Array, after: Array, reverse: bool) -> Array:

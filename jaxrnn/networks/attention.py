@@ -290,6 +290,7 @@ class _Attending(Cell, Wrapper):
 
     cell: Attention
     asks: ClassVar[bool] = True
+    apart: ClassVar[bool] = False
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> AttentionState:
         """Returns the zero state without a memory."""

@@ -8,7 +8,7 @@ It is not a cell, because a cell acts on each row alone.
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +100,7 @@ class _InBatch(Cell, Wrapper):
     """The cell that `batch_unroll` runs: inputs `(x, valid)` `[rows, …]`, outputs `(h, moments of the rows [1, …])`."""
 
     cell: BatchNormLSTM
+    apart: ClassVar[bool] = False
 
     @property
     def input_spec(self) -> Any:
