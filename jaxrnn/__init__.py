@@ -73,6 +73,7 @@ from jaxrnn.cells import (
 )
 from jaxrnn.engine.driver import unroll
 from jaxrnn.engine.layer import Layer
+from jaxrnn.inspection import explain
 from jaxrnn.networks import (
     Antisymmetric,
     Attention,
@@ -182,6 +183,7 @@ __all__ = [
     "batch_unroll",
     "cast",
     "cells",
+    "explain",
     "initializers",
     "inspection",
     "metrics",

@@ -12,7 +12,7 @@ from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input, check_lengths, check_state
 from jaxrnn.engine.driver import unroll
 from jaxrnn.engine.layer import Layer
-from jaxrnn.engine.options import Save
+from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
@@ -69,6 +69,7 @@ def run(
     reverse: bool,
     chunk: int | None,
     save: Save,
+    path: Path,
     key: Key | None,
     dtype: DTypeLike | None,
     time_major: bool,
@@ -91,7 +92,17 @@ def run(
         check_lengths(lengths, leading[time_axis], batch_shape, "seq_lengths")
     xs, resets = jax.tree.map(lambda x: jnp.moveaxis(x, time_axis, 0), (xs, resets))
     state, ys = unroll(
-        cell, params, xs, state, lengths=lengths, resets=resets, reverse=reverse, key=key, chunk=chunk, save=save
+        cell,
+        params,
+        xs,
+        state,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
+        key=key,
+        chunk=chunk,
+        save=save,
+        path=path,
     )
     return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, time_axis), ys)
 

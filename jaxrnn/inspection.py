@@ -1,4 +1,4 @@
-"""States at every step, and the norms of the gradients that reach them."""
+"""What happens inside: states at every step, norms of the gradients that reach them, sizes, the paths that run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input
-from jaxrnn.engine.driver import take_step, unroll
+from jaxrnn.engine.driver import Choice, recorded_choices, take_step, unroll
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.noise import nothing
 from jaxrnn.engine.options import Options
@@ -18,9 +18,9 @@ from jaxrnn.networks.inspected import Inspected
 from jaxrnn.networks.stepped import as_cell
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import follow, select
-from jaxrnn.typing import Array, Params, PyTree, State
+from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
 
-__all__ = ["state_gradient_norms", "state_history", "summary"]
+__all__ = ["Choice", "explain", "state_gradient_norms", "state_history", "summary"]
 
 
 def state_history(cell: Layer, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
@@ -192,11 +192,54 @@ def summary(cell: Layer) -> str:
     return "\n".join(lines)
 
 
+def explain(
+    cell: Layer, *, steps: int, batch: int | tuple[int, ...] = 1, dtype: DTypeLike = jnp.float32, **options: Any
+) -> tuple[Choice, ...]:
+    """Tells on which path each cell of a network runs in `unroll` on this machine, and why not natively.
+
+    Args:
+        cell: any cell or network.
+        steps: T, the number of time steps.
+        batch: the number of rows, or `[*batch]`.
+        dtype: of parameters and inputs.
+        options: further arguments of `unroll`, such as `lengths`, `save` or `path`; they are asked for, not run.
+
+    Returns:
+        A `Choice` a run of a cell, in their order: `(cell, path, reason)` with the path "native" or "scan" and the
+        reason why it is not native, empty if it is.
+
+    Raises:
+        TypeError, ValueError: as `unroll`.
+
+    Example:
+        >>> import jaxrnn
+        >>> for choice in explain(jaxrnn.Stack((jaxrnn.LSTM(3, 8), jaxrnn.MinGRU(8, 4))), steps=2, path="scan"):
+        ...     print(choice)
+        LSTM(input_size=3, hidden_size=8): scan (asked for)
+        MinGRU(input_size=8, hidden_size=4): scan (asked for)
+    """
+    check_layer(cell)
+    batch_shape = (batch,) if isinstance(batch, int) else tuple(batch)
+
+    def run(key: Array) -> PyTree:
+        xs = jax.tree.map(
+            lambda s: jnp.zeros(
+                (steps, *batch_shape, *s.shape), dtype if jnp.issubdtype(s.dtype, jnp.floating) else s.dtype
+            ),
+            cell.input_spec,
+        )
+        return unroll(cell, cell.init(key, dtype=dtype), xs, **options)
+
+    with recorded_choices() as choices:
+        jax.eval_shape(run, jax.random.key(0))
+    return tuple(choices)
+
+
 def _counts(layer: Layer) -> tuple[int, int, int]:
     """Returns the numbers of parameters, of values in a row's state, and of products in the loop over time."""
     params, state = jax.eval_shape(layer.init, jax.random.key(0)), jax.eval_shape(layer.initial_state)
     xs = jax.tree.map(lambda s: jax.ShapeDtypeStruct((2, *s.shape), s.dtype), layer.input_spec)
-    options = Options(2, ())
+    options = Options(2, (), path="scan")
     program = jax.make_jaxpr(lambda p, x, s: layer.run(p, x, s, options))(params, xs, state)
     sizes = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, state))
     return *sizes, count_loop_products(program)

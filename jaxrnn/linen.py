@@ -22,7 +22,7 @@ from flax.core import FrozenDict
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
-from jaxrnn.engine.options import Save
+from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
@@ -177,6 +177,7 @@ class RNN(nn.Module):
         reverse: bool = False,
         chunk: int | None = None,
         save: Save = "states",
+        path: Path = "auto",
     ) -> tuple[State, PyTree]:
         """Runs a sequence: `(state, ys)`.
 
@@ -188,6 +189,7 @@ class RNN(nn.Module):
             reverse: run from each row's last valid step to its first.
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
             save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
+            path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
 
         Returns:
             The state after the last step of the run, and outputs in the order and layout of `xs`.
@@ -205,6 +207,7 @@ class RNN(nn.Module):
             reverse=reverse,
             chunk=chunk,
             save=save,
+            path=path,
             key=self.make_rng("dropout") if self.has_rng("dropout") else None,
             dtype=self.dtype,
             time_major=self.time_major,

@@ -21,7 +21,7 @@ from flax import nnx
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
-from jaxrnn.engine.options import Save
+from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
@@ -201,6 +201,7 @@ class RNN(nnx.Module):
         reverse: bool = False,
         chunk: int | None = None,
         save: Save = "states",
+        path: Path = "auto",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> tuple[State, PyTree]:
         """Runs a sequence: `(state, ys)`.
@@ -213,6 +214,7 @@ class RNN(nnx.Module):
             reverse: run from each row's last valid step to its first.
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
             save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
+            path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
             rngs: for cells with randomness; each call takes one key of the stream `dropout`. None: deterministic.
 
         Returns:
@@ -232,6 +234,7 @@ class RNN(nnx.Module):
             reverse=reverse,
             chunk=chunk,
             save=save,
+            path=path,
             key=None if stream is None else stream(),
             dtype=self.cell.dtype,
             time_major=self.time_major,

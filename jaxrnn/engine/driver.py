@@ -206,7 +206,7 @@ class _Data(NamedTuple):
 
 @dataclass(frozen=True)
 class _CellRun:
-    """A run of a cell: constants are its parameters and draws for the run; its state and the rows' draws are carried."""
+    """A run of a cell; constants are parameters and draws for the run, carried are the state and draws for rows."""
 
     cell: "Cell"
     reverse: bool
@@ -288,11 +288,14 @@ def _obstacle(cell: "Cell", options: Options) -> str:
 
 
 class Choice(NamedTuple):
-    """How a cell runs, and why not natively."""
+    """The path on which a cell runs, "native" or "scan", and why it is not native."""
 
     cell: "Cell"
     path: Path
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.path}" + (f" ({self.reason})" if self.reason else "")
 
 
 _choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)

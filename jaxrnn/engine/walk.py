@@ -2,8 +2,8 @@
 
     forward     (consts, carry, xs) -> (carry, ys)
     keep        the same, and `kept`: what derivatives need to know of every step
-    tangent     (consts, carry, xs, kept; dconsts, dcarry, dxs) -> (dcarry, dys)      linear in what follows the semicolon
-    cotangent   (consts, carry, xs, kept; dcarry, dys) -> (dconsts, dcarry, dxs)      its transpose
+    tangent     (consts, carry, xs, kept; dconsts, dcarry, dxs) -> (dcarry, dys)     linear in what comes after the ;
+    cotangent   (consts, carry, xs, kept; dcarry, dys) -> (dconsts, dcarry, dxs)     its transpose
 
 The derivative of `forward` is a `keep` and a `tangent`; `tangent` and `cotangent` are each other's transposes. All four
 are one primitive, and there are two ways to do each. On the CPU, a native loop walks over the rows of the batch; it is
