@@ -7,8 +7,8 @@ A vector has as many lanes as the machine's registers hold numbers of the loop's
     i       int32                            <8 x i32>        i32
     b       bool                             <8 x i1>         i8, zero or one
 
-A value is the text that stands for it, such as `%t7` or `splat (i1 true)`. Sizes and offsets are `Index`es: a number that
-Python knows, which needs no instruction, or the name of an i64.
+A value is the text that stands for it, such as `%t7` or `splat (i1 true)`. Sizes and offsets are `Index`es: a number
+that Python knows, which needs no instruction, or the name of an i64.
 """
 
 import struct
@@ -69,8 +69,12 @@ class Types:
         return {"f": self.bytes, "i": 4, "b": 1}[kind]
 
     def suffix_of(self, kind: Kind) -> str:
+        """Returns the end of an intrinsic's name for vectors in registers."""
+        return f"v{self.w}" + {"f": f"f{8 * self.bytes}", "i": "i32", "b": "i1"}[kind]
+
+    def memory_suffix_of(self, kind: Kind) -> str:
         """Returns the end of an intrinsic's name for vectors in memory."""
-        return f"v{self.w}" + {"f": f"f{8 * self.bytes}", "i": "i32", "b": "i8"}[kind]
+        return f"v{self.w}i8" if kind == "b" else self.suffix_of(kind)
 
     def const(self, x: float) -> str:
         """Returns a floating-point constant; LLVM wants a double's bits, also for a float."""
@@ -219,8 +223,8 @@ class Fn:
         if mask is None:
             v = self.val(f"load {memory}, ptr {p}, align {t.size(kind)}")
         else:
-            masked = f"@llvm.masked.load.{t.suffix_of(kind)}.p0"
-            v = self.val(f"call {memory} {masked}(ptr {p}, i32 {t.size(kind)}, {t.vb} {mask}, {memory} zeroinitializer)")
+            call = f"call {memory} @llvm.masked.load.{t.memory_suffix_of(kind)}.p0"
+            v = self.val(f"{call}(ptr {p}, i32 {t.size(kind)}, {t.vb} {mask}, {memory} zeroinitializer)")
         return self.val(f"icmp ne {memory} {v}, zeroinitializer") if kind == "b" else v
 
     def masked_load(self, p: str, mask: str | None) -> str:
@@ -235,8 +239,8 @@ class Fn:
         if mask is None:
             self.do(f"store {memory} {v}, ptr {p}, align {t.size(kind)}")
         else:
-            masked = f"@llvm.masked.store.{t.suffix_of(kind)}.p0"
-            self.do(f"call void {masked}({memory} {v}, ptr {p}, i32 {t.size(kind)}, {t.vb} {mask})")
+            call = f"call void @llvm.masked.store.{t.memory_suffix_of(kind)}.p0"
+            self.do(f"{call}({memory} {v}, ptr {p}, i32 {t.size(kind)}, {t.vb} {mask})")
 
     def broadcast(self, p: str, kind: Kind = "f") -> str:
         """Returns the number at `p` in all lanes."""
@@ -278,16 +282,21 @@ class Fn:
 
     def _of_two(self, name: str, a: str, b: str, kind: Kind) -> str:
         vector = self.t.vector(kind)
-        suffix = f"v{self.t.w}i1" if kind == "b" else self.t.suffix_of(kind)
-        return self.val(f"call {vector} @llvm.{name}.{suffix}({vector} {a}, {vector} {b})")
+        return self.val(f"call {vector} @llvm.{name}.{self.t.suffix_of(kind)}({vector} {a}, {vector} {b})")
 
     def reduce(self, how: Literal["sum", "max", "min"], v: str, kind: Kind = "f") -> str:
-        """Returns one number made of all lanes; floats are added up in an order that depends on the lanes alone."""
-        t, element = self.t, self.t.element(kind)
-        name = {"f": {"sum": "fadd", "max": "fmaximum", "min": "fminimum"}, "i": {"sum": "add", "max": "smax", "min": "smin"}}
-        start, flag = (f"{t.s} {t.const(-0.0)}, ", "reassoc ") if (how, kind) == ("sum", "f") else ("", "")
-        call = f"@llvm.vector.reduce.{name[kind][how]}.{t.suffix_of(kind)}"
-        return self.val(f"call {flag}{element} {call}({start}{t.vector(kind)} {v})")
+        """Returns one number made of all lanes, always added up in the same order; of bools "max" is any, "min" all."""
+        t = self.t
+        name = {
+            "f": {"sum": "fadd", "max": "fmaximum", "min": "fminimum"},
+            "i": {"sum": "add", "max": "smax", "min": "smin"},
+            "b": {"max": "or", "min": "and"},
+        }[kind][how]
+        element = "i1" if kind == "b" else t.element(kind)
+        # With a start the sum would go from lane to lane, but for this permission.
+        start, permission = (f"{t.s} {t.const(-0.0)}, ", "reassoc ") if name == "fadd" else ("", "")
+        call = f"call {permission}{element} @llvm.vector.reduce.{name}.{t.suffix_of(kind)}"
+        return self.val(f"{call}({start}{t.vector(kind)} {v})")
 
     def convert(self, v: str, kind: Kind, to: Kind) -> str:
         """Returns a vector of another kind, by XLA's rules: to int NaN is 0 and numbers too great the greatest."""
@@ -348,22 +357,22 @@ class Fn:
 
     # int32
 
-    def int(self, op: str, a: str, b: str) -> str:
+    def integer(self, op: str, a: str, b: str) -> str:
         """Returns `add`, `sub`, `mul`, `and`, `or` or `xor` of vectors of int32, modulo 2^32."""
         return self.val(f"{op} {self.t.vector('i')} {a}, {b}")
 
-    def int_div(self, a: str, b: str) -> str:
+    def integer_div(self, a: str, b: str) -> str:
         """Returns `a / b` without its fraction; by XLA's rules a / 0 is -1 and -2^31 / -1 is -2^31."""
-        quotient = self.int("sdiv", a, self._divisor(a, b))
+        quotient = self.integer("sdiv", a, self._divisor(a, b))
         return self.select(self.cmp("eq", b, self.t.splat(0, "i"), "i"), self.t.splat(-1, "i"), quotient, "i")
 
-    def int_rem(self, a: str, b: str) -> str:
+    def integer_rem(self, a: str, b: str) -> str:
         """Returns the rest of `a / b`, with the sign of `a`; by XLA's rules that of a / 0 is a."""
-        rest = self.int("srem", a, self._divisor(a, b))
+        rest = self.integer("srem", a, self._divisor(a, b))
         return self.select(self.cmp("eq", b, self.t.splat(0, "i"), "i"), a, rest, "i")
 
     def _divisor(self, a: str, b: str) -> str:
-        """`b`, or 1 where the processor would stop the program: at 0, and at -2^31 / -1, of which 1 gives the result."""
+        """`b`, or 1 where the processor would stop the program: at 0, and at -2^31 / -1, where 1 gives the result."""
         s, vb = (lambda n: self.t.splat(n, "i")), self.t.vb
         least = self.val(f"and {vb} {self.cmp('eq', a, s(-(2**31)), 'i')}, {self.cmp('eq', b, s(-1), 'i')}")
         stops = self.val(f"or {vb} {least}, {self.cmp('eq', b, s(0), 'i')}")
@@ -550,7 +559,7 @@ def log(f: Fn, x: str) -> str:
 
 
 def log1p(f: Fn, x: str) -> str:
-    """log(1 + x) as log(u) x / (u - 1), u = 1 + x, in which the errors of u cancel (Kahan; Goldberg 1991, theorem 4)."""
+    """log(1 + x) as log(u) x / (u - 1), u = 1 + x: the errors of u cancel (Kahan; Goldberg 1991, theorem 4)."""
     s = f.t.splat
     u = f.exactly("fadd", s(1.0), x)
     d = f.exactly("fsub", u, s(1.0))
@@ -701,7 +710,7 @@ def declarations(t: Types) -> str:
     """
     lines = []
     for kind in ("f", "i", "b"):
-        v, suffix = t.memory(kind), t.suffix_of(kind)
+        v, suffix = t.memory(kind), t.memory_suffix_of(kind)
         lines.append(f"declare {v} @llvm.masked.load.{suffix}.p0(ptr, i32, {t.vb}, {v})")
         lines.append(f"declare void @llvm.masked.store.{suffix}.p0({v}, ptr, i32, {t.vb})")
     return "\n".join(lines)
