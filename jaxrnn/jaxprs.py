@@ -13,6 +13,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxrnn.typing import Array
 
 __all__ = [
+    "CALLS",
+    "JIT",
     "as_function",
     "bind",
     "clip_cotangent",
@@ -31,13 +33,16 @@ __all__ = [
 ]
 
 _DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
+JIT = frozenset({"jit", "pjit"})
+CALLS = JIT | {"closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2"}
+"""Primitives that carry out a jaxpr once; all but `JIT` say something about its derivative or memory."""
 Rule = Callable[[Any, list[Any], list[Any]], tuple[Iterable[Any], Iterable[Any]]]
 
 
 def interpret(
-    closed: ClosedJaxpr, values: Iterable[Any], tags: Iterable[Any], rule: Rule
+    closed: ClosedJaxpr, values: Iterable[Any], tags: Iterable[Any], rule: Rule, inlined: frozenset[str] = JIT
 ) -> tuple[list[Any], list[Any]]:
-    """Evaluates a jaxpr with a tag beside every value: `(results, their tags)`. Calls of `jit` are inlined.
+    """Evaluates a jaxpr with a tag beside every value: `(results, their tags)`. Calls in `inlined` are inlined.
 
     `rule(equation, values, tags)` returns the results of an equation and their tags. Values may be placeholders if the
     rule only looks at tags. Constants and literals have the tag None.
@@ -51,11 +56,17 @@ def interpret(
         return [value for value, _ in pairs], [tag for _, tag in pairs]
 
     for eqn in jaxpr.eqns:
-        is_call = eqn.primitive.name in ("jit", "pjit")
+        is_call = eqn.primitive.name in inlined
         given = read(eqn.invars)
-        pair: Any = interpret(eqn.params["jaxpr"], *given, rule) if is_call else rule(eqn, *given)
+        pair: Any = interpret(_callee(eqn), *given, rule, inlined) if is_call else rule(eqn, *given)
         found |= zip(eqn.outvars, zip(*pair, strict=True), strict=True)
     return read(jaxpr.outvars)
+
+
+def _callee(eqn: Any) -> ClosedJaxpr:
+    """Returns the jaxpr that a call carries out."""
+    found = next(p for p in eqn.params.values() if isinstance(p, Jaxpr | ClosedJaxpr))
+    return found if isinstance(found, ClosedJaxpr) else ClosedJaxpr(found, [])
 
 
 def evaluate(closed: ClosedJaxpr, args: Iterable[Any], rule: Callable[[Any, list[Any]], Iterable[Any]]) -> list[Any]:

@@ -1,0 +1,95 @@
+"""Writes the module of a row: the handler that XLA calls, and all that it calls."""
+
+import re
+from dataclasses import dataclass
+
+from jaxrnn.native.emit_memory import Memory
+from jaxrnn.native.emit_part import Part
+from jaxrnn.native.emit_products import Products, Registers, share
+from jaxrnn.native.emit_task import Operands, Task, handler, wait, worker
+from jaxrnn.native.plan import Plan
+from jaxrnn.native.rows import Row
+from jaxrnn.native.vectors import Fn, Types, declarations, define
+
+__all__ = ["Module", "emit"]
+
+
+@dataclass(frozen=True)
+class Module:
+    """The text of a module, and how much scratch memory its handler needs.
+
+    Attributes:
+        text: LLVM IR, with the FFI handler `@handler`.
+        memory: of a part.
+        packed: bytes of the packed weights.
+    """
+
+    text: str
+    memory: Memory
+    packed: int
+
+
+def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: bool, rows: int) -> Module:
+    """Returns the module of a row.
+
+    Args:
+        row: the row function.
+        registers: of the machine.
+        shifted: which leaves of `xs` are pairs (first, after).
+        reverse: whether time runs from the last step to the first.
+        rows: of a part, at least.
+    """
+    types = Types(row.dtype, registers.lanes)
+    plan = Plan(row)
+    task = Task(Operands(len(row.given[0]), len(row.carry), shifted, len(row.ys), len(row.sums)))
+    part = Part(plan, types, registers, task, shifted, reverse, rows)
+    written = [part.text(), part.products.text()]
+    if part.products.panels:
+        written.append(_pack(part.products, types, task))
+    written += [worker(types, task, packs=bool(part.products.panels)), wait(types)]
+    written.append(handler(types, task, lambda f: _large_pages(f, plan, task), lambda f: _finish(f, part)))
+    functions = sorted(set(re.findall(r"@v(\w+)\(", "".join(written))))
+    text = [declarations(types), *(define(name, types) for name in functions), *written]
+    return Module("\n\n".join(text), part.memory, part.products.packed)
+
+
+def _pack(products: Products, types: Types, task: Task) -> str:
+    """A member's share of the packing."""
+    f = Fn("define internal void @pack(ptr %task, i64 %member, i64 %members) noinline nounwind #0", types)
+    parts_size = f.mul(task.size(f, "parts"), f.mul(task.size(f, "stride"), 64))
+    packed = f.byte_ptr(task.pointer(f, "scratch"), parts_size)
+    sources = {m.index: task.pointer(f, "const", m.index) for p in products.panels for m, _ in p.columns}
+    for panel in products.panels:
+        low, high = share(f, panel.tiles, "%member", "%members")
+        products.pack(f, panel, f.byte_ptr(packed, panel.offset), sources, low, high)
+    f.do("ret void")
+    return f.text()
+
+
+def _large_pages(f: Fn, plan: Plan, task: Task) -> None:
+    """Asks for large pages under the results, which are new memory."""
+    cells = f.mul(task.size(f, "steps"), task.size(f, "batch"))
+    scratch = f.mul(f.mul(task.size(f, "parts"), task.size(f, "stride")), 64)
+    sizes = [("ys", i, f.mul(cells, max(n.size, 1) * f.t.size(n.kind))) for i, n in enumerate(plan.row.ys)]
+    for name, index, size in [*sizes, ("scratch", 0, scratch)]:
+        f.do(f"call void @huge_pages(ptr {task.pointer(f, name, index)}, i64 {size})")
+
+
+def _finish(f: Fn, part: Part) -> None:
+    """Adds up the sums of all parts, in order."""
+    t, task = f.t, part.task
+    scratch, parts = task.pointer(f, "scratch"), task.size(f, "parts")
+    stride = f.mul(task.size(f, "stride"), 64)
+    total = f.alloca(t.v)
+    for i, (what, s) in enumerate(zip(part.plan.row.sums, part.memory.sums, strict=True)):
+        result = task.pointer(f, "sums", i)
+        if what is None:
+            f.do(f"call void @llvm.memset.p0.i64(ptr {result}, i8 0, i64 {s.columns * t.bytes}, i1 false)")
+            continue
+        with f.loop(s.rows) as row, f.loop(-(-s.columns // t.w) * t.w, 0, t.w) as column:
+            own = f.ptr(f.byte_ptr(scratch, s.offset), f.add(f.mul(row, s.ld), column))
+            f.store(f.load(own), total)
+            with f.loop(parts, 1) as p:
+                f.store(f.f("fadd", f.load(total), f.load(f.byte_ptr(own, f.mul(p, stride)))), total)
+            mask = f.below(f.sub(s.columns, column)) if s.columns % t.w else None
+            f.store(f.load(total), f.ptr(result, f.add(f.mul(row, s.columns), column)), mask)

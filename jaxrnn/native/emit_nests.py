@@ -1,0 +1,176 @@
+"""Writes a nest: its products tile by tile, then, vector by vector, what it computes and stores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxrnn.native.emit_memory import Place
+from jaxrnn.native.emit_products import Factor, Tiling
+from jaxrnn.native.plan import REDUCTIONS, Chain, Nest, Store, arguments
+from jaxrnn.native.pointwise import POINTWISE
+from jaxrnn.native.rows import Node
+from jaxrnn.native.vectors import Index
+
+if TYPE_CHECKING:
+    from jaxrnn.native.emit_part import Part
+
+__all__ = ["NestWriter"]
+
+_FILLS = {"reduce_sum": 0.0, "reduce_max": float("-inf"), "reduce_min": float("inf")}
+
+
+class NestWriter:
+    """Writes one nest into a part; it takes room for the weights and for the sums of its tiles at once."""
+
+    def __init__(self, part: Part, nest: Nest) -> None:
+        self.part, self.nest, self.f, self.t = part, nest, part.f, part.t
+        self.plan = part.plan
+        self.places: dict[Node, Place] = {}
+        self.tiling = None
+        if nest.chains:
+            self.tiling = Tiling(nest.chains, nest.size, part.registers, part.rows if nest.phase == 1 else 8)
+            self.panels = [part.products.panel(self.tiling, group, nest.size) for group in self.tiling.groups]
+            part.reserve(self.tiling.height * self._row_of_sums())
+
+    def _row_of_sums(self) -> int:
+        """The numbers that a tile's sums have for a row: the vectors of every chain."""
+        assert self.tiling
+        return len(self.tiling.chains) * self.tiling.vectors * self.t.w
+
+    def write(self, turn: Index) -> None:
+        """Writes a turn's share of the columns; all of them for the first turn where rows are reduced."""
+        part, f, w, nest = self.part, self.f, self.t.w, self.nest
+        reductions = [(s, part.place_of(s.home)) for s in nest.stores if s.how in REDUCTIONS]
+        targets = [part.place_of(s.home) for s in nest.stores]
+        for store in nest.stores:
+            self._find(store.node)
+        width = self.tiling.vectors if self.tiling else 1
+        tiles = -(-nest.size // (width * w))
+        low, high = (0, part.first(turn, tiles)) if reductions else part.share(turn, tiles)
+        outer, inner = part.loops
+        for store, place in reductions:
+            with f.loop(part.first(turn, outer)) as o, f.loop(inner) as r:
+                f.store(self.t.splat(_FILLS[store.how]), self.at(place, o, r))
+        if self.tiling:
+            lefts = {group.left: part.place(group.left) for group in self.tiling.groups}
+            with f.loop(high, low) as tile, f.loop(outer) as o:
+                part.products.tiles(
+                    f, inner, self.tiling.height, lambda r, rows: self._tile(tile, o, r, rows, lefts, targets)
+                )
+        else:
+            with f.loop(outer) as o, f.loop(inner) as r, f.loop(high, low) as j:
+                self._vector(o, r, f.mul(j, w), targets, "")
+        for store, place in reductions:
+            how = store.how.removeprefix("reduce_")
+            with f.loop(part.first(turn, outer)) as o, f.loop(inner) as r:
+                at = self.at(place, o, r)
+                f.do(f"store {self.t.s} {f.reduce(how, f.load(at))}, ptr {at}")  # type: ignore[arg-type]
+
+    def at(self, place: Place, o: Index, r: Index, column: Index = 0) -> str:
+        """Returns the pointer of a place in a row."""
+        f = self.f
+        return f.ptr(place.pointer, f.add(f.add(f.mul(o, place.outer), f.mul(r, place.inner)), column), place.kind)
+
+    def _tile(
+        self, tile: Index, o: Index, first: Index, rows: Index, lefts: dict[Node, Place], targets: list[Place]
+    ) -> None:
+        """The products of a tile of rows, then its vectors."""
+        part, f, w, tiling = self.part, self.f, self.t.w, self.tiling
+        assert tiling
+        row_of_sums = self._row_of_sums()
+        for group, panel in zip(tiling.groups, self.panels, strict=True):
+            left = lefts[group.left]
+            weights = f.ptr(f.byte_ptr(part.packed, panel.offset), f.mul(tile, panel.tile_size(w)))
+            part.products.call(
+                f,
+                len(group.products) * tiling.vectors,
+                tiling.height,
+                rows,
+                a=Factor(self.at(left, o, first), left.inner, 1),
+                w=weights,
+                w_step=len(group.products) * tiling.vectors * w,
+                k=panel.k,
+                c=f.ptr(part.accumulators, group.first * tiling.vectors * w),
+                c_row=row_of_sums,
+                more=not group.begins,
+            )
+        left_over = f.sub(-(-self.nest.size // w), f.mul(tile, tiling.vectors))
+        whole = self.nest.size % (tiling.vectors * w) == 0
+        with f.loop(rows) as q, f.loop(tiling.vectors if whole else f.min(tiling.vectors, left_over)) as v:
+            sums = f.ptr(part.accumulators, f.add(f.mul(q, row_of_sums), f.mul(v, w)))
+            column = f.mul(f.add(f.mul(tile, tiling.vectors), v), w)
+            self._vector(o, f.add(first, q), column, targets, sums)
+
+    def _vector(self, o: Index, r: Index, column: Index, targets: list[Place], sums: str) -> None:
+        """All that the nest stores for one vector of one row; `sums` points to the vector of the first chain."""
+        f = self.f
+        self._values: dict[tuple[Node, int], str] = {}
+        self._here, self._sums = (o, r, column), sums
+        self._mask = f.below(f.sub(self.nest.size, column)) if self.nest.size % self.t.w else None
+        for store, target in zip(self.nest.stores, targets, strict=True):
+            self._store(store, target, self._value(store.node, 0))
+
+    def _store(self, store: Store, target: Place, v: str) -> None:
+        f, (o, r, column) = self.f, self._here
+        if store.how == "store":
+            at = self.at(target, o, r, f.add(column, store.shift))
+            f.store(v, at, self._mask, target.kind)
+        elif store.how == "sum":
+            at = self.at(target, o, r, column)
+            f.store(f.f("fadd", f.load(at), v), at)
+        else:
+            at = self.at(target, o, r)
+            old = f.load(at)
+            new = {"reduce_sum": lambda: f.f("fadd", old, v), "reduce_max": lambda: f.maximum(old, v)}.get(
+                store.how, lambda: f.minimum(old, v)
+            )()
+            f.store(f.select(self._mask, new, old) if self._mask else new, at)
+
+    # values
+
+    def _find(self, node: Node) -> None:
+        """Finds the places of all that is loaded for a node."""
+        if node in self.places or node.op == "lit":
+            return
+        if self.plan.loads(self.nest, node):
+            self.places[node] = self.part.place(node)
+        elif node.op != "dot":
+            for arg in node.args:
+                self._find(arg)
+
+    def _value(self, node: Node, shift: int) -> str:
+        """The vector of a node at this column, `shift` places on."""
+        key = node, shift
+        if key not in self._values:
+            self._values[key] = self._compute(node, shift)
+        return self._values[key]
+
+    def _compute(self, node: Node, shift: int) -> str:
+        f = self.f
+        if node.op == "lit":
+            return self.t.splat(node.attr, node.kind)
+        if self.plan.loads(self.nest, node):
+            return self._load(node, shift)
+        chain, rest = self.plan.terms(self.nest, node, shift)
+        if chain:
+            value = self._sum(chain)
+            for n, s in rest:
+                value = f.f("fadd", value, self._value(n, s))
+            return value
+        args = [self._value(n, s) for n, s in arguments(node, shift)]
+        if node.op in ("slice", "splat", "copy"):
+            return args[0]
+        return POINTWISE[node.op, node.args[-1].kind](f, *args)
+
+    def _sum(self, chain: Chain) -> str:
+        """The sum of products that the tile has computed."""
+        assert self.tiling
+        index = self.tiling.chains.index(chain)
+        return self.f.load(self.f.ptr(self._sums, index * self.tiling.vectors * self.t.w))
+
+    def _load(self, node: Node, shift: int) -> str:
+        f, place, (o, r, column) = self.f, self.places[node], self._here
+        if node.size == 0:
+            return f.broadcast(self.at(place, o, r), node.kind)
+        at = self.at(place, o, r, f.add(column, shift))
+        return f.load(at, None if place.padded else self._mask, node.kind)
