@@ -37,7 +37,7 @@ from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dty
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Options, Path, Save
 from jaxrnn.engine.recurrence import recurrence
-from jaxrnn.engine.walk import obstacle, walk
+from jaxrnn.engine.walk import obstacle, slower, walk
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -252,36 +252,25 @@ class _CellRun:
 
 def _run_on_path(run: _CellRun, consts: PyTree, carry: PyTree, data: _Data, options: Options) -> tuple[PyTree, PyTree]:
     """Runs as one native operation where that can be done and pays, else by the scan, or as the caller asks."""
-    axes = len(options.batch_shape)
-
-    def one_axis(tree: PyTree, at: int) -> PyTree:
-        return jax.tree.map(lambda a: a.reshape(*a.shape[:at], -1, *a.shape[at + axes :]), tree)
-
-    def all_axes(tree: PyTree, at: int) -> PyTree:
-        return jax.tree.map(lambda a: a.reshape(*a.shape[:at], *options.batch_shape, *a.shape[at + 1 :]), tree)
-
-    reason = "asked for"
+    given, axes, reason = (consts, carry, data), len(options.batch_shape), "asked for"
     if options.path != "scan":
-        reason = _obstacle(run.cell, options) or obstacle(run, consts, one_axis(carry, 0), one_axis(data, 1))
-    if options.path == "native" and reason:
-        raise ValueError(f"path: got 'native', but {run.cell} cannot take it: {reason}; use 'auto'")
+        reason = _obstacle(run.cell, options) or obstacle(run, *given, axes)
+        if options.path == "native" and reason:
+            raise ValueError(f"path: got 'native', but {run.cell} cannot take it: {reason}; use 'auto'")
+        if options.path == "auto":
+            reason = reason or slower(run, *given, axes)
     if (choices := _choices.get()) is not None:
         choices.append(Choice(run.cell, "scan" if reason else "native", reason))
     if reason:
-        return run.whole(consts, carry, data)
-    run_merged = (
-        functools.partial(run.in_chunks, functools.partial(walk, run))
-        if run.save == "boundaries"
-        else (functools.partial(walk, run))
-    )
-    carry, ys = run_merged(consts, one_axis(carry, 0), one_axis(data, 1))
-    return all_axes(carry, 0), all_axes(ys, 1)
+        return run.whole(*given)
+    way = functools.partial(walk, run, axes=axes)
+    return run.in_chunks(way, *given) if run.save == "boundaries" else way(*given)
 
 
 def _obstacle(cell: "Cell", options: Options) -> str:
     """Returns why a cell's steps cannot be run row by row; empty if they can."""
-    if options.steps == 0:
-        return "there are no steps"
+    if 0 in (options.steps, *options.batch_shape):
+        return "there are no steps or no rows"
     if not cell.stepped:
         return "it runs many steps at once"
     return "" if cell.apart else "its rows see each other"

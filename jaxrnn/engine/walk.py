@@ -12,6 +12,7 @@ the engine's own loop, and JAX's derivatives of it, which need nothing that was 
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
@@ -29,7 +30,7 @@ from jaxrnn.engine.recurrence import is_real, reals, states_before
 from jaxrnn.jaxprs import as_function, depends, interpret, new_primitive, sources, split
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["Run", "obstacle", "walk"]
+__all__ = ["Run", "obstacle", "slower", "walk"]
 
 
 Leaves = list[Any]
@@ -53,8 +54,8 @@ class Run(Protocol):
         """One step of one row, without batch axes: `(carry, y)`."""
 
 
-def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree) -> str:
-    """Returns why a run cannot be one native operation, or is faster otherwise; empty if it can and is not."""
+def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
+    """Returns why a run over `axes` batch axes, and its gradient, cannot be native loops; empty if they can."""
     if reason := native.obstacle():
         return reason
     if jax.device_count() > 1:
@@ -62,23 +63,46 @@ def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree) -> str:
     leaves = jax.tree.leaves((consts, carry, xs))
     if any(not jax.typeof(leaf).sharding.mesh.empty for leaf in leaves):
         return "arrays on a mesh"
-    steps, batch = jax.tree.leaves(xs)[0].shape[:2]
-    if not (isinstance(steps, int) and isinstance(batch, int)):
+    if not all(isinstance(n, int) for n in jax.tree.leaves(xs)[0].shape):
         return "a symbolic number of steps or rows"
+    return _unsupported(run, *_specs(consts, carry, xs, axes))
+
+
+@functools.lru_cache(maxsize=512)
+def _unsupported(run: Run, tree: Any, specs: tuple["_Spec", ...]) -> str:
     try:
-        return native.fits(_row(run, *_specs(consts, carry, xs)).forward, steps, batch)
+        row = _row(run, tree, specs)
+        derivative = _derivative(run, tree, specs, tuple(map(is_real, specs)))
+        _ = row.forward, derivative.keep, derivative.cotangent((True,) * len(reals(row.ys)))
     except native.Unsupported as error:
         return str(error)
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
         return f"its step does not run without batch axes ({str(error).splitlines()[0]})"
+    return ""
 
 
-def walk(run: Run, consts: PyTree, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-    """Runs over all steps as one operation: `(carry, ys [T, B, ...])`; T is at least 1."""
-    tree, specs = _specs(consts, carry, xs)
-    leaves = jax.tree.leaves((consts, carry, xs))
-    results = _walk.bind(*leaves, call=_Call("forward", run, tree, specs, (False,) * len(leaves)))
-    return jax.tree.unflatten(_row(run, tree, specs).results, results)
+def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
+    """Returns why a run that can be native is faster as a scan; empty if it is not."""
+    steps, *batch_shape = jax.tree.leaves(xs)[0].shape[: 1 + axes]
+    return native.fits(_row(run, *_specs(consts, carry, xs, axes)).forward, steps, math.prod(batch_shape))
+
+
+def walk(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[PyTree, PyTree]:
+    """Runs over all steps of `axes` batch axes as one operation: `(carry, ys [T, *batch, ...])`; T is at least 1."""
+    batch_shape = jax.tree.leaves(xs)[0].shape[1 : 1 + axes]
+    tree, specs = _specs(consts, carry, xs, axes)
+    flat = [
+        *jax.tree.leaves(consts),
+        *(a.reshape(-1, *a.shape[axes:]) for a in jax.tree.leaves(carry)),
+        *(a.reshape(len(a), -1, *a.shape[1 + axes :]) for a in jax.tree.leaves(xs)),
+    ]
+    found = _walk.bind(*flat, call=_Call("forward", run, tree, specs, (False,) * len(flat)))
+    n = len(jax.tree.leaves(carry))
+    found = [
+        *(a.reshape(*batch_shape, *a.shape[1:]) for a in found[:n]),
+        *(a.reshape(len(a), *batch_shape, *a.shape[2:]) for a in found[n:]),
+    ]
+    return jax.tree.unflatten(_row(run, tree, specs).results, found)
 
 
 # What one row does in one step, and its derivative. Constants, carry and inputs are lists of leaves from here on.
@@ -91,10 +115,11 @@ class _Spec(NamedTuple):
     dtype: Any
 
 
-def _specs(consts: PyTree, carry: PyTree, xs: PyTree) -> tuple[Any, tuple[_Spec, ...]]:
+def _specs(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any, tuple[_Spec, ...]]:
     """The structure of the arguments, and what one row sees of each leaf."""
     parts = (consts, carry, xs)
-    specs = (_Spec(a.shape[n:], a.dtype) for n, part in enumerate(parts) for a in jax.tree.leaves(part))
+    leading = (0, axes, 1 + axes)
+    specs = (_Spec(a.shape[n:], a.dtype) for n, part in zip(leading, parts, strict=True) for a in jax.tree.leaves(part))
     return jax.tree.structure(parts), tuple(specs)
 
 
