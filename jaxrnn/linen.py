@@ -176,7 +176,7 @@ class RNN(nn.Module):
         resets: Array | None = None,
         reverse: bool = False,
         chunk: int | None = None,
-        save: Save = "states",
+        save: Save = "auto",
         path: Path = "auto",
     ) -> tuple[State, PyTree]:
         """Runs a sequence: `(state, ys)`.
@@ -188,7 +188,7 @@ class RNN(nn.Module):
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: run from each row's last valid step to its first.
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
-            save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
+            save: what reverse mode keeps: "auto", "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
             path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
 
         Returns:

@@ -200,7 +200,7 @@ class RNN(nnx.Module):
         resets: Array | None = None,
         reverse: bool = False,
         chunk: int | None = None,
-        save: Save = "states",
+        save: Save = "auto",
         path: Path = "auto",
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> tuple[State, PyTree]:
@@ -213,7 +213,7 @@ class RNN(nnx.Module):
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: run from each row's last valid step to its first.
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
-            save: what reverse mode keeps: "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
+            save: what reverse mode keeps: "auto", "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
             path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
             rngs: for cells with randomness; each call takes one key of the stream `dropout`. None: deterministic.
 

@@ -186,7 +186,7 @@ BAD_CALLS = {
     "unknown save": (
         lambda: run(save="all"),
         ValueError,
-        "save: got 'all', needs one of 'states', 'boundaries', 'residuals'",
+        "save: got 'all', needs one of 'auto', 'states', 'boundaries', 'residuals'",
     ),
     "no chunk": (lambda: run(chunk=0), ValueError, "chunk: got 0, needs a positive integer"),
     "negative chunk": (lambda: run(chunk=-2), ValueError, "chunk: got -2, needs a positive integer"),

@@ -14,8 +14,10 @@ from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["POLICIES", "StepData", "default_chunk", "even_chunk", "in_chunks"]
 
+_OF_STATES = jax.checkpoint_policies.save_only_these_names(STATES)
 POLICIES: dict[Save, Any] = {
-    "states": jax.checkpoint_policies.save_only_these_names(STATES),
+    "auto": _OF_STATES,
+    "states": _OF_STATES,
     "boundaries": jax.checkpoint_policies.nothing_saveable,
     "residuals": jax.checkpoint_policies.everything_saveable,
 }
@@ -41,8 +43,8 @@ def default_chunk(steps: int, bytes_per_step: int) -> int:
         return even_chunk(steps, 32)  # of a symbolic batch (`jax.export`): between the bounds
     budget = 2**20 if jax.default_backend() == "cpu" else 2**25
     fit = budget // max(bytes_per_step, 1)
-    # If fewer than eight steps fit, longer chunks are as fast, and work done once for each chunk is rarer.
-    return even_chunk(steps, min(256, fit) if fit >= 8 else 16)
+    # Work that is done once for each chunk shows in chunks of one or two steps.
+    return even_chunk(steps, min(256, max(4, fit)))
 
 
 def even_chunk(steps: int, wanted: int) -> int:

@@ -71,7 +71,7 @@ def unroll(
     reverse: bool = False,
     key: Key | None = None,
     chunk: int | None = None,
-    save: Save = "states",
+    save: Save = "auto",
     path: Path = "auto",
 ) -> tuple[S, PyTree]:
     """Runs a cell or network over a sequence: `(state, ys)`, each row's last valid state and all outputs.
@@ -95,8 +95,9 @@ def unroll(
             randomness ignore it.
         chunk: number of time steps that are projected at once; None: chosen from the shapes, or all of a symbolic T
             (`jax.export`). It changes speed and memory, not values.
-        save: what reverse mode keeps of the forward pass. "states": the state after every step; the rest is computed
-            again, for a chunk of steps at once. "boundaries": only the state before every chunk, for very long
+        save: what reverse mode keeps of the forward pass. "auto": what is fastest, "residuals" on the native path and
+            "states" on the other. "states": the state after every step; the rest is computed again, for a chunk of
+            steps at once. "boundaries": only the state before every chunk, for very long
             sequences; chunks run again too, and memory grows with T / chunk + chunk. "residuals": everything that
             derivatives need; nothing is computed again, at several times the memory and, on a CPU, more time. Like
             `chunk` it changes no value.

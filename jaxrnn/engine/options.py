@@ -9,7 +9,7 @@ from jaxrnn.typing import Array, Key
 
 __all__ = ["Edges", "Options", "Path", "Save"]
 
-Save = Literal["states", "boundaries", "residuals"]
+Save = Literal["auto", "states", "boundaries", "residuals"]
 Path = Literal["auto", "scan", "native"]
 
 
@@ -31,7 +31,7 @@ class Options(NamedTuple):
     reverse: bool = False
     key: Key | None = None
     chunk: int | None = None
-    save: Save = "states"
+    save: Save = "auto"
     path: Path = "auto"
     edges: Edges | None = None
 

@@ -166,7 +166,8 @@ class _Derivative:
     """The derivative of a step with respect to its carry and to the leaves of constants and inputs that are flagged.
 
     It is a linear program with known coefficients (`linear_program`). Kept of every step are the states, from which the
-    coefficients are computed again, or (`save="residuals"`) the coefficients and such states as are coefficients.
+    coefficients are computed again, or (`save="residuals"`, and "auto") the coefficients themselves, some of which may
+    be states.
     """
 
     def __init__(self, row: _Row, active: tuple[bool, ...], residuals: bool) -> None:
@@ -281,7 +282,7 @@ _row = functools.lru_cache(maxsize=512)(_Row)
 
 @functools.lru_cache(maxsize=512)
 def _derivative(run: Run, tree: Any, specs: tuple[_Spec, ...], active: tuple[bool, ...]) -> _Derivative:
-    return _Derivative(_row(run, tree, specs), active, run.save == "residuals")
+    return _Derivative(_row(run, tree, specs), active, run.save in ("auto", "residuals"))
 
 
 # The primitive
