@@ -14,7 +14,19 @@ import jax
 
 from jaxrnn.native.vectors import Fn, Index
 
-__all__ = ["argument", "begin", "data", "dim", "mismatch", "result", "schedule", "version"]
+__all__ = [
+    "LAYOUT",
+    "argument",
+    "begin",
+    "compare",
+    "data",
+    "dim",
+    "header",
+    "mismatch",
+    "result",
+    "schedule",
+    "version",
+]
 
 # Most structs
 EXTENSION = 8  # not null in a frame where XLA asks for the metadata instead of a run

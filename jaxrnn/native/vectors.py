@@ -227,10 +227,6 @@ class Fn:
             v = self.val(f"{call}(ptr {p}, i32 {t.size(kind)}, {t.vb} {mask}, {memory} zeroinitializer)")
         return self.val(f"icmp ne {memory} {v}, zeroinitializer") if kind == "b" else v
 
-    def masked_load(self, p: str, mask: str | None) -> str:
-        """Returns the vector of floating-point numbers at `p`, as `load` does."""
-        return self.load(p, mask)
-
     def store(self, v: str, p: str, mask: str | None = None, kind: Kind = "f") -> None:
         """Writes a vector to `p`, but for lanes that the mask leaves out."""
         t, memory = self.t, self.t.memory(kind)
