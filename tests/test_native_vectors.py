@@ -1,6 +1,9 @@
 """Vectors of native loops: elementary functions by their error in ulp, operations beside NumPy's and XLA's."""
 
 import ctypes
+import functools
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -77,24 +80,82 @@ EXACT = {name: getattr(mpmath, name) for name in ULPS if hasattr(mpmath, name)} 
 DOMAINS = {"log": (0, np.inf), "log1p": (-1, np.inf), "asin": (-1, 1), "acos": (-1, 1), "erfc": (-1e9, 1e9)}
 
 
-@pytest.fixture(scope="module")
-def functions():
-    """All elementary functions of both dtypes; eight numbers of float64 are two registers of AVX2, one of AVX-512."""
-    texts, results = [], {}
+def both_dtypes(lanes):
+    """All elementary functions of both dtypes, as a module."""
+    texts = []
     for dtype in ("float32", "float64"):
-        t = Types(dtype, 8)
-        texts.append(declarations(t) if dtype == "float32" else masked_floats(t))
+        t = Types(dtype, lanes)
+        known = "\n".join(texts)
+        texts += [line for line in declarations(t).splitlines() if line not in known]
         for name in FUNCTIONS:
             texts.append(define(name, t).replace(f"@v{name}(", f"@v{name}_{dtype}("))
             call = f"call {t.v} @v{name}_{dtype}({t.v} %s)"
             texts.append(loop(f"{name}_{dtype}", t, "f", "f", lambda f, x, call=call: f.val(call.replace("%s", x))))
-            results[f"{name}_{dtype}"] = dtype
-    return Library(texts, results)
+    return texts
 
 
-def masked_floats(t):
-    """The declarations that another module's types have not made."""
-    return "\n".join(line for line in declarations(t).splitlines() if f".{t.suffix}." in line)
+class Emulated:
+    """Compiled loops on a 64-bit ARM that isn't there; a call gives NumPy arrays and takes them."""
+
+    def __init__(self, texts, result_dtypes, folder):
+        import llvmlite.binding as llvm
+
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        arm = native.Machine("aarch64-linux-gnu", "neoverse-n1", "", vector_bits=128, registers=32)
+        calls = "".join(
+            f'if (!strcmp(argv[1], "{name}")) {name}(out, in, n / {np.dtype(dtype).itemsize});'
+            for name, dtype in result_dtypes.items()
+        )
+        prototypes = "".join(f"void {name}(void *, void *, long);\n" for name in result_dtypes)
+        (folder / "main.c").write_text(f"""
+            #include <stdio.h>
+            #include <string.h>
+            {prototypes}
+            static char in[1 << 20], out[1 << 20];
+            int main(int argc, char **argv) {{
+                long n = fread(in, 1, sizeof in, stdin);
+                {calls}
+                fwrite(out, 1, n, stdout);
+            }}
+        """)
+        (folder / "loops.o").write_bytes(native.emit_object("\n\n".join(texts), arm))
+        build = ["aarch64-linux-gnu-gcc", "-static", "main.c", "loops.o", "-lm", "-o", "main"]
+        subprocess.run(build, cwd=folder, check=True)
+        self.program, self.result_dtypes = str(folder / "main"), result_dtypes
+
+    def __call__(self, name, x):
+        run = ["qemu-aarch64", self.program, name]
+        printed = subprocess.run(run, input=x.tobytes(), capture_output=True, check=True).stdout
+        return np.frombuffer(printed, self.result_dtypes[name])
+
+
+def emulator():
+    return shutil.which("qemu-aarch64") and shutil.which("aarch64-linux-gnu-gcc")
+
+
+def all_functions(lanes):
+    """A module of all elementary functions, of both dtypes."""
+    texts = []
+    for dtype in ("float32", "float64"):
+        t = Types(dtype, lanes)
+        texts += [line for line in declarations(t).splitlines() if line not in texts]
+        for name in FUNCTIONS:
+            texts.append(define(name, t).replace(f"@v{name}(", f"@v{name}_{dtype}("))
+            call = f"call {t.v} @v{name}_{dtype}({t.v} %s)"
+            texts.append(loop(f"{name}_{dtype}", t, "f", "f", lambda f, x, call=call: f.val(call.replace("%s", x))))
+    return texts
+
+
+@pytest.fixture(scope="module", params=["here", "ARM"])
+def functions(request, tmp_path_factory):
+    """Here vectors of eight: in float64 two registers of AVX2, one of AVX-512."""
+    results = {f"{name}_{dtype}": dtype for name in FUNCTIONS for dtype in ("float32", "float64")}
+    if request.param == "here":
+        return Library(all_functions(8), results)
+    if not emulator():
+        pytest.skip("no emulator of ARM or no compiler for it")
+    return Emulated(all_functions(4), results, tmp_path_factory.mktemp("arm"))
 
 
 def samples(name, dtype, n):
@@ -122,10 +183,15 @@ def test_elementary_functions_in_float64(functions, name):
     x = samples(name, np.float64, 120)
     y = functions(f"{name}_float64", x)
     with mpmath.workprec(200), np.errstate(all="ignore"):
-        exact = [EXACT[name](mpmath.mpf(float(v))) for v in x]
-        want = np.array([float(v) for v in exact])
-        error = [float(mpmath.mpf(float(a)) - e) if np.isfinite(a) else np.inf for a, e in zip(y, exact, strict=True)]
+        values = exact_values(name, tuple(x.tolist()))
+        want = np.array([float(v) for v in values])
+        error = [float(mpmath.mpf(float(a)) - v) if np.isfinite(a) else np.inf for a, v in zip(y, values, strict=True)]
         check_ulps(y, want, np.array(error), np.float64, ULPS[name][1])
+
+
+@functools.cache
+def exact_values(name, x):
+    return [EXACT[name](mpmath.mpf(v)) for v in x]
 
 
 def check_ulps(y, want, error, dtype, most):
