@@ -58,7 +58,7 @@ def _pack(products: Products, types: Types, task: Task) -> str:
     f = Fn("define internal void @pack(ptr %task, i64 %member, i64 %members) noinline nounwind #0", types)
     parts_size = f.mul(task.size(f, "parts"), f.mul(task.size(f, "stride"), 64))
     packed = f.byte_ptr(task.pointer(f, "scratch"), parts_size)
-    sources = {m.index: task.pointer(f, "const", m.index) for p in products.panels for m, _ in p.columns}
+    sources = {m.operand: task.pointer(f, "const", m.operand) for p in products.panels for m, _ in p.columns}
     for panel in products.panels:
         low, high = share(f, panel.tiles, "%member", "%members")
         products.pack(f, panel, f.byte_ptr(packed, panel.offset), sources, low, high)

@@ -27,8 +27,9 @@ def share(f: Fn, n: Index, member: Index, members: Index) -> tuple[Index, Index]
     return f.div(f.mul(member, n), members), f.div(f.mul(f.add(member, 1), n), members)
 
 
-class Registers(NamedTuple):
-    """What the tiles depend on."""
+@dataclass(frozen=True)
+class Registers:
+    """The vector registers of a machine, on which the tiles depend."""
 
     lanes: int
     count: int
@@ -120,7 +121,7 @@ class Products:
 
     def panel(self, tiling: Tiling, group: Group, size: int) -> Panel:
         """Returns room for the weights of a group."""
-        columns = [(dot.attr, shift) for dot, shift in group.products]
+        columns: list[tuple[Matrix, int]] = [(dot.attr, shift) for dot, shift in group.products]
         panel = Panel(self.packed, tiling.tiles, group.left.size, tiling.vectors, columns, size)
         self.panels.append(panel)
         self.packed += round_up(panel.tiles * panel.tile_size(self.t.w) * self.t.bytes, 64)
@@ -141,7 +142,8 @@ class Products:
         more: bool,
     ) -> None:
         """Writes a call of the micro kernel for a number of rows, at most `height`, that is known when it runs."""
-        args = f"(ptr {a.pointer}, i64 {a.row}, i64 {a.place}, ptr {w}, i64 {w_step}, i64 {k}, ptr {c}, i64 {c_row}, i1 {int(more)})"
+        left, weights = f"ptr {a.pointer}, i64 {a.row}, i64 {a.place}", f"ptr {w}, i64 {w_step}, i64 {k}"
+        args = f"({left}, {weights}, ptr {c}, i64 {c_row}, i1 {int(more)})"
         if isinstance(rows, int):
             self._micros.add((vectors, rows))
             f.do(f"call void @micro_{vectors}_{rows}{args}")
@@ -157,7 +159,7 @@ class Products:
         f.label(f"end_{tag}")
 
     def tiles(self, f: Fn, rows: Index, height: int, body: Callable[[Index, Index], None]) -> None:
-        """Writes `body(first row, rows)` for tiles of about equal height; where they are all alike, it is a constant."""
+        """Writes `body(first row, rows)` for tiles of about equal height, a constant where it is known."""
         if isinstance(rows, int):
             alike = -(-rows // -(-rows // height))
             whole = rows // alike * alike
@@ -167,10 +169,10 @@ class Products:
                 body(whole, rows - whole)
             return
         count = f.div(f.add(rows, height - 1), height)
-        alike = f.div(f.add(rows, f.sub(count, 1)), count)
+        most = f.div(f.add(rows, f.sub(count, 1)), count)
         with f.loop(count) as i:
-            r = f.mul(i, alike)
-            body(r, f.min(alike, f.sub(rows, r)))
+            first = f.mul(i, most)
+            body(first, f.min(most, f.sub(rows, first)))
 
     def text(self) -> str:
         """Returns the micro kernels that were called."""
@@ -227,7 +229,7 @@ class Products:
             for i, (matrix, shift) in enumerate(panel.columns):
                 place = f.add(f.mul(tile, panel.tile_size(w)), f.add(i * panel.vectors * w, f.mul(v, w)))
                 target = f.ptr(to, place)
-                source = sources[matrix.index]
+                source = sources[matrix.operand]
                 width = matrix.shape[1 - matrix.transposed]
                 count = f.sub(min(panel.size, width - shift), column)  # below zero: nothing but padding
                 pack = self._pack_transposed if matrix.transposed else self._pack_rows

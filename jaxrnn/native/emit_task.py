@@ -21,7 +21,7 @@ SIZES = ("steps", "batch", *SETTINGS)
 
 
 class Operands(NamedTuple):
-    """How many buffers of each sort a call has, in this order after the settings; `shifted` says which of `xs` are pairs."""
+    """How many buffers of each sort a call has, in this order after the settings; `shifted` ones are pairs."""
 
     consts: int
     carry: int
