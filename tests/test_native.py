@@ -92,7 +92,9 @@ def whole(x):
 
 def transposed(case):
     """The row of a case's backward walk: cotangents of carry and y to those of consts, carry and x."""
-    y = jax.eval_shape(lambda *args: case.fun(*args)[1], *(jax.tree.map(lambda a: a.spec("float32"), t) for t in case.trees))
+    y = jax.eval_shape(
+        lambda *args: case.fun(*args)[1], *(jax.tree.map(lambda a: a.spec("float32"), t) for t in case.trees)
+    )
     y = jax.tree.map(lambda a: Leaf(a.shape), y)
 
     def fun(consts, carry_ct, at):
@@ -195,27 +197,33 @@ def functions(n, *sizes):
         y = [jnp.exp(x), jnp.log(p), jnp.log1p(p), jnp.expm1(x), jnp.sqrt(p), lax.rsqrt(p), jnp.floor(x), jnp.ceil(x)]
         y += [jnp.sign(x), x**3, p**-2, jnp.clip(x, -0.5, 0.5), lax.erf(x), jnp.sin(x), jnp.minimum(x, consts), -x]
         y += [lax.rem(x, p + 0.3), jax.nn.softplus(x), jax.nn.silu(x), jnp.isfinite(1 / (x - x[0])).astype(x.dtype)]
-        y += [jnp.cumsum(x), lax.cumsum(x, reverse=True), softmax(x), jnp.pad(x[2:], (2, 0)), jnp.arange(1.0, n + 1).astype(x.dtype) * x]
+        y += [
+            jnp.cumsum(x),
+            lax.cumsum(x, reverse=True),
+            softmax(x),
+            jnp.pad(x[2:], (2, 0)),
+            jnp.arange(1.0, n + 1).astype(x.dtype) * x,
+        ]
         y += [jnp.broadcast_to(x[n // 2], x.shape), jnp.where((x > 0).any(), x, -x), jnp.concatenate([x[1:], x[:1]])]
         return s * 0.5 + x.min(), y, ()
 
     return Case(fun, vec(n), vec(), vec(n), *sizes)
 
 
+# Kernels differ for 1, 2 and more rows a part: most cases are of one sort, because compiling them is the cost.
 CASES = {
     "lstm": lstm(3, 4, 5, 2),
     "lstm, wide": lstm(5, 17, 9, 13, True),
-    "lstm, transposed": transposed(lstm(3, 17, 7, 5)),
+    "lstm, transposed": transposed(lstm(3, 17, 7, 11)),
     "lstm, transposed, one unit": transposed(lstm(1, 1, 1, 3, True)),
-    "gru": gru(2, 9, 4, 3),
-    "gru, transposed": transposed(gru(4, 12, 6, 4)),
-    "layer norm": layer_norm(11, 3, 7, True),
-    "layer norm, transposed": transposed(layer_norm(8, 5, 6)),
+    "gru, transposed": transposed(gru(4, 12, 6, 10)),
+    "layer norm": layer_norm(11, 3, 12, True),
+    "layer norm, transposed": transposed(layer_norm(8, 5, 10)),
     "stacked": stacked(6, 2, 10),
     "stacked, transposed": transposed(stacked(13, 9, 1)),
-    "masks": masks(10, 8, 5),
-    "sums": sums(9, 6, 11, True),
-    "functions": functions(5, 3, 4),
+    "masks": masks(10, 8, 11),
+    "sums": sums(9, 6, 12, True),
+    "functions": functions(5, 3, 10),
 }
 SPLITS = [None, Split(2, 1, 1), Split(3, 2, 1), Split(4, 3, 1), Split(2, 1, 2), Split(9, 1, 3)]
 
@@ -246,13 +254,14 @@ def cast(tree, dtype):
 def assert_close(got, want, tolerance):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for path, g, w in [
-        (p, g, w)
-        for (p, g), w in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True)
+        (p, g, w) for (p, g), w in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True)
     ]:
         g, w = np.asarray(g), np.asarray(w)
         assert g.shape == w.shape
         scale = max(1.0, np.max(np.abs(w), initial=0)) if w.dtype == np.float64 else 0
-        np.testing.assert_allclose(g.astype(w.dtype), w, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_allclose(
+            g.astype(w.dtype), w, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path)
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -298,7 +307,7 @@ def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
 
 
 def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
-    case = transposed(lstm(9, 33, 20, 7))
+    case = CASES["lstm, transposed"]
     row, args = case.row("float32"), case.args()
     for split in (Split(4, 2, 1), Split(4, 1, 2)):
         run = walks(row, case, [split], monkeypatch)
@@ -306,10 +315,6 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
         with ThreadPoolExecutor(2) as threads:
             for found in threads.map(lambda _, run=run: jax.tree.leaves(run(*args)), range(40)):
                 assert all(np.array_equal(a, b) for a, b in zip(found, first, strict=True))
-
-
-def row_of(fun, *shapes):
-    return native.trace(fun, *(jax.tree.map(lambda s: jax.ShapeDtypeStruct(s, jnp.float32), tree, is_leaf=lambda s: isinstance(s, tuple)) for tree in shapes))
 
 
 @pytest.mark.parametrize(
@@ -350,7 +355,7 @@ for name in ("lstm, transposed", "masks", "sums", "layer norm, transposed"):
         run = t.walks(case.row("float32"), case, t.SPLITS, patch)
         first = jax.tree.leaves(run(*args))
     for _ in range(50):
-        assert all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(jax.tree.leaves(run(*args)), first))
+        assert all(map(np.array_equal, jax.tree.leaves(run(*args)), first))
 print("whole")
 """
 

@@ -219,38 +219,3 @@ class Products:
             f.store(f"%n{r}_{v}", at[r, v])
         f.do("ret void")
         return f.text()
-
-    def pack(self, f: Fn, panel: Panel, to: str, sources: dict[int, str], low: Index, high: Index) -> None:
-        """Writes the packing of a range of the tiles of a panel."""
-        w = self.t.w
-        step = len(panel.columns) * panel.vectors * w
-        with f.loop(high, low) as tile, f.loop(panel.vectors) as v:
-            column = f.mul(f.add(f.mul(tile, panel.vectors), v), w)
-            for i, (matrix, shift) in enumerate(panel.columns):
-                place = f.add(f.mul(tile, panel.tile_size(w)), f.add(i * panel.vectors * w, f.mul(v, w)))
-                target = f.ptr(to, place)
-                source = sources[matrix.operand]
-                width = matrix.shape[1 - matrix.transposed]
-                count = f.sub(min(panel.size, width - shift), column)  # below zero: nothing but padding
-                pack = self._pack_transposed if matrix.transposed else self._pack_rows
-                pack(f, source, matrix.shape[1], f.add(column, shift), count, panel.k, target, step)
-
-    def _pack_rows(
-        self, f: Fn, source: str, width: int, column: Index, count: Index, k: int, target: str, step: int
-    ) -> None:
-        mask = f.below(count)
-        with f.loop(k) as i:
-            vector = f.load(f.ptr(source, f.add(f.mul(i, width), column)), mask)
-            f.store(vector, f.ptr(target, f.mul(i, step)))
-
-    def _pack_transposed(
-        self, f: Fn, source: str, width: int, column: Index, count: Index, k: int, target: str, step: int
-    ) -> None:
-        t = self.t
-        with f.loop(t.w) as lane:
-            inside = f.val(f"icmp slt i64 {lane}, {count}")
-            row = f.val(f"select i1 {inside}, i64 {f.add(column, lane)}, i64 0")
-            with f.loop(k) as i:
-                x = f.val(f"load {t.s}, ptr {f.ptr(f.ptr(source, f.mul(row, width)), i)}")
-                x = f.val(f"select i1 {inside}, {t.s} {x}, {t.s} {t.const(0)}")
-                f.do(f"store {t.s} {x}, ptr {f.ptr(f.ptr(target, f.mul(i, step)), lane)}")
