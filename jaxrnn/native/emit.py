@@ -9,7 +9,7 @@ from jaxrnn.native.emit_memory import Memory
 from jaxrnn.native.emit_packing import packing
 from jaxrnn.native.emit_part import Part
 from jaxrnn.native.emit_products import Registers
-from jaxrnn.native.emit_task import Operands, Task, handler, wait, worker
+from jaxrnn.native.emit_task import Operands, Task, handler, next_turn, wait, worker
 from jaxrnn.native.plan import Plan
 from jaxrnn.native.rows import Row
 from jaxrnn.native.vectors import Fn, Types, declarations, define
@@ -49,7 +49,12 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
     written = [part.text(), part.products.text()]
     if part.products.panels:
         written.append(packing(types, task, part.products.panels))
-    written += [worker(types, task, packs=bool(part.products.panels)), wait(types), _total(types)]
+    written += [
+        worker(types, task, packs=bool(part.products.panels)),
+        wait(types),
+        next_turn(types, task),
+        _total(types),
+    ]
     written.append(handler(types, task, lambda f: _large_pages(f, plan, task), lambda f: _finish(f, part)))
     functions = sorted(set(re.findall(r"@v(\w+)\(", "".join(written))))
     text = [declarations(types), *(define(name, types) for name in functions), *written]
