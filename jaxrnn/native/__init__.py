@@ -1,4 +1,54 @@
-"""Native loops on the CPU."""
+"""Native loops on the CPU: a step's equations, run over all time steps as one call.
+
+`trace` reads a function of one row, `(consts, carry, x) -> (carry, y, sums)`: one example of the batch at one time
+step, such as a cell's step or its transpose. `walk` runs it over a batch and over time. The room knows neither cells
+nor the engine, and needs no compiler on the user's machine: it writes LLVM's language, which llvmlite turns into code.
+
+    function ──rows──▶ graph ──plan──▶ nests ──emit──▶ LLVM IR ──compile──▶ handler ──calls──▶ XLA's program
+
+XLA runs a scan's body as separate loops with their results in memory, and rearranges the whole weight for its product
+at every step. Here weights are packed once a call, and a step's products and element-wise equations are one loop.
+
+**Phases.** Only what the next carry needs must wait for the carry. Time is walked in chunks of steps that fit in the
+cache, and each chunk in three phases:
+
+              chunk of steps          next chunk
+            ┌───────────────────────┬──────────────┄
+      rows  │ 0   x W_x + b         │              ┄    all steps of the chunk at once
+    of one  │ 1   h ▷ h ▷ h ▷ h ▷ h │ ▷ h ▷ h ▷ h  ┄    step by step
+      part  │ 2   y = h W_y, dW, db │              ┄    all steps of the chunk at once
+            ├───────────────────────┼──────────────┄
+      next  │                       │              ┄    another thread
+      part  ┄                       ┄              ┄
+
+**Nests.** A value that is needed as a whole ends a *stage*: the left side of a product, a mean. A *nest* is a loop over
+rows and columns that stores all that one stage of a phase can store for vectors of one length. What nobody else reads
+stays in registers: a nest of an LSTM loads h and c, and stores h' and c'.
+
+**Tiles.** A nest with products computes a tile of rows by columns at a time, the same columns of every product, as the
+four gates of eight units. A *micro kernel* holds the tile's sums in registers over the whole product:
+
+                     K        columns of i  f  g  o
+                 ┌───────┐      ┌──┐┌──┐┌──┐┌──┐
+            rows │   h   │  ·   │  ││W_││h ││  │ K     packed: these columns side by side
+                 └───────┘      └──┘└──┘└──┘└──┘
+                             =  ┌──┐┌──┐┌──┐┌──┐
+                           rows │  ││  ││  ││  │       then σ, tanh, … while the tile is in the cache
+                                └──┘└──┘└──┘└──┘
+
+**Threads.** Many rows are split into *parts*, one a thread, which never wait for each other. With few rows and large
+weights a *team* shares one part: each member has some columns of every nest, and a stage ends when all are done. The
+threads are XLA's. Parts, and the turns of a team, are claimed by whoever comes first, so a thread that is busy is not
+waited for. Results are the same from run to run; sums over rows depend on the number of parts.
+
+    rows.py           the graph of a row function             pointwise.py      primitives of single places
+    plan.py           phases, stages, nests                   vectors.py        LLVM IR as text, exp, tanh, …
+    emit.py           a row's module                          emit_memory.py    scratch memory
+    emit_part.py      the walk of a part, teams, addresses    emit_nests.py     a nest
+    emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
+    emit_task.py      XLA's call, threads                     calls.py          `walk`, `fits`, `reference`
+    compile.py        LLVM, kept objects                      abi.py            XLA's memory layout
+"""
 
 from jaxrnn.native.calls import Shifted, fits, reference, walk
 from jaxrnn.native.compile import obstacle

@@ -14,7 +14,19 @@ import jax
 
 from jaxrnn.native.vectors import Fn, Index
 
-__all__ = ["argument", "begin", "data", "dim", "mismatch", "result", "schedule", "version"]
+__all__ = [
+    "LAYOUT",
+    "argument",
+    "begin",
+    "compare",
+    "data",
+    "dim",
+    "header",
+    "mismatch",
+    "result",
+    "schedule",
+    "version",
+]
 
 # Most structs
 EXTENSION = 8  # not null in a frame where XLA asks for the metadata instead of a run
@@ -39,7 +51,7 @@ SCHEDULE_TASK = 24
 SCHEDULE_DATA = 32
 SCHEDULE_SIZE = 40
 
-_LAYOUT = {
+LAYOUT = {
     ("XLA_FFI_CallFrame", "extension_start"): EXTENSION,
     ("XLA_FFI_ThreadPool_Schedule_Args", "extension_start"): EXTENSION,
     ("XLA_FFI_CallFrame", "api"): FRAME_API,
@@ -118,8 +130,8 @@ def schedule(f: Fn, task: str, argument: str, times: Index) -> None:
 
 
 @functools.cache
-def _header() -> str:
-    """The interface's header, without comments; empty if jaxlib does not bring it."""
+def header() -> str:
+    """Returns the header of the interface without comments, "" if jaxlib does not bring it."""
     path = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
     text = path.read_text() if path.exists() else ""
     return re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
@@ -128,19 +140,19 @@ def _header() -> str:
 @functools.cache
 def version() -> tuple[int, int]:
     """Returns the version (major, minor) of the interface."""
-    major, minor = (re.search(rf"#define XLA_FFI_API_{part}\s+(\d+)", _header()) for part in ("MAJOR", "MINOR"))
+    major, minor = (re.search(rf"#define XLA_FFI_API_{part}\s+(\d+)", header()) for part in ("MAJOR", "MINOR"))
     return (int(major[1]), int(minor[1])) if major and minor else (0, 0)
 
 
 def mismatch() -> str:
     """Returns what in jaxlib's layout is not as kernels need it, "" if nothing."""
-    return compare(_header())
+    return compare(header())
 
 
 def compare(header: str) -> str:
     """Returns the first field that does not lie where kernels look for it, "" if all do."""
     find = _layouts(header)
-    for (struct, path), offset in _LAYOUT.items():
+    for (struct, path), offset in LAYOUT.items():
         try:
             found = find(struct, path)
         except KeyError as missing:

@@ -1,35 +1,40 @@
 """Turns a kernel's text into a function that XLA can call, for the machine at hand.
 
-Compiling takes a tenth of a second, so the object file is kept in the user's cache folder and loaded the next time.
-`JAXRNN_CACHE_DIR` names another folder; where it is set and empty, nothing is kept.
+Compiling takes a tenth of a second and more, so the object file is kept (`store`) and loaded the next time.
 """
 
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
-import os
-import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxrnn.native import abi
+from jaxrnn.native import abi, store
 
-__all__ = ["Machine", "compile_handler", "emit_object", "host", "machine", "obstacle", "on", "work"]
+__all__ = [
+    "Machine",
+    "compile_handler",
+    "counts",
+    "emit_object",
+    "host",
+    "load",
+    "machine",
+    "object_file",
+    "obstacle",
+    "on",
+    "target_name",
+]
 
 # What LLVM does with a kernel; loops and vectors are already as they should be.
 _PIPELINE = {"speed_level": 2, "loop_vectorization": False, "slp_vectorization": False, "loop_unrolling": False}
-# Bytes of kept object files, of 10 to 50 KB each.
-_LIMIT = 64 * 2**20
-_PREFIX = "jaxrnn_"
+# The first LLVM that reads kernels as they are written.
+_OLDEST_LLVM = 20
 
 
 @dataclass(frozen=True)
@@ -122,20 +127,22 @@ def on(other: Machine) -> Iterator[None]:
 @functools.cache
 def obstacle() -> str:
     """Returns why native loops cannot run on this machine and in this process, "" if they can."""
-    if importlib.util.find_spec("llvmlite") is None:
-        return "llvmlite is missing: pip install 'jaxrnn[cpu]'"
-    if jax.default_backend() != "cpu":
-        return f"JAX runs on {jax.default_backend()!r}, native loops on 'cpu'"
-    if sys.maxsize < 2**32:
-        return "this is a 32-bit process"
+    if (backend := jax.default_backend()) != "cpu":
+        return f"JAX runs on {backend!r}, native loops on 'cpu'"
+    try:
+        llvm = _llvm()
+    except (ImportError, OSError) as error:
+        return f"llvmlite does not load ({error}): pip install 'jaxrnn[cpu]'"
+    if llvm.llvm_version_info[0] < _OLDEST_LLVM:
+        return f"llvmlite: got LLVM {llvm.llvm_version_info[0]}, needs {_OLDEST_LLVM}: pip install -U 'jaxrnn[cpu]'"
     if host() is None:
-        return f"the processor {_llvm().get_host_cpu_name()!r} has neither AVX2 with FMA nor NEON"
+        return f"the processor {llvm.get_host_cpu_name()!r} has neither AVX2 with FMA nor NEON"
     return abi.mismatch()
 
 
 # Kernels
 
-work: Counter[str] = Counter()  # how many kernels were "compiled", and how many "loaded" from the cache
+counts: Counter[str] = Counter()  # how many kernels were "compiled", and how many "loaded" from the cache
 _kernels: dict[str, Any] = {}  # the engine, which holds the code, of every registered kernel
 _lock = threading.Lock()
 
@@ -152,29 +159,39 @@ def compile_handler(text: str) -> str:
         The name of the target for `jax.ffi.ffi_call`, which depends on the text, the machine and the versions alone.
     """
     here = machine()
-    name = _PREFIX + _digest(text, here)
+    name = target_name(text, here)
     with _lock:
         if name not in _kernels:
-            code = _kept(name)
-            work["loaded" if code else "compiled"] += 1
-            if code is None:
-                code = emit_object(text, here)
-                _keep(name, code)
-            engine, address = _load(code, here)
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
+            engine = load(object_file(name, text, here), here)
+            capsule = jax.ffi.pycapsule(engine.get_function_address("handler"))
+            jax.ffi.register_ffi_target(name, capsule, platform="cpu")
             _kernels[name] = engine
     return name
 
 
-def _digest(text: str, target: Machine) -> str:
-    llvm = _llvm()
-    parts = [text, _platform(target), target, _PIPELINE, llvm.llvm_version_info, _versions()]
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+def object_file(name: str, text: str, target: Machine) -> bytes:
+    """Returns the object file of a kernel, the kept one if there is one."""
+    code = store.read(name)
+    counts["loaded" if code else "compiled"] += 1
+    if code is None:
+        code = emit_object(text, target)
+        store.write(name, code)
+    return code
+
+
+def target_name(text: str, target: Machine) -> str:
+    """Returns the name of a kernel: two of the same name have the same code."""
+    parts = [text, _platform(target), target, _PIPELINE, _llvm().llvm_version_info, _versions()]
+    return "jaxrnn_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
 @functools.cache
-def _versions() -> tuple[str, ...]:
-    return tuple(importlib.metadata.version(package) for package in ("jaxrnn", "llvmlite"))
+def _versions() -> list[str]:
+    found = []
+    for package in ("jaxrnn", "llvmlite"):
+        with suppress(importlib.metadata.PackageNotFoundError):  # a source tree on the path
+            found.append(importlib.metadata.version(package))
+    return found
 
 
 def emit_object(text: str, target: Machine) -> bytes:
@@ -198,13 +215,13 @@ def _target_machine(target: Machine) -> Any:
     return found.create_target_machine(cpu=target.cpu, features=target.features, opt=3, jit=True)
 
 
-def _load(code: bytes, target: Machine) -> tuple[Any, int]:
-    """The engine that holds the code, and the address of `handler`."""
+def load(code: bytes, target: Machine) -> Any:
+    """Returns the engine that holds the code of an object file for as long as it lives."""
     llvm = _llvm()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine(target))
     engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return engine, engine.get_function_address("handler")
+    return engine
 
 
 def _platform(target: Machine) -> str:
@@ -251,73 +268,3 @@ _NO_HUGE_PAGES = """
 define internal void @huge_pages(ptr %start, i64 %bytes) nounwind {
   ret void
 }"""
-
-
-# The cache
-
-
-def folder() -> Path | None:
-    """Returns the folder of kept object files, None if there is none to use."""
-    if (chosen := os.environ.get("JAXRNN_CACHE_DIR")) is not None:
-        return Path(chosen) if chosen else None
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "jaxrnn"
-    try:
-        return Path.home() / ".cache" / "jaxrnn"
-    except RuntimeError:  # a user without a home
-        return None
-
-
-def _seal(name: str, code: bytes) -> bytes:
-    """What tells a whole file of this name from a damaged one: LLVM does not check what it loads."""
-    return hashlib.sha256(name.encode() + code).digest()
-
-
-def _kept(name: str) -> bytes | None:
-    """The object file of a kernel, None unless it is there and whole."""
-    place = folder()
-    if place is None:
-        return None
-    try:
-        content = (place / f"{name}.o").read_bytes()
-    except OSError:
-        return None
-    seal, code = content[:32], content[32:]
-    if seal != _seal(name, code):
-        return None
-    with suppress(OSError):
-        os.utime(place / f"{name}.o")  # the files that were not used for longest are dropped first
-    return code
-
-
-def _keep(name: str, code: bytes) -> None:
-    """Keeps an object file if that is possible: written beside its place, then moved there, whole at any time."""
-    place = folder()
-    if place is None:
-        return
-    with suppress(OSError):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=place, prefix=_PREFIX)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_seal(name, code) + code)
-            os.replace(beside, place / f"{name}.o")
-        except BaseException:
-            os.unlink(beside)
-            raise
-        _drop_old(place)
-
-
-def _drop_old(place: Path) -> None:
-    """Deletes what was not used for longest, until the folder is within its limit."""
-    found = []
-    for path in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another process may have deleted it
-            found.append((path.stat().st_mtime, path.stat().st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= _LIMIT:
-            return
-        with suppress(OSError):
-            path.unlink()
-        total -= size

@@ -3,10 +3,13 @@
 import re
 from dataclasses import dataclass
 
+import jax
+
 from jaxrnn.native.emit_memory import Memory
+from jaxrnn.native.emit_packing import packing
 from jaxrnn.native.emit_part import Part
-from jaxrnn.native.emit_products import Products, Registers, share
-from jaxrnn.native.emit_task import Operands, Task, handler, wait, worker
+from jaxrnn.native.emit_products import Registers
+from jaxrnn.native.emit_task import Operands, Task, handler, next_turn, wait, worker
 from jaxrnn.native.plan import Plan
 from jaxrnn.native.rows import Row
 from jaxrnn.native.vectors import Fn, Types, declarations, define
@@ -45,25 +48,17 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
     part = Part(plan, types, registers, task, shifted, reverse, rows)
     written = [part.text(), part.products.text()]
     if part.products.panels:
-        written.append(_pack(part.products, types, task))
-    written += [worker(types, task, packs=bool(part.products.panels)), wait(types)]
+        written.append(packing(types, task, part.products.panels))
+    written += [
+        worker(types, task, packs=bool(part.products.panels)),
+        wait(types),
+        next_turn(types, task),
+        _total(types),
+    ]
     written.append(handler(types, task, lambda f: _large_pages(f, plan, task), lambda f: _finish(f, part)))
     functions = sorted(set(re.findall(r"@v(\w+)\(", "".join(written))))
     text = [declarations(types), *(define(name, types) for name in functions), *written]
     return Module("\n\n".join(text), part.memory, part.products.packed)
-
-
-def _pack(products: Products, types: Types, task: Task) -> str:
-    """A member's share of the packing."""
-    f = Fn("define internal void @pack(ptr %task, i64 %member, i64 %members) noinline nounwind #0", types)
-    parts_size = f.mul(task.size(f, "parts"), f.mul(task.size(f, "stride"), 64))
-    packed = f.byte_ptr(task.pointer(f, "scratch"), parts_size)
-    sources = {m.index: task.pointer(f, "const", m.index) for p in products.panels for m, _ in p.columns}
-    for panel in products.panels:
-        low, high = share(f, panel.tiles, "%member", "%members")
-        products.pack(f, panel, f.byte_ptr(packed, panel.offset), sources, low, high)
-    f.do("ret void")
-    return f.text()
 
 
 def _large_pages(f: Fn, plan: Plan, task: Task) -> None:
@@ -76,20 +71,31 @@ def _large_pages(f: Fn, plan: Plan, task: Task) -> None:
 
 
 def _finish(f: Fn, part: Part) -> None:
-    """Adds up the sums of all parts, in order."""
-    t, task = f.t, part.task
+    """Adds up the sums of all parts."""
+    task, specs = part.task, jax.tree.leaves(part.plan.row.results[2])
     scratch, parts = task.pointer(f, "scratch"), task.size(f, "parts")
     stride = f.mul(task.size(f, "stride"), 64)
-    total = f.alloca(t.v)
-    for i, (what, s) in enumerate(zip(part.plan.row.sums, part.memory.sums, strict=True)):
+    for i, (terms, s) in enumerate(zip(part.plan.row.sums, part.memory.sums, strict=True)):
         result = task.pointer(f, "sums", i)
-        if what is None:
-            f.do(f"call void @llvm.memset.p0.i64(ptr {result}, i8 0, i64 {s.columns * t.bytes}, i1 false)")
-            continue
-        with f.loop(s.rows) as row, f.loop(-(-s.columns // t.w) * t.w, 0, t.w) as column:
-            own = f.ptr(f.byte_ptr(scratch, s.offset), f.add(f.mul(row, s.ld), column))
-            f.store(f.load(own), total)
-            with f.loop(parts, 1) as p:
-                f.store(f.f("fadd", f.load(total), f.load(f.byte_ptr(own, f.mul(p, stride)))), total)
-            mask = f.below(f.sub(s.columns, column)) if s.columns % t.w else None
-            f.store(f.load(total), f.ptr(result, f.add(f.mul(row, s.columns), column)), mask)
+        if terms is None:
+            size = specs[i].size * specs[i].dtype.itemsize
+            f.do(f"call void @llvm.memset.p0.i64(ptr {result}, i8 0, i64 {size}, i1 false)")
+        else:
+            sizes = ", ".join(f"i64 {n}" for n in (parts, stride, s.rows, s.columns, s.ld))
+            f.do(f"call void @total(ptr {f.byte_ptr(scratch, s.offset)}, {sizes}, ptr {result})")
+
+
+def _total(t: Types) -> str:
+    """A function that adds up a sum of all parts, in order."""
+    sizes = "i64 %parts, i64 %stride, i64 %rows, i64 %columns, i64 %ld"
+    f = Fn(f"define internal void @total(ptr %own, {sizes}, ptr %result) noinline nounwind #0", t)
+    total = f.alloca(t.v)
+    with f.loop("%rows") as row, f.loop("%columns", 0, t.w) as column:
+        own = f.ptr("%own", f.add(f.mul(row, "%ld"), column))
+        f.store(f.load(own), total)
+        with f.loop("%parts", 1) as part:
+            f.store(f.f("fadd", f.load(total), f.load(f.byte_ptr(own, f.mul(part, "%stride")))), total)
+        mask = f.below(f.sub("%columns", column))
+        f.store(f.load(total), f.ptr("%result", f.add(f.mul(row, "%columns"), column)), mask)
+    f.do("ret void")
+    return f.text()

@@ -66,10 +66,10 @@ class NestWriter:
                 at = self.at(place, o, r)
                 f.do(f"store {self.t.s} {f.reduce(how, f.load(at))}, ptr {at}")  # type: ignore[arg-type]
 
-    def at(self, place: Place, o: Index, r: Index, column: Index = 0) -> str:
-        """Returns the pointer of a place in a row."""
+    def at(self, place: Place, o: Index, r: Index) -> str:
+        """Returns the pointer of a row."""
         f = self.f
-        return f.ptr(place.pointer, f.add(f.add(f.mul(o, place.outer), f.mul(r, place.inner)), column), place.kind)
+        return f.ptr(place.pointer, f.add(f.mul(o, place.outer), f.mul(r, place.inner)), place.kind)
 
     def _tile(
         self, tile: Index, o: Index, first: Index, rows: Index, lefts: dict[Node, Place], targets: list[Place]
@@ -105,21 +105,21 @@ class NestWriter:
         """All that the nest stores for one vector of one row; `sums` points to the vector of the first chain."""
         f = self.f
         self._values: dict[tuple[Node, int], str] = {}
+        self._rows: dict[Place, str] = {}
         self._here, self._sums = (o, r, column), sums
         self._mask = f.below(f.sub(self.nest.size, column)) if self.nest.size % self.t.w else None
         for store, target in zip(self.nest.stores, targets, strict=True):
             self._store(store, target, self._value(store.node, 0))
 
     def _store(self, store: Store, target: Place, v: str) -> None:
-        f, (o, r, column) = self.f, self._here
+        f = self.f
         if store.how == "store":
-            at = self.at(target, o, r, f.add(column, store.shift))
-            f.store(v, at, self._mask, target.kind)
+            f.store(v, self._at(target, store.shift), self._mask, target.kind)
         elif store.how == "sum":
-            at = self.at(target, o, r, column)
+            at = self._at(target)
             f.store(f.f("fadd", f.load(at), v), at)
         else:
-            at = self.at(target, o, r)
+            at = self._row(target)
             old = f.load(at)
             new = {"reduce_sum": lambda: f.f("fadd", old, v), "reduce_max": lambda: f.maximum(old, v)}.get(
                 store.how, lambda: f.minimum(old, v)
@@ -169,8 +169,17 @@ class NestWriter:
         return self.f.load(self.f.ptr(self._sums, index * self.tiling.vectors * self.t.w))
 
     def _load(self, node: Node, shift: int) -> str:
-        f, place, (o, r, column) = self.f, self.places[node], self._here
+        place = self.places[node]
         if node.size == 0:
-            return f.broadcast(self.at(place, o, r), node.kind)
-        at = self.at(place, o, r, f.add(column, shift))
-        return f.load(at, None if place.padded else self._mask, node.kind)
+            return self.f.broadcast(self._row(place), node.kind)
+        return self.f.load(self._at(place, shift), None if place.padded else self._mask, node.kind)
+
+    def _row(self, place: Place) -> str:
+        """The pointer of this row."""
+        if place not in self._rows:
+            self._rows[place] = self.at(place, *self._here[:2])
+        return self._rows[place]
+
+    def _at(self, place: Place, shift: int = 0) -> str:
+        """The pointer of this vector, `shift` places on."""
+        return self.f.ptr(self._row(place), self.f.add(self._here[2], shift), place.kind)

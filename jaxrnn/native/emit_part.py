@@ -7,7 +7,7 @@ from itertools import groupby
 from jaxrnn.native.emit_memory import Memory, Place
 from jaxrnn.native.emit_nests import NestWriter
 from jaxrnn.native.emit_products import Factor, Products, Registers, share
-from jaxrnn.native.emit_task import DONE, Task
+from jaxrnn.native.emit_task import Task
 from jaxrnn.native.plan import Home, Plan
 from jaxrnn.native.rows import Node
 from jaxrnn.native.vectors import Fn, Index, Kind, Types
@@ -64,10 +64,10 @@ class Part:
         f, memory = self.f, self.memory
         self.steps, self.batch, self.chunk, parts, self.team, units = (self.task.size(f, n) for n in self.task.sizes)
         self.pointers = {name: self.task.pointer(f, *name) for name in self.task.names}
-        self.alone = f.val(f"icmp eq i64 {self.team}, 1")
-        self.epoch = f.alloca("i64", 1, 8)
-        f.do(f"store i64 0, ptr {self.epoch}")
-        number = f.val(f"select i1 {self.alone}, i64 %member, i64 0")
+        self.state = f.alloca("i64", 3, 8)
+        f.do(f"call void @llvm.memset.p0.i64(ptr {self.state}, i8 0, i64 24, i1 false)")
+        alone = f.val(f"icmp eq i64 {self.team}, 1")
+        number = f.val(f"select i1 {alone}, i64 %member, i64 0")
         self.row, end = share(f, self.batch, number, parts)
         self.count = f.sub(end, self.row)
         most = f.div(f.add(self.batch, f.sub(parts, 1)), parts)
@@ -202,35 +202,17 @@ class Part:
 
     @contextmanager
     def stage(self) -> Iterator[Index]:
-        """Work that a team shares: each takes the turns that nobody has claimed, and all wait until all are done."""
+        """Work that a team shares; a member does it once for each turn that it gets."""
         f = self.f
         tag = f.name()[1:]
-        epoch = f.val(f"load i64, ptr {self.epoch}")
-        following = f.add(epoch, 1)
-        done = f.byte_ptr("%task", DONE)
-        with f.loop(self.team) as k:
-            after = f.add("%member", k)
-            around = f.val(f"icmp sge i64 {after}, {self.team}")
-            turn = f.val(f"select i1 {around}, i64 {f.sub(after, self.team)}, i64 {after}")
-            turn = f.val(f"select i1 {self.alone}, i64 0, i64 {turn}")
-            f.do(f"br i1 {self.alone}, label %work_{tag}, label %claim_{tag}")
-            f.label(f"claim_{tag}")
-            line = f.byte_ptr("%task", f.add(f.mul(turn, 64), self.task.claims))
-            pair = f.val(f"cmpxchg ptr {line}, i64 {epoch}, i64 {following} monotonic monotonic")
-            f.do(f"br i1 {f.val(f'extractvalue {{i64, i1}} {pair}, 1')}, label %work_{tag}, label %taken_{tag}")
-            f.label(f"work_{tag}")
-            yield turn
-            f.do(f"br i1 {self.alone}, label %taken_{tag}, label %count_{tag}")
-            f.label(f"count_{tag}")
-            f.val(f"atomicrmw add ptr {done}, i64 1 release")
-            f.do(f"br label %taken_{tag}")
-            f.label(f"taken_{tag}")
-        f.do(f"br i1 {self.alone}, label %go_{tag}, label %wait_{tag}")
-        f.label(f"wait_{tag}")
-        f.do(f"store i64 {following}, ptr {self.epoch}")
-        f.do(f"call void @wait(ptr {done}, i64 {f.mul(following, self.team)})")
-        f.do(f"br label %go_{tag}")
-        f.label(f"go_{tag}")
+        f.do(f"br label %turn_{tag}")
+        f.label(f"turn_{tag}")
+        turn = f.val(f"call i64 @next_turn(ptr %task, i64 %member, ptr {self.state})")
+        f.do(f"br i1 {f.val(f'icmp sge i64 {turn}, 0')}, label %work_{tag}, label %done_{tag}")
+        f.label(f"work_{tag}")
+        yield turn
+        f.do(f"br label %turn_{tag}")
+        f.label(f"done_{tag}")
 
     def first(self, turn: Index, n: Index) -> Index:
         """Returns `n` in the first turn, else 0."""

@@ -27,8 +27,9 @@ def share(f: Fn, n: Index, member: Index, members: Index) -> tuple[Index, Index]
     return f.div(f.mul(member, n), members), f.div(f.mul(f.add(member, 1), n), members)
 
 
-class Registers(NamedTuple):
-    """What the tiles depend on."""
+@dataclass(frozen=True)
+class Registers:
+    """The vector registers of a machine, on which the tiles depend."""
 
     lanes: int
     count: int
@@ -120,7 +121,7 @@ class Products:
 
     def panel(self, tiling: Tiling, group: Group, size: int) -> Panel:
         """Returns room for the weights of a group."""
-        columns = [(dot.attr, shift) for dot, shift in group.products]
+        columns: list[tuple[Matrix, int]] = [(dot.attr, shift) for dot, shift in group.products]
         panel = Panel(self.packed, tiling.tiles, group.left.size, tiling.vectors, columns, size)
         self.panels.append(panel)
         self.packed += round_up(panel.tiles * panel.tile_size(self.t.w) * self.t.bytes, 64)
@@ -141,7 +142,8 @@ class Products:
         more: bool,
     ) -> None:
         """Writes a call of the micro kernel for a number of rows, at most `height`, that is known when it runs."""
-        args = f"(ptr {a.pointer}, i64 {a.row}, i64 {a.place}, ptr {w}, i64 {w_step}, i64 {k}, ptr {c}, i64 {c_row}, i1 {int(more)})"
+        left, weights = f"ptr {a.pointer}, i64 {a.row}, i64 {a.place}", f"ptr {w}, i64 {w_step}, i64 {k}"
+        args = f"({left}, {weights}, ptr {c}, i64 {c_row}, i1 {int(more)})"
         if isinstance(rows, int):
             self._micros.add((vectors, rows))
             f.do(f"call void @micro_{vectors}_{rows}{args}")
@@ -157,7 +159,7 @@ class Products:
         f.label(f"end_{tag}")
 
     def tiles(self, f: Fn, rows: Index, height: int, body: Callable[[Index, Index], None]) -> None:
-        """Writes `body(first row, rows)` for tiles of about equal height; where they are all alike, it is a constant."""
+        """Writes `body(first row, rows)` for tiles of about equal height, a constant where it is known."""
         if isinstance(rows, int):
             alike = -(-rows // -(-rows // height))
             whole = rows // alike * alike
@@ -167,10 +169,10 @@ class Products:
                 body(whole, rows - whole)
             return
         count = f.div(f.add(rows, height - 1), height)
-        alike = f.div(f.add(rows, f.sub(count, 1)), count)
+        most = f.div(f.add(rows, f.sub(count, 1)), count)
         with f.loop(count) as i:
-            r = f.mul(i, alike)
-            body(r, f.min(alike, f.sub(rows, r)))
+            first = f.mul(i, most)
+            body(first, f.min(most, f.sub(rows, first)))
 
     def text(self) -> str:
         """Returns the micro kernels that were called."""
@@ -217,38 +219,3 @@ class Products:
             f.store(f"%n{r}_{v}", at[r, v])
         f.do("ret void")
         return f.text()
-
-    def pack(self, f: Fn, panel: Panel, to: str, sources: dict[int, str], low: Index, high: Index) -> None:
-        """Writes the packing of a range of the tiles of a panel."""
-        w = self.t.w
-        step = len(panel.columns) * panel.vectors * w
-        with f.loop(high, low) as tile, f.loop(panel.vectors) as v:
-            column = f.mul(f.add(f.mul(tile, panel.vectors), v), w)
-            for i, (matrix, shift) in enumerate(panel.columns):
-                place = f.add(f.mul(tile, panel.tile_size(w)), f.add(i * panel.vectors * w, f.mul(v, w)))
-                target = f.ptr(to, place)
-                source = sources[matrix.index]
-                width = matrix.shape[1 - matrix.transposed]
-                count = f.sub(min(panel.size, width - shift), column)  # below zero: nothing but padding
-                pack = self._pack_transposed if matrix.transposed else self._pack_rows
-                pack(f, source, matrix.shape[1], f.add(column, shift), count, panel.k, target, step)
-
-    def _pack_rows(
-        self, f: Fn, source: str, width: int, column: Index, count: Index, k: int, target: str, step: int
-    ) -> None:
-        mask = f.below(count)
-        with f.loop(k) as i:
-            vector = f.load(f.ptr(source, f.add(f.mul(i, width), column)), mask)
-            f.store(vector, f.ptr(target, f.mul(i, step)))
-
-    def _pack_transposed(
-        self, f: Fn, source: str, width: int, column: Index, count: Index, k: int, target: str, step: int
-    ) -> None:
-        t = self.t
-        with f.loop(t.w) as lane:
-            inside = f.val(f"icmp slt i64 {lane}, {count}")
-            row = f.val(f"select i1 {inside}, i64 {f.add(column, lane)}, i64 0")
-            with f.loop(k) as i:
-                x = f.val(f"load {t.s}, ptr {f.ptr(f.ptr(source, f.mul(row, width)), i)}")
-                x = f.val(f"select i1 {inside}, {t.s} {x}, {t.s} {t.const(0)}")
-                f.do(f"store {t.s} {x}, ptr {f.ptr(f.ptr(target, f.mul(i, step)), lane)}")

@@ -12,7 +12,7 @@ from jaxrnn.native import abi
 from jaxrnn.native.emit_products import round_up
 from jaxrnn.native.vectors import Fn, Types
 
-__all__ = ["DONE", "SETTINGS", "Operands", "Task", "handler", "wait", "worker"]
+__all__ = ["SETTINGS", "Operands", "Task", "handler", "next_turn", "wait", "worker"]
 
 NEXT, DONE, USERS, NEXT_PACK, PACKED = range(0, 320, 64)  # counters, a cache line each
 SETTINGS = ("chunk", "parts", "team", "stride")
@@ -21,7 +21,7 @@ SIZES = ("steps", "batch", *SETTINGS)
 
 
 class Operands(NamedTuple):
-    """How many buffers of each sort a call has, in this order after the settings; `shifted` says which of `xs` are pairs."""
+    """How many buffers of each sort a call has, in this order after the settings; `shifted` ones are pairs."""
 
     consts: int
     carry: int
@@ -87,6 +87,50 @@ def wait(t: Types) -> str:
     f.do("br label %look")
     f.label("end")
     f.do("ret void")
+    return f.text()
+
+
+def next_turn(t: Types, task: Task) -> str:
+    """Returns a function that gives a member of a team its next turn of a stage, or -1 where the stage has ended.
+
+    Turns are claimed: a stage's number is put into the turn's line where the number of the stage before stands. Members
+    begin with different turns. The end waits until all turns are done. A member's state is the stage's number, how many
+    turns it has looked at, and whether it has a turn to report as done.
+    """
+    f = Fn("define internal i64 @next_turn(ptr %task, i64 %member, ptr %state) noinline nounwind", t)
+    stage_at, looked_at, has_at = (f.byte_ptr("%state", 8 * i) for i in range(3))
+    team, stage = task.size(f, "team"), f.field(stage_at, 0, "i64")
+    following = f.add(stage, 1)
+    f.do(f"br i1 {f.val(f'icmp eq i64 {team}, 1')}, label %alone, label %together")
+    f.label("alone")
+    looked = f.field(looked_at, 0, "i64")
+    f.do(f"store i64 {f.sub(1, looked)}, ptr {looked_at}")
+    f.do(f"ret i64 {f.sub(0, looked)}")
+
+    f.label("together")
+    has = f.field(has_at, 0, "i64")
+    f.do(f"br i1 {f.val(f'icmp eq i64 {has}, 1')}, label %report, label %look")
+    f.label("report")
+    _count(f, DONE, "release")
+    f.do(f"store i64 0, ptr {has_at}")
+    f.do("br label %look")
+    f.label("look")
+    looked = f.field(looked_at, 0, "i64")
+    f.do(f"br i1 {f.val(f'icmp slt i64 {looked}, {team}')}, label %claim, label %end")
+    f.label("claim")
+    f.do(f"store i64 {f.add(looked, 1)}, ptr {looked_at}")
+    turn = f.val(f"srem i64 {f.add('%member', looked)}, {team}")
+    line = f.byte_ptr("%task", f.add(f.mul(turn, 64), task.claims))
+    pair = f.val(f"cmpxchg ptr {line}, i64 {stage}, i64 {following} monotonic monotonic")
+    f.do(f"br i1 {f.val(f'extractvalue {{i64, i1}} {pair}, 1')}, label %take, label %look")
+    f.label("take")
+    f.do(f"store i64 1, ptr {has_at}")
+    f.do(f"ret i64 {turn}")
+    f.label("end")
+    f.do(f"store i64 0, ptr {looked_at}")
+    f.do(f"store i64 {following}, ptr {stage_at}")
+    f.do(f"call void @wait(ptr {f.byte_ptr('%task', DONE)}, i64 {f.mul(following, team)})")
+    f.do("ret i64 -1")
     return f.text()
 
 

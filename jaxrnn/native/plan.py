@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxrnn.native.rows import Node, Row
+from jaxrnn.native.vectors import Kind
 
 __all__ = ["Chain", "Home", "Nest", "Plan", "Store"]
 
@@ -37,7 +38,7 @@ class Home:
 
     where: Literal["scratch", "ys", "carry", "sums"]
     size: int
-    kind: str
+    kind: Kind
     index: int = 0
     made: int = 0
     read: set[int] = field(default_factory=set)

@@ -15,7 +15,7 @@ def _sign(f: Fn, x: str) -> str:
 
 
 def _int_abs(f: Fn, x: str) -> str:
-    return f.maximum(x, f.int("sub", f.t.splat(0, "i"), x), "i")
+    return f.maximum(x, f.integer("sub", f.t.splat(0, "i"), x), "i")
 
 
 def _int_sign(f: Fn, x: str) -> str:
@@ -31,7 +31,7 @@ def _float(op: str) -> _Rule:
 
 
 def _int(op: str) -> _Rule:
-    return lambda f, a, b: f.int(op, a, b)
+    return lambda f, a, b: f.integer(op, a, b)
 
 
 def _bool(op: str) -> _Rule:
@@ -73,14 +73,14 @@ POINTWISE: dict[tuple[str, Kind], _Rule] = {
     ("add", "i"): _int("add"),
     ("sub", "i"): _int("sub"),
     ("mul", "i"): _int("mul"),
-    ("div", "i"): lambda f, a, b: f.int_div(a, b),
-    ("rem", "i"): lambda f, a, b: f.int_rem(a, b),
+    ("div", "i"): lambda f, a, b: f.integer_div(a, b),
+    ("rem", "i"): lambda f, a, b: f.integer_rem(a, b),
     ("max", "i"): lambda f, a, b: f.maximum(a, b, "i"),
     ("min", "i"): lambda f, a, b: f.minimum(a, b, "i"),
-    ("neg", "i"): lambda f, x: f.int("sub", f.t.splat(0, "i"), x),
+    ("neg", "i"): lambda f, x: f.integer("sub", f.t.splat(0, "i"), x),
     ("abs", "i"): _int_abs,
     ("sign", "i"): _int_sign,
-    ("not", "i"): lambda f, x: f.int("xor", x, f.t.splat(-1, "i")),
+    ("not", "i"): lambda f, x: f.integer("xor", x, f.t.splat(-1, "i")),
     ("not", "b"): lambda f, x: f.val(f"xor {f.t.vb} {x}, {f.t.splat(1, 'b')}"),
     ("max", "b"): _bool("or"),
     ("min", "b"): _bool("and"),
@@ -97,9 +97,8 @@ for _op in ("lt", "le", "gt", "ge"):
 POINTWISE |= {("eq", "f"): _compare("oeq", "f"), ("ne", "f"): _compare("une", "f")}
 POINTWISE |= {(op, kind): _compare(op, kind) for op in ("eq", "ne") for kind in ("i", "b")}
 POINTWISE |= {("select", kind): _select(kind) for kind in ("f", "i", "b")}
-POINTWISE |= {
-    (name, kind): _convert(kind, to)
-    for name, to in (("to_float", "f"), ("to_int", "i"), ("to_bool", "b"))
-    for kind in ("f", "i", "b")
-}
+_KINDS: tuple[Kind, ...] = ("f", "i", "b")
+POINTWISE |= {("to_float", kind): _convert(kind, "f") for kind in _KINDS}
+POINTWISE |= {("to_int", kind): _convert(kind, "i") for kind in _KINDS}
+POINTWISE |= {("to_bool", kind): _convert(kind, "b") for kind in _KINDS}
 POINTWISE |= {(name, "f"): _call(name) for name in FUNCTIONS}

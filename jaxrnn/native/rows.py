@@ -65,7 +65,7 @@ class Node:
 class Matrix(NamedTuple):
     """A constant operand as the right side of a product, as it lies in memory or transposed."""
 
-    index: int
+    operand: int
     shape: tuple[int, int]
     transposed: bool
 
@@ -75,10 +75,6 @@ class Outer(NamedTuple):
 
     left: Node
     right: Node
-
-    @property
-    def flipped(self) -> "Outer":
-        return Outer(self.right, self.left)
 
 
 Outers = tuple[Outer, ...]
@@ -274,7 +270,7 @@ class _Tracer:
         name = _SYNONYMS.get(eqn.primitive.name, eqn.primitive.name)
         avals = [v.aval for v in eqn.invars]
         if any(isinstance(v, tuple) for v in values):
-            return [self.of_outers(name, eqn, values, avals)]
+            return [self.of_outers(name, values, avals)]
         if name == "dot_general":
             return [self.dot(eqn, values)]
         args = [self.read(v, a) for v, a in zip(values, avals, strict=True)]
@@ -341,20 +337,23 @@ class _Tracer:
         self.form(Spec((), aval.dtype))
         return Matrix(self.operand(value, Spec(shape, aval.dtype)), shape, transposed)
 
-    def of_outers(self, name: str, eqn: Any, values: list[Any], avals: list[Any]) -> Outers:
+    def of_outers(self, name: str, values: list[Any], avals: list[Any]) -> Outers:
         """Linear functions of sums of outer products."""
-        if name == "add" and all(isinstance(v, tuple) for v in values):
-            return (*values[0], *values[1])
+
+        def scaled(outers: Outers, name: str, *by: Node) -> Outers:
+            return tuple(Outer(o.left, self.pointwise(name, [o.right, *by], o.right.size, "f")) for o in outers)
+
+        sums = [isinstance(v, tuple) for v in values]
         if name == "transpose":
-            return tuple(outer.flipped for outer in values[0])
+            return tuple(Outer(o.right, o.left) for o in values[0])
         if name == "neg":
-            return tuple(Outer(o.left, self.pointwise("neg", [o.right], o.right.size, "f")) for o in values[0])
-        if name == "mul" and sum(isinstance(v, tuple) for v in values) == 1:
-            first = isinstance(values[0], tuple)
-            outers, other, aval = (*values, avals[1]) if first else (*values[::-1], avals[0])
-            if not aval.shape:
-                scale = self.read(other, aval)
-                return tuple(Outer(o.left, self.pointwise("mul", [o.right, scale], o.right.size, "f")) for o in outers)
+            return scaled(values[0], "neg")
+        if name in ("add", "sub") and all(sums):
+            return (*values[0], *(scaled(values[1], "neg") if name == "sub" else values[1]))
+        if name in ("mul", "div") and sums[0] and not avals[1].shape:
+            return scaled(values[0], name, self.read(values[1], avals[1]))
+        if name == "mul" and sums[1] and not avals[0].shape:
+            return scaled(values[1], name, self.read(values[0], avals[0]))
         raise Unsupported(f"primitive {name!r} of an outer product")
 
 
@@ -431,7 +430,7 @@ def _slice(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Nod
 
 
 def _pad(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    low, high, inner = eqn.params["padding_config"][_axis(eqn.outvars[0].aval)]
+    low, high, inner = map(int, eqn.params["padding_config"][_axis(eqn.outvars[0].aval)])
     if inner or low < 0 or high < 0:
         raise Unsupported("primitive 'pad' between or inside")
     parts = [t.sized(args[1], n if n > 1 else 0) for n in (low, high) if n]

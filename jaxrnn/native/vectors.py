@@ -227,10 +227,6 @@ class Fn:
             v = self.val(f"{call}(ptr {p}, i32 {t.size(kind)}, {t.vb} {mask}, {memory} zeroinitializer)")
         return self.val(f"icmp ne {memory} {v}, zeroinitializer") if kind == "b" else v
 
-    def masked_load(self, p: str, mask: str | None) -> str:
-        """Returns the vector of floating-point numbers at `p`, as `load` does."""
-        return self.load(p, mask)
-
     def store(self, v: str, p: str, mask: str | None = None, kind: Kind = "f") -> None:
         """Writes a vector to `p`, but for lanes that the mask leaves out."""
         t, memory = self.t, self.t.memory(kind)
@@ -405,31 +401,31 @@ def _exp_reduced(f: Fn, r: str) -> str:
 
 
 def _reduce(f: Fn, y: str) -> tuple[str, str]:
-    """(n, r) of y = n ln(2) + r, with ln(2) in two parts."""
+    """(n 2^k, r) of y = n ln(2) + r, with ln(2) in two parts; see `_rounded`."""
     s = f.t.splat
-    n = f.intrinsic("rint", f.f("fmul", y, s(1.4426950408889634073599)))
+    n, shifted = _rounded(f, y, 1.4426950408889634073599)
     high, low = (6.93145751953125e-1, 1.42860682030941723212e-6) if f.t.f64 else (0.693359375, -2.12194440e-4)
-    return n, f.fma(n, s(-low), f.fma(n, s(-high), y))
+    return shifted, f.fma(n, s(-low), f.fma(n, s(-high), y))
 
 
-def _shifted(f: Fn, n: str) -> str:
-    """`n`, integral, as the bits of an exponent: added to a number's bits it multiplies by 2^n."""
-    k = f.val(f"fptosi {f.t.v} {n} to {f.t.vi}")
-    return f.val(f"shl {f.t.vi} {k}, splat ({f.t.i} {52 if f.t.f64 else 23})")
+def _rounded(f: Fn, y: str, factor: float) -> tuple[str, str]:
+    """n, the integer next to `factor y`, and n 2^k, which added to a number's bits multiplies it by 2^n.
+
+    Numbers from 2^k on have no fraction, so that the sum with 3/2 2^k ends in the bits of n. To convert n would take
+    longer, and with 64 bits AVX2 does it lane by lane.
+    """
+    t = f.t
+    k = 52 if t.f64 else 23
+    magic = t.splat(1.5 * 2.0**k)
+    raised = f.fma(y, t.splat(factor), magic)
+    return f.exactly("fsub", raised, magic), f.val(f"shl {t.vi} {f.bits(raised)}, splat ({t.i} {k})")
 
 
-def _half_power(f: Fn, n: str) -> str:
-    """2^(n - 1), which is finite where 2^n is the first to overflow."""
-    return f.from_bits(f.val(f"add {f.t.vi} {f.bits(f.t.splat(0.5))}, {_shifted(f, n)}"))
-
-
-def _exp_result(f: Fn, x: str, n: str, r: str, low: float, high: float) -> str:
+def _exp_result(f: Fn, x: str, shifted: str, r: str, low: float, high: float) -> str:
     """2^n exp(r), the exponential of x; 0 below `low`, infinite above `high`."""
-    t, s = f.t, f.t.splat
+    s = f.t.splat
     p = f.f("fadd", _exp_reduced(f, r), s(1.0))
-    # 2p 2^(n - 1): the exponents of both are in range.
-    twice = f.bits(f.f("fadd", p, p))
-    e = f.from_bits(f.val(f"add {t.vi} {twice}, {_shifted(f, f.f('fsub', n, s(1.0)))}"))
+    e = f.from_bits(f.val(f"add {f.t.vi} {f.bits(p)}, {shifted}"))
     e = f.select(f.cmp("olt", x, s(low)), s(0.0), e)
     e = f.select(f.cmp("ogt", x, s(high)), s(float("inf")), e)
     return f.select(f.cmp("uno", x, x), x, e)
@@ -438,31 +434,35 @@ def _exp_result(f: Fn, x: str, n: str, r: str, low: float, high: float) -> str:
 def exp(f: Fn, x: str) -> str:
     """exp(x)."""
     low, high = (-708.3964185322641, 709.782712893384) if f.t.f64 else (-87.33654, 88.72283172607422)
-    n, r = _reduce(f, f.clamp(x, low, high))
-    return _exp_result(f, x, n, r, low, high)
+    return _exp_result(f, x, *_reduce(f, f.clamp(x, low, high)), low, high)
 
 
 def exp2(f: Fn, x: str) -> str:
     """2^x."""
     low, high = (-1022.0, 1023.9999999999999) if f.t.f64 else (-126.0, 127.99999237060547)
     y = f.clamp(x, low, high)
-    n = f.intrinsic("rint", y)
-    return _exp_result(f, x, n, f.f("fmul", f.f("fsub", y, n), f.t.splat(0.69314718055994530942)), low, high)
+    n, shifted = _rounded(f, y, 1.0)
+    r = f.f("fmul", f.f("fsub", y, n), f.t.splat(0.69314718055994530942))
+    return _exp_result(f, x, shifted, r, low, high)
 
 
-def _expm1_of(f: Fn, y: str) -> str:
-    """exp(y) - 1 as 2 (2^(n - 1) (exp(r) - 1) + 2^(n - 1) - 1/2), y within exp's limits and above -50."""
-    n, r = _reduce(f, y)
-    half = _half_power(f, n)
-    half_result = f.fma(half, _exp_reduced(f, r), f.f("fsub", half, f.t.splat(0.5)))
-    return f.f("fadd", half_result, half_result)
+def _expm1(f: Fn, y: str) -> str:
+    """exp(y) - 1 for y within exp's limits and above -50, as 2 (h (exp(r) - 1) + h - 1/2), h = 2^(n - 1).
+
+    2^n itself may overflow where the result does not.
+    """
+    s = f.t.splat
+    shifted, r = _reduce(f, y)
+    h = f.from_bits(f.val(f"add {f.t.vi} {f.bits(s(0.5))}, {shifted}"))
+    half = f.fma(h, _exp_reduced(f, r), f.f("fsub", h, s(0.5)))
+    return f.f("fadd", half, half)
 
 
 def expm1(f: Fn, x: str) -> str:
     """exp(x) - 1, exact to the last places near 0 too."""
     s = f.t.splat
     high, tiny = (709.782712893384, 2.0**-54) if f.t.f64 else (88.72283172607422, 2.0**-25)
-    e = _expm1_of(f, f.clamp(x, -50.0, high))
+    e = _expm1(f, f.clamp(x, -50.0, high))
     e = f.select(f.cmp("ogt", x, s(high)), s(float("inf")), e)
     return f.select(f.cmp("olt", f.intrinsic("fabs", x), s(tiny)), x, e)
 
@@ -479,7 +479,7 @@ def tanh(f: Fn, x: str) -> str:
     a = f.intrinsic("fabs", x)
     if f.t.f64:
         # From 22 on the result is 1.
-        e = _expm1_of(f, f.clamp(f.f("fadd", a, a), 0.0, 44.0))
+        e = _expm1(f, f.clamp(f.f("fadd", a, a), 0.0, 44.0))
         return f.intrinsic("copysign", f.f("fdiv", e, f.f("fadd", e, s(2.0))), x)
     y = f.clamp(x, -7.99881172180175781, 7.99881172180175781)
     z = f.f("fmul", y, y)
@@ -505,12 +505,14 @@ def log(f: Fn, x: str) -> str:
     denormal = f.cmp("olt", x, s(least))
     bits = f.bits(f.select(denormal, f.f("fmul", x, s(2.0**lift)), x))
     # x = m 2^e with m in [1/2, 1)
-    shift, bias, mantissa = (52, 1022, (1 << 52) - 1) if t.f64 else (23, 126, (1 << 23) - 1)
-    e = f.val(f"lshr {t.vi} {bits}, splat ({t.i} {shift})")
-    e = f.val(f"sitofp {t.vi} {f.val(f'sub {t.vi} {e}, splat ({t.i} {bias})')} to {t.v}")
+    k, bias, integral = (52, 1022, 2.0**52) if t.f64 else (23, 126, 2.0**23)
+    # Numbers from 2^k on end in the bits of an integer.
+    e = f.val(f"lshr {t.vi} {bits}, splat ({t.i} {k})")
+    e = f.from_bits(f.val(f"or {t.vi} {e}, {f.bits(s(integral))}"))
+    e = f.exactly("fsub", e, s(integral + bias))
     e = f.select(denormal, f.f("fsub", e, s(float(lift))), e)
-    m = f.val(f"and {t.vi} {bits}, splat ({t.i} {mantissa})")
-    m = f.from_bits(f.val(f"or {t.vi} {m}, splat ({t.i} {bias << shift})"))
+    m = f.val(f"and {t.vi} {bits}, splat ({t.i} {(1 << k) - 1})")
+    m = f.from_bits(f.val(f"or {t.vi} {m}, splat ({t.i} {bias << k})"))
     # ... or m in [sqrt(1/2), sqrt(2)), less 1
     small = f.cmp("olt", m, s(0.70710678118654752440))
     e = f.select(small, f.f("fsub", e, s(1.0)), e)
@@ -603,9 +605,12 @@ def _erf_ratio(f: Fn, x: str) -> str:
 
 
 def _erfc_great(f: Fn, a: str) -> str:
-    """erfc(a) for a >= 1 as exp(-a^2) P(a) / Q(a): Cephes (Moshier 1989), with what a^2 loses by rounding put back."""
+    """erfc(a) as exp(-a^2) P(a) / Q(a): Cephes (Moshier 1989), with what a^2 loses by rounding put back.
+
+    Cephes has it from 1 on; from 1/2 on it is right to 1e-11, enough for float32.
+    """
     # At 28 exp(-a^2) is zero.
-    y = f.clamp(a, 1.0, 28.0)
+    y = f.clamp(a, 0.5, 28.0)
     p = f.poly(
         y,
         2.46196981473530512524e-10,
@@ -675,7 +680,7 @@ def erfc(f: Fn, x: str) -> str:
     small = f.fma(f.neg(y), _erf_ratio(f, y), one)
     great = _erfc_great(f, a)
     great = f.select(f.cmp("olt", x, t.splat(0.0)), f.f("fsub", t.splat(2.0), great), great)
-    return f.select(f.cmp("olt", a, one), small, great)
+    return f.select(f.cmp("olt", a, t.splat(1.0 if t.f64 else 0.5)), small, great)
 
 
 def _of_libm(name: str) -> Callable[[Fn, str], str]:

@@ -1,0 +1,67 @@
+"""Writes the packing of the weights, once a call: a panel is laid out as the micro kernels read it."""
+
+from jaxrnn.native.emit_products import Panel, share
+from jaxrnn.native.emit_task import Task
+from jaxrnn.native.vectors import Fn, Index, Types
+
+__all__ = ["packing"]
+
+_SIZES = ("width", "column", "count", "K", "step")
+
+
+def packing(t: Types, task: Task, panels: list[Panel]) -> str:
+    """Returns `@pack(task, member, members)`, which packs a member's share of the tiles, and what it calls."""
+    f = Fn("define internal void @pack(ptr %task, i64 %member, i64 %members) noinline nounwind #0", t)
+    parts = f.mul(task.size(f, "parts"), f.mul(task.size(f, "stride"), 64))
+    packed = f.byte_ptr(task.pointer(f, "scratch"), parts)
+    for panel in panels:
+        _panel(f, task, panel, f.byte_ptr(packed, panel.offset))
+    f.do("ret void")
+    return "\n\n".join([_rows(t), _columns(t), f.text()])
+
+
+def _panel(f: Fn, task: Task, panel: Panel, to: str) -> None:
+    w = f.t.w
+    step = len(panel.columns) * panel.vectors * w
+    low, high = share(f, panel.tiles, "%member", "%members")
+    sources = [task.pointer(f, "const", matrix.operand) for matrix, _ in panel.columns]
+    with f.loop(high, low) as tile, f.loop(panel.vectors) as v:
+        column = f.mul(f.add(f.mul(tile, panel.vectors), v), w)
+        first = f.add(f.mul(tile, panel.tile_size(w)), f.mul(v, w))
+        for i, ((matrix, shift), source) in enumerate(zip(panel.columns, sources, strict=True)):
+            columns = matrix.shape[0] if matrix.transposed else matrix.shape[1]
+            count = f.sub(min(panel.size, columns - shift), column)  # below zero: nothing but padding
+            numbers: tuple[Index, ...] = matrix.shape[1], f.add(column, shift), count, panel.k, step
+            sizes = ", ".join(f"i64 {n}" for n in numbers)
+            target = f.ptr(to, f.add(first, i * panel.vectors * w))
+            f.do(f"call void @pack_{'columns' if matrix.transposed else 'rows'}(ptr {source}, {sizes}, ptr {target})")
+
+
+def _function(name: str, t: Types) -> Fn:
+    sizes = ", ".join(f"i64 %{size}" for size in _SIZES)
+    return Fn(f"define internal void @{name}(ptr %source, {sizes}, ptr %target) noinline nounwind #0", t)
+
+
+def _rows(t: Types) -> str:
+    """A function that packs a vector of each of K rows."""
+    f = _function("pack_rows", t)
+    mask = f.below("%count")
+    with f.loop("%K") as k:
+        vector = f.load(f.ptr("%source", f.add(f.mul(k, "%width"), "%column")), mask)
+        f.store(vector, f.ptr("%target", f.mul(k, "%step")))
+    f.do("ret void")
+    return f.text()
+
+
+def _columns(t: Types) -> str:
+    """The same of a transposed matrix: a lane is a row of it."""
+    f = _function("pack_columns", t)
+    with f.loop(t.w) as lane:
+        inside = f.val(f"icmp slt i64 {lane}, %count")
+        row = f.val(f"select i1 {inside}, i64 {f.add('%column', lane)}, i64 0")
+        with f.loop("%K") as k:
+            x = f.val(f"load {t.s}, ptr {f.ptr('%source', f.add(f.mul(row, '%width'), k))}")
+            x = f.val(f"select i1 {inside}, {t.s} {x}, {t.s} {t.const(0)}")
+            f.do(f"store {t.s} {x}, ptr {f.ptr('%target', f.add(f.mul(k, '%step'), lane))}")
+    f.do("ret void")
+    return f.text()

@@ -1,0 +1,374 @@
+"""Native walks against plain scans in float64."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.nn import sigmoid, softmax
+
+from jaxrnn import native
+from jaxrnn.native import calls
+from jaxrnn.native.calls import Split
+
+pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf of a row; floats have the dtype of the walk."""
+
+    shape: tuple[int, ...] = ()
+    dtype: Any = None
+
+    def spec(self, dtype):
+        return jax.ShapeDtypeStruct(self.shape, self.dtype or dtype)
+
+    def draw(self, rng, lead):
+        shape = (*lead, *self.shape)
+        if self.dtype == jnp.int32:
+            return rng.integers(-4, 9, shape).astype(np.int32)
+        if self.dtype == jnp.bool_:
+            return rng.random(shape) < 0.6
+        return rng.normal(size=shape).astype(np.float32)
+
+
+def vec(*shape):
+    return Leaf(shape)
+
+
+INT, FLAG = Leaf((), jnp.int32), Leaf((), jnp.bool_)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row function, the leaves that it sees, and the sizes of a run."""
+
+    fun: Callable[..., Any]
+    consts: Any
+    carry: Any
+    xs: Any
+    steps: int
+    batch: int
+    reverse: bool = False
+
+    def row(self, dtype):
+        return native.trace(self.fun, *(jax.tree.map(lambda leaf: leaf.spec(dtype), t) for t in self.trees))
+
+    @property
+    def trees(self):
+        return self.consts, self.carry, jax.tree.map(whole, self.xs, is_leaf=is_shifted)
+
+    def args(self, seed=0):
+        rng = np.random.default_rng(seed)
+        over_time = (self.steps, self.batch)
+
+        def draw(leaf):
+            if is_shifted(leaf):
+                return native.Shifted(leaf.first.draw(rng, (self.batch,)), leaf.after.draw(rng, over_time))
+            return leaf.draw(rng, over_time)
+
+        consts = jax.tree.map(lambda leaf: leaf.draw(rng, ()) / max((1, *leaf.shape)) ** 0.5, self.consts)
+        carry = jax.tree.map(lambda leaf: leaf.draw(rng, (self.batch,)), self.carry)
+        return consts, carry, jax.tree.map(draw, self.xs, is_leaf=is_shifted)
+
+
+def is_shifted(x):
+    return isinstance(x, native.Shifted)
+
+
+def whole(x):
+    return x.after if is_shifted(x) else x
+
+
+def transposed(case):
+    """The row of a case's backward walk: cotangents of carry and y to those of consts, carry and x."""
+    y = jax.eval_shape(
+        lambda *args: case.fun(*args)[1], *(jax.tree.map(lambda a: a.spec("float32"), t) for t in case.trees)
+    )
+    y = jax.tree.map(lambda a: Leaf(a.shape), y)
+
+    def fun(consts, carry_ct, at):
+        state, x, y_ct = at
+        _, vjp = jax.vjp(lambda *args: case.fun(*args)[:2], consts, state, x)
+        consts_ct, carry_ct, x_ct = vjp((carry_ct, y_ct))
+        return carry_ct, x_ct, consts_ct
+
+    state = jax.tree.map(lambda leaf: native.Shifted(leaf, leaf), case.carry)
+    return Case(fun, case.consts, case.carry, (state, case.xs, y), case.steps, case.batch, not case.reverse)
+
+
+def lstm(i, h, *sizes):
+    def fun(consts, carry, x):
+        w_x, w_h, b = consts
+        h, c = carry
+        i, f, g, o = jnp.split(x @ w_x + b + h @ w_h, 4)
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        h = sigmoid(o) * jnp.tanh(c)
+        return (h, c), h, ()
+
+    return Case(fun, (vec(i, 4 * h), vec(h, 4 * h), vec(4 * h)), (vec(h), vec(h)), vec(i), *sizes)
+
+
+def gru(i, h, *sizes):
+    def fun(consts, h, x):
+        w_x, w_h, b = consts
+        (xr, xz, xn), (hr, hz, hn) = jnp.split(x @ w_x, 3), jnp.split(h @ w_h + b, 3)
+        r, z = sigmoid(xr + hr), sigmoid(xz + hz)
+        h = (1 - z) * jnp.tanh(xn + r * hn) + z * h
+        return h, {"h": h, "r": r}, ()
+
+    return Case(fun, (vec(i, 3 * h), vec(h, 3 * h), vec(3 * h)), vec(h), vec(i), *sizes)
+
+
+def layer_norm(h, *sizes):
+    def fun(consts, h, x):
+        w, scale = consts
+        z = h @ w.T + x
+        z = z - jnp.broadcast_to(z.mean(), z.shape)
+        z = z * jnp.broadcast_to(lax.rsqrt((z**2).mean() + 1e-3), z.shape) * scale
+        return jnp.tanh(z), z[:1] + z.max(), ()
+
+    return Case(fun, (vec(h, h), vec(h)), vec(h), vec(h), *sizes)
+
+
+def stacked(h, *sizes):
+    """Two layers, a residual way, a projection read out after the loop."""
+
+    def fun(consts, carry, x):
+        w, v, out = consts
+        a, b = carry
+        a = jnp.tanh(jnp.concatenate([x, a]) @ w)
+        b = a + jnp.tanh(jnp.concatenate([a, b]) @ v)
+        return (a, b), jax.nn.relu(b @ out), ()
+
+    return Case(fun, (vec(3 + h, h), vec(2 * h, h), vec(h, 5)), (vec(h), vec(h)), vec(3), *sizes)
+
+
+def masks(h, *sizes):
+    """Lengths, resets, dropout, a counter and a flag."""
+
+    def fun(w, carry, x):
+        h, count, ever = carry
+        z, valid, reset, keep, k = x
+        start = jnp.where(reset, jnp.zeros_like(h), h)
+        new = jnp.where(keep, jnp.tanh(start @ w + z), start / 2)
+        new = jnp.where(valid, new, h)
+        count = jnp.where(reset, 0, count + valid.astype(jnp.int32))
+        phase = lax.rem(count, jnp.maximum(k, 1)) - lax.div(k, jnp.int32(3)) * (2 ^ -k)
+        open_ = (phase >= 1) & ~(k == 3) | (z.sum() > 0.5)
+        y = jnp.where(open_, new, jnp.broadcast_to(phase.astype(h.dtype), h.shape))
+        return (new, count, ever | reset), (y, phase, open_, keep ^ (new > 0), jnp.sign(k) - abs(k)), ()
+
+    keep = Leaf((h,), jnp.bool_)
+    return Case(fun, vec(h, h), (vec(h), INT, FLAG), (vec(h), FLAG, FLAG, keep, INT), *sizes)
+
+
+def sums(h, *sizes):
+    """Terms of every sort, and results that are operands."""
+
+    def fun(consts, carry, x):
+        w, a = consts
+        h, s = carry
+        u, v = x
+        h = jnp.tanh(h * jnp.broadcast_to(a, h.shape) + u @ w)
+        s = s + h[0] * v[1]
+        outer = jnp.tensordot(u, h, 0) - 2.0 * jnp.tensordot(v[:2].sum() * u, h, 0)
+        terms = outer, jnp.tensordot(h, v, 0).T, h, s, u[2] * s, jnp.zeros((3, 2), h.dtype), jnp.ones_like(s), w[0] * s
+        return (h, s), (u, carry[0], s, h[-1:]), terms
+
+    return Case(fun, (vec(3, h), vec()), (vec(h), vec()), (vec(3), vec(7)), *sizes)
+
+
+def functions(n, *sizes):
+    """Every function of floats, and every way to cut and join vectors."""
+
+    def fun(consts, s, x):
+        p = 0.1 + abs(x)
+        y = [jnp.exp(x), jnp.log(p), jnp.log1p(p), jnp.expm1(x), jnp.sqrt(p), lax.rsqrt(p), jnp.floor(x), jnp.ceil(x)]
+        y += [jnp.sign(x), x**3, p**-2, jnp.clip(x, -0.5, 0.5), lax.erf(x), jnp.sin(x), jnp.minimum(x, consts), -x]
+        y += [lax.rem(x, p + 0.3), jax.nn.softplus(x), jax.nn.silu(x), jnp.isfinite(1 / (x - x[0])).astype(x.dtype)]
+        y += [
+            jnp.cumsum(x),
+            lax.cumsum(x, reverse=True),
+            softmax(x),
+            jnp.pad(x[2:], (2, 0)),
+            jnp.arange(1.0, n + 1).astype(x.dtype) * x,
+        ]
+        y += [jnp.broadcast_to(x[n // 2], x.shape), jnp.where((x > 0).any(), x, -x), jnp.concatenate([x[1:], x[:1]])]
+        return s * 0.5 + x.min(), y, ()
+
+    return Case(fun, vec(n), vec(), vec(n), *sizes)
+
+
+# Kernels differ for 1, 2 and more rows a part: most cases are of one sort, because compiling them is the cost.
+CASES = {
+    "lstm": lstm(3, 4, 5, 2),
+    "lstm, wide": lstm(5, 17, 9, 13, True),
+    "lstm, transposed": transposed(lstm(3, 17, 7, 11)),
+    "lstm, transposed, one unit": transposed(lstm(1, 1, 1, 3, True)),
+    "gru, transposed": transposed(gru(4, 12, 6, 10)),
+    "layer norm": layer_norm(11, 3, 12, True),
+    "layer norm, transposed": transposed(layer_norm(8, 5, 10)),
+    "stacked": stacked(6, 2, 10),
+    "stacked, transposed": transposed(stacked(13, 9, 1)),
+    "masks": masks(10, 8, 11),
+    "sums": sums(9, 6, 12, True),
+    "functions": functions(5, 3, 10),
+}
+SPLITS = [None, Split(2, 1, 1), Split(3, 2, 1), Split(4, 3, 1), Split(2, 1, 2), Split(9, 1, 3)]
+
+
+def walks(row, case, splits, monkeypatch):
+    """The walks, one program, of as many divisions."""
+
+    def divided(split):
+        if split is not None:
+            fitting = Split(min(split.chunk, case.steps), min(split.parts, case.batch), split.team)
+            monkeypatch.setattr(calls, "_split", lambda *sizes: fitting)
+        return lambda *args: native.walk(row, *args, reverse=case.reverse)
+
+    def all_of_them(*args):
+        found = []
+        for split in splits:
+            found.append(divided(split)(*args))
+            monkeypatch.undo()
+        return found
+
+    return jax.jit(all_of_them)
+
+
+def cast(tree, dtype):
+    return jax.tree.map(lambda a: a.astype(dtype) if a.dtype == np.float32 else a, tree)
+
+
+def assert_close(got, want, tolerance):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for path, g, w in [
+        (p, g, w) for (p, g), w in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(want), strict=True)
+    ]:
+        g, w = np.asarray(g), np.asarray(w)
+        assert g.shape == w.shape
+        scale = max(1.0, np.max(np.abs(w), initial=0)) if w.dtype == np.float64 else 0
+        np.testing.assert_allclose(
+            g.astype(w.dtype), w, rtol=0, atol=tolerance * scale, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_walks_equal_scans(name, x64, monkeypatch):
+    case = CASES[name]
+    args = case.args()
+    row = case.row("float64")
+    want = jax.jit(lambda *a: native.reference(row, *a, reverse=case.reverse))(*cast(args, np.float64))
+    for dtype, tolerance in TOLERANCE.items():
+        for got in walks(case.row(dtype), case, SPLITS, monkeypatch)(*cast(args, dtype)):
+            assert_close(got, want, tolerance)
+
+
+def test_a_walk_is_one_call():
+    case = CASES["lstm, transposed"]
+    row = case.row("float32")
+    program = jax.make_jaxpr(lambda *args: native.walk(row, *args))(*case.args())
+    names = [e.primitive.name for e in program.eqns]
+    assert names.count("ffi_call") == 1
+    assert set(names) <= {"ffi_call", "transpose", "copy"}
+
+
+def test_one_kernel_serves_all_lengths():
+    row = lstm(3, 4, 0, 0).row("float32")
+    for steps, batch in ((3, 9), (200, 8), (1, 50)):
+        jax.make_jaxpr(lambda *args: native.walk(row, *args))(*lstm(3, 4, steps, batch).args())
+    assert len([k for k in row.kernels if k != "sizes"]) == 1
+
+
+def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
+    case = layer_norm(11, 6, 5)
+    consts, carry, xs = case.args()
+    xs[1, 1, 3], xs[2, 2, 5], xs[0, 3, 0] = np.nan, np.inf, -np.inf
+    args = cast((consts, carry, xs), np.float64)
+    row = case.row("float64")
+    want = jax.jit(lambda *a: native.reference(row, *a))(*args)
+    assert np.isnan(want[1]).any()
+    assert np.isfinite(want[1]).any()
+    for got in walks(row, case, [None, Split(2, 1, 2)], monkeypatch)(*args):
+        for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w))
+            np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
+
+
+def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
+    case = CASES["lstm, transposed"]
+    row, args = case.row("float32"), case.args()
+    for split in (Split(4, 2, 1), Split(4, 1, 2)):
+        run = walks(row, case, [split], monkeypatch)
+        first = jax.tree.leaves(run(*args))
+        with ThreadPoolExecutor(2) as threads:
+            for found in threads.map(lambda _, run=run: jax.tree.leaves(run(*args)), range(40)):
+                assert all(np.array_equal(a, b) for a, b in zip(found, first, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("fun", "reason"),
+    [
+        (lambda h, x: (jnp.sort(h), h), "primitive 'sort'"),
+        (lambda h, x: (h[::2].sum() * h, h), "primitive 'slice' with strides"),
+        (lambda h, x: (h, jnp.tensordot(h, x, 0)), "an outer product that is not summed"),
+        (lambda h, x: (jnp.exp(jnp.tensordot(h, x, 0)).sum() * x, h), "primitive 'exp' of an outer product"),
+        (lambda h, x: (h, h.reshape(2, 2)), "an array of the shape (2, 2)"),
+        (lambda h, x: (h, h.astype(jnp.bfloat16)), "the dtype bfloat16"),
+        (lambda h, x: (h**h, h), "primitive 'pow'"),
+        (lambda h, x: (lax.complex(h, h).real, h), "the dtype complex64"),
+    ],
+)
+def test_what_has_no_code_is_named(fun, reason):
+    h = jax.ShapeDtypeStruct((4,), jnp.float32)
+    with pytest.raises(native.Unsupported) as error:
+        native.trace(lambda _, h, x: (*fun(h, x), ()), (), h, h)
+    assert str(error.value) == reason
+
+
+def test_small_walks_are_left_to_xla():
+    row = CASES["lstm"].row("float32")
+    assert native.fits(row, 9, 7) == "fewer than 64 row steps"
+    assert native.fits(row, 8, 8) == ""
+
+
+MANY_WALKS = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np, pytest, test_native as t
+import jax
+for name in ("lstm, transposed", "masks", "sums", "layer norm, transposed"):
+    case = t.CASES[name]
+    args = case.args()
+    with pytest.MonkeyPatch.context() as patch:
+        run = t.walks(case.row("float32"), case, t.SPLITS, patch)
+        first = jax.tree.leaves(run(*args))
+    for _ in range(50):
+        assert all(map(np.array_equal, jax.tree.leaves(run(*args)), first))
+print("whole")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's checks")
+def test_memory_is_whole():
+    """Writes out of bounds end the process where glibc looks for them; memory that is not set shows in the results."""
+    checks = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
+    found = subprocess.run(
+        [sys.executable, "-c", MANY_WALKS.format(tests=os.path.dirname(__file__))],
+        env=os.environ | checks,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.stdout == "whole\n", found.stderr[-2000:]
