@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,6 +212,15 @@ def test_one_kernel_serves_all_shapes():
     for shape in ((1, 1), (3, 5), (7, 33), (1500, 1500)):
         x = jnp.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         np.testing.assert_array_equal(double(x), 3 * np.asarray(x))
+
+
+def test_threads_may_ask_for_the_same_kernel():
+    text = scaled(13.0, native.machine())
+    before = native.counts["compiled"]
+    with ThreadPoolExecutor(4) as pool:
+        names = set(pool.map(lambda _: native.compile_handler(text), range(4)))
+    assert len(names) == 1
+    assert native.counts["compiled"] == before + 1
 
 
 def test_longer_vectors_than_the_processor_has():

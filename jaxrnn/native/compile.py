@@ -31,8 +31,11 @@ __all__ = [
     "target_name",
 ]
 
-# What LLVM does with a kernel; loops and vectors are already as they should be.
-_PIPELINE = {"speed_level": 2, "loop_vectorization": False, "slp_vectorization": False, "loop_unrolling": False}
+# Of LLVM's simplification, function by function. Kernels are no faster at level 2 or with its passes over whole modules,
+# which take up to twice as long; their loops and vectors are already as they should be.
+_SPEED_LEVEL = 1
+# Counted up with every change of `emit_object`: object files that are kept were made by the same code.
+_RECIPE = 1
 # The first LLVM that reads kernels as they are written.
 _OLDEST_LLVM = 20
 
@@ -181,7 +184,7 @@ def object_file(name: str, text: str, target: Machine) -> bytes:
 
 def target_name(text: str, target: Machine) -> str:
     """Returns the name of a kernel: two of the same name have the same code."""
-    parts = [text, _platform(target), target, _PIPELINE, _llvm().llvm_version_info, _versions()]
+    parts = [text, _platform(target), target, _RECIPE, _llvm().llvm_version_info, _versions()]
     return "jaxrnn_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
@@ -201,11 +204,17 @@ def emit_object(text: str, target: Machine) -> bytes:
     module = llvm.parse_assembly(f"{text}\n{_platform(target)}")
     module.triple, module.data_layout = target.triple, str(processor.target_data)
     module.verify()
-    options = llvm.create_pipeline_tuning_options()
-    for name, value in _PIPELINE.items():
-        setattr(options, name, value)
-    llvm_passes = llvm.create_pass_builder(processor, options)
-    llvm_passes.getModulePassManager().run(module, llvm_passes)
+    options = llvm.create_pipeline_tuning_options(_SPEED_LEVEL)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    passes = llvm.create_pass_builder(processor, options)
+    inline = llvm.create_new_module_pass_manager()
+    inline.add_always_inliner_pass()
+    inline.add_global_dead_code_eliminate_pass()
+    inline.run(module, passes)
+    simplify = passes.getFunctionPassManager()
+    for function in module.functions:
+        if not function.is_declaration:
+            simplify.run(function, passes)
     code: bytes = processor.emit_object(module)
     return code
 
