@@ -31,7 +31,7 @@ __all__ = [
     "target_name",
 ]
 
-# Of LLVM's simplification, function by function. Kernels are no faster at level 2 or with its passes over whole modules,
+# Of LLVM's simplification, function by function. Kernels are no faster at level 2 or with passes over whole modules,
 # which take up to twice as long; their loops and vectors are already as they should be.
 _SPEED_LEVEL = 1
 # Counted up with every change of `emit_object`: object files that are kept were made by the same code.
