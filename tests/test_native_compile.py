@@ -169,6 +169,7 @@ def test_obstacles_are_named(monkeypatch):
     assert "got LLVM 15, needs 20" in reason(native, "_llvm", lambda: SimpleNamespace(llvm_version_info=(15, 0, 7)))
     assert "neither AVX2 with FMA nor NEON" in reason(native, "host", lambda: None)
     assert "XLA_FFI_CallFrame" in reason(abi, "header", lambda: "")
+    assert "has no 'unheardof'" in reason(native, "_MATHEMATICS", ("sin", "unheardof"))
     monkeypatch.setattr(native, "obstacle", lambda: "it rains")
     with pytest.raises(RuntimeError, match="native: it rains"):
         native.machine()
