@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from jaxrnn.native.vectors import FUNCTIONS, Fn, Kind
+from jaxrnn.native.elementary import FUNCTIONS
+from jaxrnn.native.vectors import Fn, Kind
 
 __all__ = ["POINTWISE"]
 
