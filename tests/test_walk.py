@@ -1,27 +1,22 @@
 """A run as one native operation: values and derivatives of every mode beside those of the scan."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, Bidirectional, LearnedState, RecurrentDropout, Stack, Zoneout, native
-from tests.registry import CELLS, draw, example, name
-
-if native.obstacle():
-    pytest.skip(native.obstacle(), allow_module_level=True)
+from jaxrnn import GRU, LSTM, MLSTM, Bidirectional, Elman, LearnedState, RecurrentDropout, Stack, Zoneout, native
+from tests.registry import draw, example
 
 T, B = 5, 2
 MASKS = {"lengths": jnp.array([5, 3]), "resets": jnp.arange(T * B).reshape(T, B) % 4 == 2}
-NOISY = Stack((Zoneout(GRU(3, 4), 0.3), RecurrentDropout(LSTM(4, 5), 0.3, share=("time",))), dropout=0.5)
+NOISY = Stack((Zoneout(GRU(3, 4), 0.3), RecurrentDropout(Elman(4, 5), 0.3, share=("time",))), dropout=0.5)
 
-
-def real(leaf):
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+needs_native = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle() or "none")
 
 
 def close(found, expected, rtol=1e-10):
@@ -36,99 +31,121 @@ def both(program, *args):
     return [jax.jit(functools.partial(program, path=path))(*args) for path in ("native", "scan")]
 
 
-def modes(cell, args, options, path):
-    """Derivatives in all modes, nested and mapped; the numbers of the leaves' cotangents make up a loss."""
-    d = draw(7, args, jnp.float64)
+def gradients(cell, args, **options):
+    """Values, and cotangents pulled back from cotangents that are all different."""
 
-    def run(args):
-        params, xs, state = args
-        return jaxrnn.unroll(cell, params, xs, state, path=path, **options)
+    def weight(leaf):
+        real = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return jnp.sin(leaf + 1) if real else np.zeros(leaf.shape, jax.dtypes.float0)
 
-    def loss(args):
-        final, ys = run(args)
-        return jnp.sum(jnp.sin(ys) ** 2) + sum(jnp.sum(leaf**3) for leaf in jax.tree.leaves(final))
-
-    def hvp(args):
-        return jax.jvp(jax.grad(loss), (args,), (d,))[1]
-
-    params, xs, state = args
-    two = functools.partial(jax.tree.map, lambda a: jnp.stack([a, 2 * a]))
-    return {
-        "jvp": jax.jvp(run, (args,), (d,)),
-        "grad": jax.grad(loss)(args),
-        "grad of params": jax.grad(lambda p: loss((p, xs, state)))(params),
-        "grad of inputs": jax.grad(lambda x: jnp.sum(run((params, x, state))[1]))(xs),
-        "grad of the final state": jax.grad(lambda s: sum(map(jnp.sum, jax.tree.leaves(run((params, xs, s))[0]))))(
-            state
-        ),
-        "forward over reverse": hvp(args),
-        "reverse over reverse": jax.grad(lambda a: sum(jnp.vdot(x, y) for x, y in _pairs(jax.grad(loss)(a), d)))(args),
-        "reverse over forward": jax.grad(lambda a: jax.jvp(loss, (a,), (d,))[1])(args),
-        "rows": jax.vmap(lambda x, s: run((params, x, s)))(two(xs), two(state)),
-        "ensemble": jax.vmap(jax.grad(loss))(two(args)),
-        "gradient of each": jax.vmap(lambda x: jax.grad(loss)((params, x, state)))(two(xs)),
-        "several tangents": jax.vmap(lambda t: jax.jvp(run, (args,), (t,))[1])(two(d)),
-        "remat": jax.grad(jax.checkpoint(loss))(args),
-        "scanned": jax.lax.scan(lambda s, x: run((params, x, s)), state, two(xs)),
-    }
+    value, pull = jax.vjp(lambda *args: jaxrnn.unroll(cell, *args, **options), *args)
+    return value, pull(jax.tree.map(weight, value))
 
 
-def _pairs(a, b):
-    return zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-
-
+@needs_native
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("cell", "options"),
-    [
-        (LSTM(3, 4), {"save": "states"}),
-        (NOISY, MASKS | {"key": jax.random.key(3)}),
-    ],
-    ids=["LSTM", "noisy"],
-)
-def test_every_mode_of_differentiation(cell, options):
+def test_every_mode_of_differentiation():
+    cell = Elman(3, 4)
     args = example(cell, dtype=jnp.float64)
-    found, expected = both(lambda *args, path: modes(cell, args, options, path), *args)
+    d = draw(7, args, jnp.float64)
+    two = functools.partial(jax.tree.map, lambda a: jnp.stack([a, 2 * a]))
+
+    def modes(params, xs, state, path):
+        args = params, xs, state
+
+        def run(args):
+            params, xs, state = args
+            return jaxrnn.unroll(cell, params, xs, state, path=path, save="states")
+
+        def loss(args):
+            (final, ys) = run(args)
+            return jnp.sum(jnp.sin(ys) ** 2) + jnp.sum(final.h**3)
+
+        return {
+            "jvp": jax.jvp(run, (args,), (d,)),
+            "of parameters alone": jax.grad(lambda p: loss((p, xs, state)))(params),
+            "of the final state": jax.grad(lambda args: jnp.sum(run(args)[0].h ** 2))(args),
+            "forward over reverse": jax.jvp(jax.grad(loss), (args,), (d,))[1],
+            "reverse over forward": jax.grad(lambda a: jax.jvp(loss, (a,), (d,))[1])(args),
+            "rows": jax.vmap(lambda x, s: run((params, x, s)))(two(xs), two(state)),
+            "ensemble": jax.vmap(jax.grad(loss))(two(args)),
+            "gradient of each": jax.vmap(lambda x: jax.grad(loss)((params, x, state)))(two(xs)),
+            "several tangents": jax.vmap(lambda t: jax.jvp(run, (args,), (t,))[1])(two(d)),
+            "scanned": jax.grad(lambda s: jnp.sum(jax.lax.scan(lambda s, x: run((params, x, s)), s, two(xs))[1]))(
+                state
+            ),
+        }
+
+    found, expected = both(modes, *args)
     for mode in expected:
         close(found[mode], expected[mode])
 
 
+@needs_native
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("save", ["states", "boundaries", "residuals"])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_options(save, reverse):
-    """What is kept changes no value, in both directions of time, with masks and a learned state."""
-    cell = Bidirectional(LearnedState(GRU(3, 4)))
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        (Bidirectional(LearnedState(GRU(3, 4))), {"save": "boundaries", "chunk": 2, "reverse": True}),
+        (NOISY, {"save": "states", "key": jax.random.key(3)}),
+        (NOISY, {"save": "residuals", "key": jax.random.key(3), "reverse": True}),
+    ],
+    ids=["boundaries", "states", "residuals"],
+)
+def test_what_is_kept_changes_no_value(cell, options):
+    """With masks, draws for steps and for rows, a learned state, in both directions of time."""
     args = example(cell, dtype=jnp.float64)
-
-    def program(*args, path):
-        options: dict[str, Any] = MASKS | {"chunk": 2, "reverse": reverse}
-        return _vjp(lambda *a: jaxrnn.unroll(cell, *a, path=path, save=save, **options), *args)
-
-    close(*both(program, *args))
+    close(*both(lambda *args, path: gradients(cell, args, path=path, **options, **MASKS), *args))
 
 
-def _vjp(fun, *args):
-    value, pull = jax.vjp(fun, *args)
-    return value, pull(
-        jax.tree.map(lambda a: jnp.sin(a + 1) if real(a) else np.zeros(a.shape, jax.dtypes.float0), value)
-    )
+@needs_native
+def test_a_gradient_is_two_native_calls_and_no_loop():
+    cell = LSTM(3, 4)
+    args = example(cell, steps=32)
+
+    def loss(args, path):
+        return jnp.sum(jaxrnn.unroll(cell, *args, path=path)[1])
+
+    for path, calls, loops in (("auto", 2, 0), ("native", 2, 0), ("scan", 0, 2)):
+        text = jax.jit(jax.grad(functools.partial(loss, path=path))).lower(args).as_text()
+        assert (text.count("stablehlo.custom_call @jaxrnn"), text.count("stablehlo.while")) == (calls, loops)
 
 
-def path_of(cell):
-    choices = jaxrnn.explain(cell, steps=64, batch=2, dtype=jnp.float64)
-    return {choice.reason for choice in choices}
+@needs_native
+def test_an_exported_program_has_no_native_call():
+    """It runs where these loops were not made."""
+    cell = LSTM(3, 4)
+    args = example(cell, steps=32)
+    exported = export.export(jax.jit(lambda *args: jaxrnn.unroll(cell, *args, path="native")))(*args)
+    assert "custom_call @jaxrnn" not in exported.mlir_module()
+    close(exported.call(*args), jaxrnn.unroll(cell, *args, path="scan"), 1e-5)
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("entry", CELLS, ids=name)
-def test_every_cell(entry):
-    """Values and gradients of each kind of cell that has a native loop, with masks."""
-    cell = entry.cell
-    if any(path_of(cell)):
-        pytest.skip(str(path_of(cell)))
+@needs_native
+def test_the_path_that_runs_is_explained():
+    net = Stack((LSTM(3, 4), MLSTM(4, 4, 2)))
+    first, second = jaxrnn.explain(net, steps=64, batch=2)
+    assert str(first) == "LSTM(input_size=3, hidden_size=4): native"
+    assert (second.path, second.cell) == ("scan", net.cells[1])
+    assert "shape" in second.reason
+    assert jaxrnn.explain(LSTM(3, 4), steps=4)[0].reason == "fewer than 64 row steps"
+    assert jaxrnn.explain(LSTM(3, 4), steps=4, path="native")[0].path == "native"
+    assert jaxrnn.explain(LSTM(3, 4), steps=64, path="scan")[0].reason == "asked for"
+    with pytest.raises(ValueError, match=r"path: got 'native', but MLSTM.* cannot take it: .*; use 'auto'"):
+        jaxrnn.explain(net, steps=64, path="native")
 
-    def program(*args, path):
-        return _vjp(lambda *a: jaxrnn.unroll(cell, *a, path=path, **MASKS), *args)
 
-    close(*both(program, *example(cell, dtype=jnp.float64)))
+def test_without_the_native_path_all_runs_as_a_scan(monkeypatch):
+    monkeypatch.setattr(native, "obstacle", lambda: "no LLVM")
+    assert jaxrnn.explain(LSTM(3, 4), steps=64)[0] == (LSTM(3, 4), "scan", "no LLVM")
+    with pytest.raises(ValueError, match="cannot take it: no LLVM"):
+        jaxrnn.explain(LSTM(3, 4), steps=64, path="native")
+
+
+@needs_native
+def test_rows_that_see_each_other_are_not_run_apart():
+    cell = jaxrnn.BatchNormLSTM(3, 4, steps=64)
+    params, xs, _ = example(cell, steps=64)
+    with jaxrnn.engine.driver.recorded_choices() as choices:
+        jax.eval_shape(lambda: jaxrnn.batch_unroll(cell, params, xs))
+    assert [choice.reason for choice in choices] == ["its rows see each other"]
