@@ -17,7 +17,7 @@ from jax.nn import sigmoid, softmax
 
 from jaxrnn import native
 from jaxrnn.native import calls
-from jaxrnn.native.calls import Split
+from jaxrnn.native.division import Division
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -225,7 +225,7 @@ CASES = {
     "sums": sums(9, 6, 12, True),
     "functions": functions(5, 3, 10),
 }
-SPLITS = [None, Split(2, 1, 1), Split(3, 2, 1), Split(4, 3, 1), Split(2, 1, 2), Split(9, 1, 3)]
+SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
 
 
 def walks(row, case, splits, monkeypatch):
@@ -233,8 +233,8 @@ def walks(row, case, splits, monkeypatch):
 
     def divided(split):
         if split is not None:
-            fitting = Split(min(split.chunk, case.steps), min(split.parts, case.batch), split.team)
-            monkeypatch.setattr(calls, "_split", lambda *sizes: fitting)
+            fitting = Division(min(split.chunk, case.steps), min(split.parts, case.batch), split.team)
+            monkeypatch.setattr(calls, "divide", lambda *sizes: fitting)
         return lambda *args: native.walk(row, *args, reverse=case.reverse)
 
     def all_of_them(*args):
@@ -288,7 +288,7 @@ def test_one_kernel_serves_all_lengths():
     row = lstm(3, 4, 0, 0).row("float32")
     for steps, batch in ((3, 9), (200, 8), (1, 50)):
         jax.make_jaxpr(lambda *args: native.walk(row, *args))(*lstm(3, 4, steps, batch).args())
-    assert len([k for k in row.kernels if k != "sizes"]) == 1
+    assert len(calls._kernels[row]) == 1
 
 
 def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
@@ -300,7 +300,7 @@ def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
     want = jax.jit(lambda *a: native.reference(row, *a))(*args)
     assert np.isnan(want[1]).any()
     assert np.isfinite(want[1]).any()
-    for got in walks(row, case, [None, Split(2, 1, 2)], monkeypatch)(*args):
+    for got in walks(row, case, [None, Division(2, 1, 2)], monkeypatch)(*args):
         for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w))
             np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
@@ -309,7 +309,7 @@ def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
 def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
     case = CASES["lstm, transposed"]
     row, args = case.row("float32"), case.args()
-    for split in (Split(4, 2, 1), Split(4, 1, 2)):
+    for split in (Division(4, 2, 1), Division(4, 1, 2)):
         run = walks(row, case, [split], monkeypatch)
         first = jax.tree.leaves(run(*args))
         with ThreadPoolExecutor(2) as threads:
@@ -341,6 +341,10 @@ def test_small_walks_are_left_to_xla():
     row = CASES["lstm"].row("float32")
     assert native.fits(row, 9, 7) == "fewer than 64 row steps"
     assert native.fits(row, 8, 8) == ""
+    wide = lstm(256, 256, 0, 0).row("float32")
+    assert native.fits(wide, 51, 5) == "fewer than 256 row steps"
+    assert native.fits(wide, 3, 500) == "fewer than 4 steps with wide weights"
+    assert native.fits(wide, 4, 64) == ""
 
 
 MANY_WALKS = """

@@ -13,7 +13,7 @@ outside of the loop. What the loop has no code for raises `Unsupported`.
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -93,7 +93,7 @@ class Row:
         constants: from the constants' leaves to the operands that `const` nodes and matrices name.
         given: specs of the operands, of the carry and of `xs`.
         results: specs of `(carry, ys, sums)`, as trees.
-        kernels: what was compiled for the row.
+        fun: the function itself.
     """
 
     nodes: tuple[Node, ...]
@@ -105,7 +105,6 @@ class Row:
     given: tuple[list[Spec], list[Spec], list[Spec]]
     results: tuple[PyTree, PyTree, PyTree]
     fun: Callable[..., Any]
-    kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
 
 def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Row:
