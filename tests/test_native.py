@@ -210,6 +210,23 @@ def functions(n, *sizes):
     return Case(fun, vec(n), vec(), vec(n), *sizes)
 
 
+def arrangements(*sizes):
+    """Numbers that only move, and arrays of several axes."""
+
+    def fun(consts, h, x):
+        w, a = consts
+        table, flags, z = x  # [4, 6], [11], [11]
+        t = table.T[::-1, 1::2]
+        h = jnp.tanh(h[::-1] @ w + jnp.repeat(z[:3], 3)[:7] + table.reshape(24)[::4][:1])
+        cut = lax.pad(z, jnp.zeros((), z.dtype), [(-2, 3, 1)])[::-1]
+        wide = jnp.broadcast_to(table[:, None, :], (4, 3, 6)) * jnp.broadcast_to(a, (4, 3, 6))
+        y = t, wide.sum((0, 2)), wide.max(1), wide.transpose(2, 0, 1)[::2, ::3], cut, flags[::-2], h[::2][::-1]
+        y += flags.reshape(11, 1).any(1), jnp.where(flags, z, 0)[::5], (table > 0).all(0), table.min()
+        return h, y, (jnp.tensordot(h[::-1], z[::3], 0), z[::-3], a)
+
+    return Case(fun, (vec(7, 7), vec(3, 6)), vec(7), (vec(4, 6), Leaf((11,), jnp.bool_), vec(11)), *sizes)
+
+
 # Kernels differ for 1, 2 and more rows a part: most cases are of one sort, because compiling them is the cost.
 CASES = {
     "lstm": lstm(3, 4, 5, 2),
@@ -224,6 +241,7 @@ CASES = {
     "masks": masks(10, 8, 11),
     "sums": sums(9, 6, 12, True),
     "functions": functions(5, 3, 10),
+    "arrangements": arrangements(4, 11),
 }
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
 
@@ -321,10 +339,11 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
     ("fun", "reason"),
     [
         (lambda h, x: (jnp.sort(h), h), "primitive 'sort'"),
-        (lambda h, x: (h[::2].sum() * h, h), "primitive 'slice' with strides"),
+        (lambda h, x: (h, h[x.astype(jnp.int32)]), "primitive 'gather'"),
         (lambda h, x: (h, jnp.tensordot(h, x, 0)), "an outer product that is not summed"),
         (lambda h, x: (jnp.exp(jnp.tensordot(h, x, 0)).sum() * x, h), "primitive 'exp' of an outer product"),
-        (lambda h, x: (h, h.reshape(2, 2)), "an array of the shape (2, 2)"),
+        (lambda h, x: (h, h.reshape(2, 2) @ x.reshape(2, 2)), "a product of the shapes (2, 2) and (2, 2)"),
+        (lambda h, x: (h, h[:0]), "an empty array, of the shape (0,)"),
         (lambda h, x: (h, h.astype(jnp.bfloat16)), "the dtype bfloat16"),
         (lambda h, x: (h**h, h), "primitive 'pow'"),
         (lambda h, x: (lax.complex(h, h).real, h), "the dtype complex64"),

@@ -172,7 +172,20 @@ class NestWriter:
         place = self.places[node]
         if node.size == 0:
             return self.f.broadcast(self._row(place), node.kind)
+        if node.op == "take":
+            return self._take(node, place, shift)
         return self.f.load(self._at(place, shift), None if place.padded else self._mask, node.kind)
+
+    def _take(self, node: Node, place: Place, shift: int) -> str:
+        """The numbers at the places that a table lists; behind its end it has zeros."""
+        f, t = self.f, self.t
+        table = f.ptr(self.part.pointers["const", node.attr], f.add(self._here[2], shift), "i")
+        vector, memory, element = "poison", t.memory(node.kind), t.element(node.kind)
+        for lane in range(t.w):
+            place_of_lane = f.val(f"sext i32 {f.field(table, 4 * lane, 'i32')} to i64")
+            number = f.val(f"load {element}, ptr {f.ptr(self._row(place), place_of_lane, node.kind)}")
+            vector = f.val(f"insertelement {memory} {vector}, {element} {number}, i64 {lane}")
+        return f.val(f"icmp ne {memory} {vector}, zeroinitializer") if node.kind == "b" else vector
 
     def _row(self, place: Place) -> str:
         """The pointer of this row."""

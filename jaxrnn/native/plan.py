@@ -22,6 +22,7 @@ __all__ = ["Chain", "Home", "Nest", "Plan", "Store"]
 
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min")
 WHOLE = ("concat", *REDUCTIONS)  # all their places are stored before one is read
+INDEXED = ("pick", "take")  # read other places of a stored value
 OPERANDS = ("lit", "const")
 
 Chain = tuple[tuple[Node, int], ...]
@@ -86,7 +87,9 @@ class Plan:
         self._nests: dict[tuple[int, int, int], Nest] = {}
         self._todo: list[tuple[Nest, Node, int]] = []
         self._results = {
-            n: i for i, n in reversed(list(enumerate(row.ys))) if n.op not in (*OPERANDS, *WHOLE, "xs", "carry", "pick")
+            n: i
+            for i, n in reversed(list(enumerate(row.ys)))
+            if n.op not in (*OPERANDS, *WHOLE, *INDEXED, "xs", "carry")
         }
         self.outers = [
             (i, self._factor(left), self._factor(right))
@@ -104,7 +107,7 @@ class Plan:
 
     def _factor(self, node: Node) -> Node:
         """A factor of outer products, in scratch memory, where the rows of a chunk follow each other."""
-        if node.op in (*OPERANDS, "xs") or node in self._results:
+        if node.op in (*OPERANDS, *INDEXED, "xs") or node in self._results:
             node = Node("copy", (node,), None, node.size, node.kind, len(self.nodes))
             self.nodes.append(node)
         return node
@@ -130,7 +133,7 @@ class Plan:
     def _ready(self, node: Node, arg: Node) -> int:
         """The first stage, in the phase of a node, in which it can read an argument."""
         phase = self.phase[node]
-        if node.op in ("dot", "pick"):  # all places of it, or another one
+        if node.op in ("dot", *INDEXED):  # all places of it, or others
             stored = self.phase[arg] != phase or arg.op in (*OPERANDS, "xs", "carry")
             return 0 if stored else self.stage[arg] + (arg.op not in WHOLE)
         return self._first(arg, phase) + (node.op in WHOLE)
@@ -185,7 +188,7 @@ class Plan:
 
     def _read(self, node: Node, phase: int) -> None:
         """Has a node in memory for a phase that loads it."""
-        if node.op == "pick":
+        if node.op in INDEXED:
             self._read(node.args[0], phase)
         elif node.op not in (*OPERANDS, "xs") and not (node.op == "carry" and phase == 1):
             self._require(node).read.add(phase)
@@ -194,7 +197,7 @@ class Plan:
 
     def loads(self, nest: Nest, node: Node) -> bool:
         """Whether a nest loads a node rather than computing it."""
-        if node.op in ("const", "xs", "carry", "pick", *WHOLE):
+        if node.op in ("const", "xs", "carry", *INDEXED, *WHOLE):
             return True
         return node.op != "lit" and (self.phase[node], self.stage[node]) < (nest.phase, nest.stage)
 
