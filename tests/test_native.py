@@ -210,6 +210,31 @@ def functions(n, *sizes):
     return Case(fun, vec(n), vec(), vec(n), *sizes)
 
 
+def tokens(h, *sizes):
+    """Embeddings, a row a token; too great a number means the last one, a negative one counts back."""
+
+    def fun(consts, h, x):
+        table, w = consts
+        token, z = x
+        h = jnp.tanh(table[token] + h @ w)
+        return h, table[jnp.abs(token) % 3] * z, ()
+
+    return Case(fun, (vec(5, h), vec(h, h)), vec(h), (INT, vec(h)), *sizes)
+
+
+def transposed_tokens(case):
+    """The derivative of the floats alone."""
+
+    def fun(consts, h, x):
+        token, z, h_ct, y_ct = x
+        _, vjp = jax.vjp(lambda consts, h, z: case.fun(consts, h, (token, z))[:2], consts, h, z)
+        consts_ct, h_ct, z_ct = vjp((h_ct, y_ct))
+        return h + 0.1 * h_ct, z_ct, jax.tree.map(lambda a: -2.0 * a, consts_ct)
+
+    h = case.carry
+    return Case(fun, case.consts, h, (INT, h, h, h), case.steps, case.batch)
+
+
 def arrangements(*sizes):
     """Numbers that only move, and arrays of several axes."""
 
@@ -241,6 +266,8 @@ CASES = {
     "masks": masks(10, 8, 11),
     "sums": sums(9, 6, 12, True),
     "functions": functions(5, 3, 10),
+    "tokens": tokens(9, 4, 10),
+    "tokens, transposed": transposed_tokens(tokens(6, 7, 11)),
     "arrangements": arrangements(4, 11),
 }
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
@@ -343,7 +370,8 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
         (lambda h, x: (h, jnp.tensordot(h, x, 0)), "an outer product that is not summed"),
         (lambda h, x: (jnp.exp(jnp.tensordot(h, x, 0)).sum() * x, h), "primitive 'exp' of an outer product"),
         (lambda h, x: (h, h.reshape(2, 2) @ x.reshape(2, 2)), "a product of the shapes (2, 2) and (2, 2)"),
-        (lambda h, x: (h, h[:0]), "an empty array, of the shape (0,)"),
+        (lambda h, x: (h, h[:0]), "primitive 'slice' that gives an empty array"),
+        (lambda h, x: (h, h[x[0].astype(jnp.int32)]), "primitive 'dynamic_slice' but of a row of a constant"),
         (lambda h, x: (h, h.astype(jnp.bfloat16)), "the dtype bfloat16"),
         (lambda h, x: (h**h, h), "primitive 'pow'"),
         (lambda h, x: (lax.complex(h, h).real, h), "the dtype complex64"),

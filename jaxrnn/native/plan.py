@@ -52,12 +52,13 @@ class Home:
 
 @dataclass(frozen=True)
 class Store:
-    """A value that a nest stores, `shift` places on; or adds to a sum, or reduces, as `how` says."""
+    """A value that a nest stores, `shift` places on; or adds to a sum or the row `index` of one, or reduces."""
 
     node: Node
     home: Home
     how: str = "store"
     shift: int = 0
+    index: Node | None = None
 
 
 @dataclass(eq=False)
@@ -96,6 +97,7 @@ class Plan:
             for i, terms in enumerate(row.sums)
             if isinstance(terms, tuple)
             for left, right in terms
+            if left.size
         ]
         self.phase: dict[Node, int] = {}
         self.stage: dict[Node, int] = {}
@@ -154,17 +156,31 @@ class Plan:
         for i, node in enumerate(row.carry):
             self._store(node, 1, Home("carry", node.size, node.kind, i))
         for i, total in enumerate(row.sums):
+            home = Home("sums", 0, "f", i)
             if isinstance(total, Node):
-                self._store(total, 2, Home("sums", total.size, "f", i), "sum")
+                self._store(total, 2, home, "sum")
+            for index, right in total if isinstance(total, tuple) else ():
+                if not index.size:
+                    stage = max(self._first(n, 2) for n in (index, right))
+                    self._store(right, 2, home, "row", stage=stage, index=index)
         for _, *factors in self.outers:
             for node in factors:
                 self._read(node, 2)
 
-    def _store(self, node: Node, phase: int, home: Home, how: str = "store", shift: int = 0, stage: int = 0) -> None:
+    def _store(
+        self,
+        node: Node,
+        phase: int,
+        home: Home,
+        how: str = "store",
+        shift: int = 0,
+        stage: int = 0,
+        index: Node | None = None,
+    ) -> None:
         key = phase, max(stage, self._first(node, phase)), max(node.size, 1)
         nest = self._nests.setdefault(key, Nest(*key))
-        nest.stores.append(Store(node, home, how, shift))
-        self._todo.append((nest, node, 0))
+        nest.stores.append(Store(node, home, how, shift, index))
+        self._todo += [(nest, n, 0) for n in (node, index) if n is not None]
 
     def _require(self, node: Node) -> Home:
         """Has a node stored."""

@@ -45,6 +45,7 @@ class Node:
             take: the vector of the places that the operand `attr` lists;
             pick: the scalar at the place `attr`;
             splat, copy: a scalar in every place; a vector as it is;
+            row: the row of the `Matrix` `attr` whose number the argument is;
             concat, reduce_sum, reduce_max, reduce_min.
         args: the nodes that it is computed from.
         size: places of a vector, 0 for a scalar; arrays of several axes are vectors too, the last axis innermost.
@@ -72,7 +73,10 @@ class Matrix(NamedTuple):
 
 
 class Outer(NamedTuple):
-    """A term of a sum over rows and steps: the outer product of two vectors."""
+    """A term of a sum over rows and steps: the outer product of two vectors.
+
+    An int32 on the left stands for the vector that is one at this place and zero elsewhere.
+    """
 
     left: Node
     right: Node
@@ -270,10 +274,16 @@ class _Tracer:
     def equation(self, eqn: Any, values: list[Any]) -> list[_Value]:
         name = _SYNONYMS.get(eqn.primitive.name, eqn.primitive.name)
         avals = [v.aval for v in eqn.invars]
+        if any(math.prod(v.aval.shape) == 0 for v in eqn.outvars):
+            raise Unsupported(f"primitive {name!r} that gives an empty array")
         if any(isinstance(v, tuple) for v in values):
             return [self.of_outers(name, values, avals)]
         if name == "dot_general":
             return [self.dot(eqn, values)]
+        if name == "dynamic_slice":
+            return [self.look_up(eqn, values)]
+        if name == "dynamic_update_slice":
+            return [self.one_row(eqn, values)]
         args = [self.read(v, a) for v, a in zip(values, avals, strict=True)]
         if name in _ARRANGEMENTS:
             places = np.split(np.arange(sum(a.size for a in avals)), np.cumsum([a.size for a in avals])[:-1])
@@ -365,6 +375,22 @@ class _Tracer:
             return (Outer(a, b),)
         return self.pointwise("mul", [a, b], a.size or b.size, "f")
 
+    def look_up(self, eqn: Any, values: list[Any]) -> Node:
+        """A row of a matrix."""
+        aval, sizes = eqn.invars[0].aval, eqn.params["slice_sizes"]
+        if isinstance(values[0], Node) or aval.ndim != 2 or sizes != (1, aval.shape[1]):
+            raise Unsupported("primitive 'dynamic_slice' but of a row of a constant")
+        matrix = Matrix(self.operand(values[0], aval), aval.shape, transposed=False)
+        return self.node("row", (self.read(values[1], eqn.invars[1].aval),), matrix, *self.form(eqn.outvars[0].aval))
+
+    def one_row(self, eqn: Any, values: list[Any]) -> Outers:
+        """Zeros but for a row: the derivative of `look_up`."""
+        (zeros, row, *_), avals = values, [v.aval for v in eqn.invars]
+        zero = not isinstance(zeros, Node | tuple) and _fill_of(zeros) == 0
+        if not zero or avals[0].ndim != 2 or avals[1].shape != (1, avals[0].shape[1]):
+            raise Unsupported("primitive 'dynamic_update_slice' but of a row of zeros")
+        return (Outer(self.read(values[2], avals[2]), self.read(row, avals[1])),)
+
     def matrix(self, value: Any, aval: Any, transposed: bool) -> Matrix:
         """A known matrix; one that is a transpose is read from what it transposes."""
         shape = aval.shape
@@ -380,7 +406,7 @@ class _Tracer:
             return tuple(Outer(o.left, self.pointwise(name, [o.right, *by], o.right.size, "f")) for o in outers)
 
         sums = [isinstance(v, tuple) for v in values]
-        if name == "transpose":
+        if name == "transpose" and all(o.left.size for o in values[0]):
             return tuple(Outer(o.right, o.left) for o in values[0])
         if name == "neg":
             return scaled(values[0], "neg")
