@@ -17,7 +17,7 @@ from jax.nn import sigmoid, softmax
 
 from jaxrnn import native
 from jaxrnn.native import calls
-from jaxrnn.native.calls import Split
+from jaxrnn.native.division import Division
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -210,6 +210,48 @@ def functions(n, *sizes):
     return Case(fun, vec(n), vec(), vec(n), *sizes)
 
 
+def tokens(h, *sizes):
+    """Embeddings, a row a token; too great a number means the last one, a negative one counts back."""
+
+    def fun(consts, h, x):
+        table, w = consts
+        token, z = x
+        h = jnp.tanh(table[token] + h @ w)
+        return h, table[jnp.abs(token) % 3] * z, ()
+
+    return Case(fun, (vec(5, h), vec(h, h)), vec(h), (INT, vec(h)), *sizes)
+
+
+def transposed_tokens(case):
+    """The derivative of the floats alone."""
+
+    def fun(consts, h, x):
+        token, z, h_ct, y_ct = x
+        _, vjp = jax.vjp(lambda consts, h, z: case.fun(consts, h, (token, z))[:2], consts, h, z)
+        consts_ct, h_ct, z_ct = vjp((h_ct, y_ct))
+        return h + 0.1 * h_ct, z_ct, jax.tree.map(lambda a: -2.0 * a, consts_ct)
+
+    h = case.carry
+    return Case(fun, case.consts, h, (INT, h, h, h), case.steps, case.batch)
+
+
+def arrangements(*sizes):
+    """Numbers that only move, and arrays of several axes."""
+
+    def fun(consts, h, x):
+        w, a = consts
+        table, flags, z = x  # [4, 6], [11], [11]
+        t = table.T[::-1, 1::2]
+        h = jnp.tanh(h[::-1] @ w + jnp.repeat(z[:3], 3)[:7] + table.reshape(24)[::4][:1])
+        cut = lax.pad(z, jnp.zeros((), z.dtype), [(-2, 3, 1)])[::-1]
+        wide = jnp.broadcast_to(table[:, None, :], (4, 3, 6)) * jnp.broadcast_to(a, (4, 3, 6))
+        y = t, wide.sum((0, 2)), wide.max(1), wide.transpose(2, 0, 1)[::2, ::3], cut, flags[::-2], h[::2][::-1]
+        y += flags.reshape(11, 1).any(1), jnp.where(flags, z, 0)[::5], (table > 0).all(0), table.min()
+        return h, y, (jnp.tensordot(h[::-1], z[::3], 0), z[::-3], a)
+
+    return Case(fun, (vec(7, 7), vec(3, 6)), vec(7), (vec(4, 6), Leaf((11,), jnp.bool_), vec(11)), *sizes)
+
+
 # Kernels differ for 1, 2 and more rows a part: most cases are of one sort, because compiling them is the cost.
 CASES = {
     "lstm": lstm(3, 4, 5, 2),
@@ -224,8 +266,11 @@ CASES = {
     "masks": masks(10, 8, 11),
     "sums": sums(9, 6, 12, True),
     "functions": functions(5, 3, 10),
+    "tokens": tokens(9, 4, 10),
+    "tokens, transposed": transposed_tokens(tokens(6, 7, 11)),
+    "arrangements": arrangements(4, 11),
 }
-SPLITS = [None, Split(2, 1, 1), Split(3, 2, 1), Split(4, 3, 1), Split(2, 1, 2), Split(9, 1, 3)]
+SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
 
 
 def walks(row, case, splits, monkeypatch):
@@ -233,8 +278,8 @@ def walks(row, case, splits, monkeypatch):
 
     def divided(split):
         if split is not None:
-            fitting = Split(min(split.chunk, case.steps), min(split.parts, case.batch), split.team)
-            monkeypatch.setattr(calls, "_split", lambda *sizes: fitting)
+            fitting = Division(min(split.chunk, case.steps), min(split.parts, case.batch), split.team)
+            monkeypatch.setattr(calls, "divide", lambda *sizes: fitting)
         return lambda *args: native.walk(row, *args, reverse=case.reverse)
 
     def all_of_them(*args):
@@ -288,7 +333,7 @@ def test_one_kernel_serves_all_lengths():
     row = lstm(3, 4, 0, 0).row("float32")
     for steps, batch in ((3, 9), (200, 8), (1, 50)):
         jax.make_jaxpr(lambda *args: native.walk(row, *args))(*lstm(3, 4, steps, batch).args())
-    assert len([k for k in row.kernels if k != "sizes"]) == 1
+    assert len(calls._kernels[row]) == 1
 
 
 def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
@@ -300,7 +345,7 @@ def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
     want = jax.jit(lambda *a: native.reference(row, *a))(*args)
     assert np.isnan(want[1]).any()
     assert np.isfinite(want[1]).any()
-    for got in walks(row, case, [None, Split(2, 1, 2)], monkeypatch)(*args):
+    for got in walks(row, case, [None, Division(2, 1, 2)], monkeypatch)(*args):
         for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w))
             np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
@@ -309,7 +354,7 @@ def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
 def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
     case = CASES["lstm, transposed"]
     row, args = case.row("float32"), case.args()
-    for split in (Split(4, 2, 1), Split(4, 1, 2)):
+    for split in (Division(4, 2, 1), Division(4, 1, 2)):
         run = walks(row, case, [split], monkeypatch)
         first = jax.tree.leaves(run(*args))
         with ThreadPoolExecutor(2) as threads:
@@ -321,10 +366,12 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
     ("fun", "reason"),
     [
         (lambda h, x: (jnp.sort(h), h), "primitive 'sort'"),
-        (lambda h, x: (h[::2].sum() * h, h), "primitive 'slice' with strides"),
+        (lambda h, x: (h, h[x.astype(jnp.int32)]), "primitive 'gather'"),
         (lambda h, x: (h, jnp.tensordot(h, x, 0)), "an outer product that is not summed"),
         (lambda h, x: (jnp.exp(jnp.tensordot(h, x, 0)).sum() * x, h), "primitive 'exp' of an outer product"),
-        (lambda h, x: (h, h.reshape(2, 2)), "an array of the shape (2, 2)"),
+        (lambda h, x: (h, h.reshape(2, 2) @ x.reshape(2, 2)), "a product of the shapes (2, 2) and (2, 2)"),
+        (lambda h, x: (h, h[:0]), "primitive 'slice' that gives an empty array"),
+        (lambda h, x: (h, h[x[0].astype(jnp.int32)]), "primitive 'dynamic_slice' but of a row of a constant"),
         (lambda h, x: (h, h.astype(jnp.bfloat16)), "the dtype bfloat16"),
         (lambda h, x: (h**h, h), "primitive 'pow'"),
         (lambda h, x: (lax.complex(h, h).real, h), "the dtype complex64"),
@@ -341,6 +388,10 @@ def test_small_walks_are_left_to_xla():
     row = CASES["lstm"].row("float32")
     assert native.fits(row, 9, 7) == "fewer than 64 row steps"
     assert native.fits(row, 8, 8) == ""
+    wide = lstm(256, 256, 0, 0).row("float32")
+    assert native.fits(wide, 51, 5) == "fewer than 256 row steps"
+    assert native.fits(wide, 3, 500) == "fewer than 4 steps with wide weights"
+    assert native.fits(wide, 4, 64) == ""
 
 
 MANY_WALKS = """

@@ -46,12 +46,14 @@ waited for. Results are the same from run to run; sums over rows depend on the n
     emit.py           a row's module                          emit_memory.py    scratch memory
     emit_part.py      the walk of a part, teams, addresses    emit_nests.py     a nest
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
-    emit_task.py      XLA's call, threads                     calls.py          `walk`, `fits`, `reference`
-    compile.py        LLVM, kept objects                      abi.py            XLA's memory layout
+    emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
+    compile.py        LLVM, kept objects                      calls.py          `walk`, `reference`
+    division.py       chunks, parts, teams, `fits`
 """
 
-from jaxrnn.native.calls import Shifted, fits, reference, walk
+from jaxrnn.native.calls import Shifted, reference, walk
 from jaxrnn.native.compile import obstacle
+from jaxrnn.native.division import fits
 from jaxrnn.native.rows import Row, Unsupported, trace
 
 __all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "trace", "walk"]

@@ -52,7 +52,8 @@ class Memory:
         self.sums_size = 0
         tile = registers.vectors(8) * types.w
         for total, spec in zip(plan.row.sums, jax.tree.leaves(plan.row.results[2]), strict=True):
-            rows, columns = (total[0].left.size, total[0].right.size) if isinstance(total, tuple) else (1, spec.size)
+            rows = 1 if not isinstance(total, tuple) else total[0].left.size or spec.shape[0]
+            columns = spec.size // rows
             ld = round_up(columns, tile if rows > 1 else types.w)
             self.sums.append(Sum(self.sums_size, rows, columns, ld))
             self.sums_size += round_up(rows * ld * types.bytes, 64) if total is not None else 0

@@ -44,6 +44,8 @@ class NestWriter:
         targets = [part.place_of(s.home) for s in nest.stores]
         for store in nest.stores:
             self._find(store.node)
+            if store.index:
+                self._find(store.index)
         width = self.tiling.vectors if self.tiling else 1
         tiles = -(-nest.size // (width * w))
         low, high = (0, part.first(turn, tiles)) if reductions else part.share(turn, tiles)
@@ -115,8 +117,11 @@ class NestWriter:
         f = self.f
         if store.how == "store":
             f.store(v, self._at(target, store.shift), self._mask, target.kind)
-        elif store.how == "sum":
+        elif store.how in ("sum", "row"):
             at = self._at(target)
+            if store.index:
+                sums = self.part.memory.sums[store.home.index]
+                at = f.ptr(at, f.mul(self._number(store.index, sums.rows), sums.ld))
             f.store(f.f("fadd", f.load(at), v), at)
         else:
             at = self._row(target)
@@ -157,6 +162,8 @@ class NestWriter:
             for n, s in rest:
                 value = f.f("fadd", value, self._value(n, s))
             return value
+        if node.op == "row":
+            return self._look_up(node, shift)
         args = [self._value(n, s) for n, s in arguments(node, shift)]
         if node.op in ("slice", "splat", "copy"):
             return args[0]
@@ -172,7 +179,36 @@ class NestWriter:
         place = self.places[node]
         if node.size == 0:
             return self.f.broadcast(self._row(place), node.kind)
+        if node.op == "take":
+            return self._take(node, place, shift)
         return self.f.load(self._at(place, shift), None if place.padded else self._mask, node.kind)
+
+    def _take(self, node: Node, place: Place, shift: int) -> str:
+        """The numbers at the places that a table lists; behind its end it has zeros."""
+        f, t = self.f, self.t
+        table = f.ptr(self.part.pointers["const", node.attr], f.add(self._here[2], shift), "i")
+        vector, memory, element = "poison", t.memory(node.kind), t.element(node.kind)
+        for lane in range(t.w):
+            place_of_lane = f.val(f"sext i32 {f.field(table, 4 * lane, 'i32')} to i64")
+            number = f.val(f"load {element}, ptr {f.ptr(self._row(place), place_of_lane, node.kind)}")
+            vector = f.val(f"insertelement {memory} {vector}, {element} {number}, i64 {lane}")
+        return f.val(f"icmp ne {memory} {vector}, zeroinitializer") if node.kind == "b" else vector
+
+    def _number(self, index: Node, count: int) -> str:
+        """A row's index, the nearest of those that there are."""
+        number = self.f.val(f"extractelement {self.t.vector('i')} {self._value(index, 0)}, i64 0")
+        number = self.f.val(f"call i32 @llvm.smax.i32(i32 {number}, i32 0)")
+        number = self.f.val(f"call i32 @llvm.smin.i32(i32 {number}, i32 {count - 1})")
+        return self.f.val(f"sext i32 {number} to i64")
+
+    def _look_up(self, node: Node, shift: int) -> str:
+        """The row of a matrix that an index names."""
+        f, (rows, columns) = self.f, node.attr.shape
+        number = f.mul(self._number(node.args[0], rows), columns)
+        row = f.ptr(self.part.pointers["const", node.attr.operand], number, node.kind)
+        if node.size == 0:
+            return f.broadcast(row, node.kind)
+        return f.load(f.ptr(row, f.add(self._here[2], shift), node.kind), self._mask, node.kind)
 
     def _row(self, place: Place) -> str:
         """The pointer of this row."""

@@ -54,14 +54,18 @@ def _rows(t: Types) -> str:
 
 
 def _columns(t: Types) -> str:
-    """The same of a transposed matrix: a lane is a row of it."""
+    """The same of a transposed matrix: a lane is a row of it. Beyond the count, row 0 is read and not kept."""
     f = _function("pack_columns", t)
-    with f.loop(t.w) as lane:
+    mask, rows = f.below("%count"), []
+    for lane in range(t.w):
         inside = f.val(f"icmp slt i64 {lane}, %count")
         row = f.val(f"select i1 {inside}, i64 {f.add('%column', lane)}, i64 0")
-        with f.loop("%K") as k:
-            x = f.val(f"load {t.s}, ptr {f.ptr('%source', f.add(f.mul(row, '%width'), k))}")
-            x = f.val(f"select i1 {inside}, {t.s} {x}, {t.s} {t.const(0)}")
-            f.do(f"store {t.s} {x}, ptr {f.ptr('%target', f.add(f.mul(k, '%step'), lane))}")
+        rows.append(f.ptr("%source", f.mul(row, "%width")))
+    with f.loop("%K") as k:
+        vector = "poison"
+        for lane, row in enumerate(rows):
+            x = f.val(f"load {t.s}, ptr {f.ptr(row, k)}")
+            vector = f.val(f"insertelement {t.v} {vector}, {t.s} {x}, i64 {lane}")
+        f.store(f.select(mask, vector, t.splat(0.0)), f.ptr("%target", f.mul(k, "%step")))
     f.do("ret void")
     return f.text()

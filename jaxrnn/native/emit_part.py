@@ -233,6 +233,8 @@ class Part:
             return self._over_time("xs", node.attr, node.size, node.kind)
         if node.op == "carry" and self.phase == 1:
             return self._padded(self.now[node.attr], node)
+        if node.op == "take":
+            return self.place(node.args[0])
         if node.op == "pick":
             vector = self.place(node.args[0])
             return Place(f.ptr(vector.pointer, node.attr, node.kind), vector.outer, vector.inner, node.kind)

@@ -22,6 +22,7 @@ __all__ = ["Chain", "Home", "Nest", "Plan", "Store"]
 
 REDUCTIONS = ("reduce_sum", "reduce_max", "reduce_min")
 WHOLE = ("concat", *REDUCTIONS)  # all their places are stored before one is read
+INDEXED = ("pick", "take")  # read other places of a stored value
 OPERANDS = ("lit", "const")
 
 Chain = tuple[tuple[Node, int], ...]
@@ -51,12 +52,13 @@ class Home:
 
 @dataclass(frozen=True)
 class Store:
-    """A value that a nest stores, `shift` places on; or adds to a sum, or reduces, as `how` says."""
+    """A value that a nest stores, `shift` places on; or adds to a sum or the row `index` of one, or reduces."""
 
     node: Node
     home: Home
     how: str = "store"
     shift: int = 0
+    index: Node | None = None
 
 
 @dataclass(eq=False)
@@ -86,13 +88,16 @@ class Plan:
         self._nests: dict[tuple[int, int, int], Nest] = {}
         self._todo: list[tuple[Nest, Node, int]] = []
         self._results = {
-            n: i for i, n in reversed(list(enumerate(row.ys))) if n.op not in (*OPERANDS, *WHOLE, "xs", "carry", "pick")
+            n: i
+            for i, n in reversed(list(enumerate(row.ys)))
+            if n.op not in (*OPERANDS, *WHOLE, *INDEXED, "xs", "carry")
         }
         self.outers = [
             (i, self._factor(left), self._factor(right))
             for i, terms in enumerate(row.sums)
             if isinstance(terms, tuple)
             for left, right in terms
+            if left.size
         ]
         self.phase: dict[Node, int] = {}
         self.stage: dict[Node, int] = {}
@@ -104,7 +109,7 @@ class Plan:
 
     def _factor(self, node: Node) -> Node:
         """A factor of outer products, in scratch memory, where the rows of a chunk follow each other."""
-        if node.op in (*OPERANDS, "xs") or node in self._results:
+        if node.op in (*OPERANDS, *INDEXED, "xs") or node in self._results:
             node = Node("copy", (node,), None, node.size, node.kind, len(self.nodes))
             self.nodes.append(node)
         return node
@@ -130,7 +135,7 @@ class Plan:
     def _ready(self, node: Node, arg: Node) -> int:
         """The first stage, in the phase of a node, in which it can read an argument."""
         phase = self.phase[node]
-        if node.op in ("dot", "pick"):  # all places of it, or another one
+        if node.op in ("dot", *INDEXED):  # all places of it, or others
             stored = self.phase[arg] != phase or arg.op in (*OPERANDS, "xs", "carry")
             return 0 if stored else self.stage[arg] + (arg.op not in WHOLE)
         return self._first(arg, phase) + (node.op in WHOLE)
@@ -151,17 +156,31 @@ class Plan:
         for i, node in enumerate(row.carry):
             self._store(node, 1, Home("carry", node.size, node.kind, i))
         for i, total in enumerate(row.sums):
+            home = Home("sums", 0, "f", i)
             if isinstance(total, Node):
-                self._store(total, 2, Home("sums", total.size, "f", i), "sum")
+                self._store(total, 2, home, "sum")
+            for index, right in total if isinstance(total, tuple) else ():
+                if not index.size:
+                    stage = max(self._first(n, 2) for n in (index, right))
+                    self._store(right, 2, home, "row", stage=stage, index=index)
         for _, *factors in self.outers:
             for node in factors:
                 self._read(node, 2)
 
-    def _store(self, node: Node, phase: int, home: Home, how: str = "store", shift: int = 0, stage: int = 0) -> None:
+    def _store(
+        self,
+        node: Node,
+        phase: int,
+        home: Home,
+        how: str = "store",
+        shift: int = 0,
+        stage: int = 0,
+        index: Node | None = None,
+    ) -> None:
         key = phase, max(stage, self._first(node, phase)), max(node.size, 1)
         nest = self._nests.setdefault(key, Nest(*key))
-        nest.stores.append(Store(node, home, how, shift))
-        self._todo.append((nest, node, 0))
+        nest.stores.append(Store(node, home, how, shift, index))
+        self._todo += [(nest, n, 0) for n in (node, index) if n is not None]
 
     def _require(self, node: Node) -> Home:
         """Has a node stored."""
@@ -185,7 +204,7 @@ class Plan:
 
     def _read(self, node: Node, phase: int) -> None:
         """Has a node in memory for a phase that loads it."""
-        if node.op == "pick":
+        if node.op in INDEXED:
             self._read(node.args[0], phase)
         elif node.op not in (*OPERANDS, "xs") and not (node.op == "carry" and phase == 1):
             self._require(node).read.add(phase)
@@ -194,7 +213,7 @@ class Plan:
 
     def loads(self, nest: Nest, node: Node) -> bool:
         """Whether a nest loads a node rather than computing it."""
-        if node.op in ("const", "xs", "carry", "pick", *WHOLE):
+        if node.op in ("const", "xs", "carry", *INDEXED, *WHOLE):
             return True
         return node.op != "lit" and (self.phase[node], self.stage[node]) < (nest.phase, nest.stage)
 

@@ -1,0 +1,96 @@
+"""Chooses how a walk is divided among steps and threads, and whether it pays at all. The numbers are measured ones."""
+
+import functools
+import os
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import jax
+import numpy as np
+
+from jaxrnn.native.plan import Plan
+from jaxrnn.native.rows import Row
+
+__all__ = ["Division", "divide", "fits"]
+
+KIB, MIB = 2**10, 2**20
+CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
+TEAM_WEIGHTS = 512 * KIB  # that a team reads faster than each of its members, if there are few rows
+TEAM_ROWS = 4  # for each thread, at most
+SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
+WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' products
+
+
+class Division(NamedTuple):
+    """How a walk is divided.
+
+    Attributes:
+        chunk: steps of a chunk.
+        parts: ranges of rows, each walked by one thread.
+        team: threads that share the columns of every product, of one part.
+    """
+
+    chunk: int
+    parts: int
+    team: int
+
+
+class _Sizes(NamedTuple):
+    """What a division depends on, in bytes."""
+
+    weights: int  # all of them
+    recurrent: int  # those of the recurrence
+    cell: int  # what a chunk keeps for a row and step
+    sums: int
+
+
+_known: WeakKeyDictionary[Row, _Sizes] = WeakKeyDictionary()
+
+
+def _sizes(row: Row) -> _Sizes:
+    if row not in _known:
+        plan, item = Plan(row), np.dtype(row.dtype).itemsize
+        dots = [n for n in plan.nodes if n.op == "dot"]
+        matrices, recurrent = {n.attr for n in dots}, {n.attr for n in dots if plan.phase[n] == 1}
+        homes = [h for h in plan.homes.values() if h.where == "scratch" and not h.of_step]
+        _known[row] = _Sizes(
+            weights=item * sum(m.shape[0] * m.shape[1] for m in matrices),
+            recurrent=item * sum(m.shape[0] * m.shape[1] for m in recurrent),
+            cell=item * sum(h.size + 8 for h in homes),
+            sums=item * sum(spec.size for spec in jax.tree.leaves(row.results[2])) if plan.outers else 0,
+        )
+    return _known[row]
+
+
+@functools.cache
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fits(row: Row, steps: int, batch: int) -> str:
+    """Returns why XLA is faster than a walk of this size, "" if it isn't."""
+    least = 256 if _sizes(row).weights >= WIDE_WEIGHTS else 64
+    if steps * batch < least:
+        return f"fewer than {least} row steps"
+    if least > 64 and steps < 4:
+        return "fewer than 4 steps with wide weights"
+    return ""
+
+
+def divide(row: Row, steps: int, batch: int) -> Division:
+    """Returns the division of a walk.
+
+    Threads with rows of their own never wait for each other, but each reads all weights at every step. A team reads
+    them once, and waits for its members at the end of every stage.
+    """
+    threads, sizes = _threads(), _sizes(row)
+    few = batch <= TEAM_ROWS * threads and sizes.recurrent >= TEAM_WEIGHTS
+    team = threads if few or sizes.recurrent >= SHARED_WEIGHTS else 1
+    parts = 1 if team > 1 else min(threads, batch)
+    rows = -(-batch // parts)
+    chunk = CHUNK // (rows * max(sizes.cell, 256))
+    if sizes.sums:
+        # Every chunk reads and writes the sums once, which takes that many rows to pay.
+        chunk = max(chunk, -(-(96 if sizes.sums < 4 * MIB else 384) // rows))
+    chunks = -(-steps // max(1, min(chunk, steps)))
+    return Division(chunk=-(-steps // chunks), parts=parts, team=team)
