@@ -18,7 +18,7 @@ demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
 
 test: $(TESTED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench: $(TESTED)
 	$(BIN)/python -m bench.unroll

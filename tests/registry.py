@@ -245,11 +245,17 @@ def draw(seed: int, tree: Any, dtype: Any, scale: float = 0.5) -> Any:
     return jax.tree.map(one, tree)
 
 
+@functools.cache
+def _params_spec(cell: Cell) -> Any:
+    """Most tests begin with an example, and the trace of an `init` is a long one."""
+    return jax.eval_shape(cell.init, jax.random.key(0))
+
+
 def example(
     cell: Cell, steps: int = T, batch: tuple[int, ...] = (B,), dtype: Any = jnp.float32
 ) -> tuple[Any, Any, Any]:
     """`(params, xs, state)` without a zero in them, so that a term left out shows."""
-    params = jax.eval_shape(cell.init, jax.random.key(0))
+    params = _params_spec(cell)
     xs = jax.tree.map(lambda s: jax.ShapeDtypeStruct((steps, *batch, *s.shape), s.dtype), cell.input_spec)
     state = jax.eval_shape(lambda: cell.initial_state(batch))
     return draw(0, params, dtype), draw(1, xs, dtype, 1.0), draw(2, state, dtype, 1.0)

@@ -52,11 +52,11 @@ def cases() -> list[tuple[jaxrnn.Cell, int]]:
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["f32", "f64"])
 @pytest.mark.parametrize(("cell", "rows"), cases(), ids=repr)
-def test_gradients_are_those_of_a_scan_at_any_size(cell, rows, dtype):
+def test_gradients_are_those_of_a_scan_at_any_size(optimized, cell, rows, dtype):
     with jax.enable_x64(dtype == jnp.float64):
         args = example(cell, batch=(rows,), dtype=dtype)
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=optimized)
         def both(*args):
             return [gradient(run, cell, allow_int=True)(*args) for run in (jaxrnn.unroll, scanned)]
 
@@ -104,11 +104,11 @@ W = jnp.ones((3, 4))
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", [jaxrnn.LSTM(3, 4), jaxrnn.LRU(3, 4, scan="associative")], ids=repr)
-def test_unroll_is_the_loop_of_single_calls(cell, reverse):
+def test_unroll_is_the_loop_of_single_calls(optimized, cell, reverse):
     """With lengths and resets, in both directions of time."""
     params, xs, state = example(cell)
     lengths, resets = jnp.array([5, 3]), jnp.zeros((5, 2), bool).at[2, 0].set(True)
-    run = jax.jit(functools.partial(jaxrnn.unroll, cell, reverse=reverse))
+    run = jax.jit(functools.partial(jaxrnn.unroll, cell, reverse=reverse), compiler_options=optimized)
     final, ys = run(params, xs, state, lengths=lengths, resets=resets)
     start, outputs = cell.initial_state((2,)), [None] * T
     for t in reversed(range(T)) if reverse else range(T):

@@ -1,6 +1,7 @@
 """xLSTM's cells, gated linear attention and the delta rule: limits, memories and sizes."""
 
 import functools
+import itertools
 
 import chex
 import jax
@@ -86,13 +87,13 @@ def summed(run, cell, options):
     return loss
 
 
-compiled = functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("reverse", "chunk", "save"))
-
-
-@compiled
-def derived(run, cell, args, **options):
+def gradients(run, cell, args, **options):
     """Gradients, the final state and the outputs."""
     return jax.grad(summed(run, cell, options), has_aux=True)(args)
+
+
+compiled = functools.partial(jax.jit, static_argnums=(0, 1), static_argnames=("reverse", "chunk", "save"))
+derived = compiled(gradients)
 
 
 @compiled
@@ -101,6 +102,7 @@ def walked(run, cell, args, **options):
     return run(cell, *args, **options)
 
 
+BOUNDARIES = {"save": "boundaries"}
 RESETS = np.arange(21).reshape(7, 3) % 5 == 3
 OPTIONS = {
     "none": {},
@@ -118,9 +120,15 @@ def test_chunks_at_once_are_steps(cell, options):
     """Values and gradients, in chunks that divide T and that do not; from a state, or with lengths from a fresh one."""
     params, xs, state = example(cell, steps=7, batch=(3,), dtype=jnp.float64)
     args = params, xs, cell.initial_state((3,), jnp.float64) if "lengths" in OPTIONS[options] else state
-    expected = derived(by_steps, cell, args, **OPTIONS[options])
-    close(derived(jaxrnn.unroll, cell, args, **OPTIONS[options], chunk=3), expected)
-    close(derived(jaxrnn.unroll, cell, args, **OPTIONS[options], save="boundaries"), expected)
+
+    @jax.jit
+    def all_three(args):
+        at_once = [gradients(jaxrnn.unroll, cell, args, **OPTIONS[options], **o) for o in ({"chunk": 3}, BOUNDARIES)]
+        return gradients(by_steps, cell, args, **OPTIONS[options]), *at_once
+
+    expected, in_threes, whole = all_three(args)
+    close(in_threes, expected)
+    close(whole, expected)
 
 
 @pytest.mark.parametrize("batch", [(), (2, 1)], ids=str)
@@ -129,7 +137,7 @@ def test_chunks_at_once_are_steps(cell, options):
 @pytest.mark.usefixtures("x64")
 def test_few_steps_at_once_and_other_batches(cell, steps, batch):
     args = example(cell, steps=steps, batch=batch, dtype=jnp.float64)
-    close(derived(jaxrnn.unroll, cell, args), derived(by_steps, cell, args))
+    close(*jax.jit(lambda args: [gradients(run, cell, args) for run in (jaxrnn.unroll, by_steps)])(args))
 
 
 @pytest.mark.usefixtures("x64")
@@ -138,25 +146,25 @@ def test_second_derivatives_of_an_mlstm():
     cell = jaxrnn.MLSTM(3, 4, heads=2)
     args = example(cell, dtype=jnp.float64)
 
-    def product(run, **options):
+    def product(args, run, **options):
         gradient = jax.grad(lambda args: summed(run, cell, {"resets": RESETS[:5, :2], **options})(args)[0])
-        return jax.jit(lambda args: jax.jvp(gradient, (args,), (args,)))(args)
+        return jax.jvp(gradient, (args,), (args,))
 
-    close(product(jaxrnn.unroll, chunk=2), product(by_steps))
+    close(*jax.jit(lambda args: (product(args, jaxrnn.unroll, chunk=2), product(args, by_steps)))(args))
 
 
-@pytest.mark.parametrize("forget", [-50.0, 50.0])
-@pytest.mark.parametrize("write", [-50.0, 50.0])
 @pytest.mark.usefixtures("x64")
-def test_extreme_gates_of_an_mlstm(write, forget):
+def test_extreme_gates_of_an_mlstm():
     cell = jaxrnn.MLSTM(3, 4)
     params, xs, _ = example(cell, steps=12, dtype=jnp.float64)
     state = cell.initial_state((2,), jnp.float64)
-    args = params._replace(b_g=params.b_g + jnp.array([write, forget])), xs, state
-    # Where q · n' is near zero an open gate has derivatives of 1e5.
-    chex.assert_trees_all_close(derived(jaxrnn.unroll, cell, args), derived(by_steps, cell, args), rtol=1e-8, atol=1e-8)
-    single = jax.tree.map(lambda a: a.astype(jnp.float32), args)
-    chex.assert_tree_all_finite(derived(jaxrnn.unroll, cell, single))
+    both = jax.jit(lambda args: [gradients(run, cell, args) for run in (jaxrnn.unroll, by_steps)])
+    for gates in itertools.product((-50.0, 50.0), repeat=2):  # write, forget
+        args = params._replace(b_g=params.b_g + jnp.array(gates)), xs, state
+        # Where q · n' is near zero an open gate has derivatives of 1e5.
+        chex.assert_trees_all_close(*both(args), rtol=1e-8, atol=1e-8)
+        single = jax.tree.map(lambda a: a.astype(jnp.float32), args)
+        chex.assert_tree_all_finite(derived(jaxrnn.unroll, cell, single))
 
 
 @pytest.mark.parametrize("options", ["lengths", "all"])
@@ -189,9 +197,8 @@ def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("chunk", [2, 7])
 @pytest.mark.parametrize("cell", CHUNKED, ids=repr)
-def test_nan_is_where_steps_have_it(cell, chunk, reverse):
+def test_nan_is_where_steps_have_it(cell, reverse):
     """That of an input and that of a state: not in steps before, and not beyond a reset."""
     params, xs, state = example(cell, steps=7, batch=(3,))
     xs = xs.at[3, 0].set(jnp.nan)
@@ -199,22 +206,25 @@ def test_nan_is_where_steps_have_it(cell, chunk, reverse):
     resets = np.zeros((7, 3), bool)
     resets[5 if not reverse else 2, :] = True
     options = {"resets": resets, "reverse": reverse}
-    ours = walked(jaxrnn.unroll, cell, (params, xs, state), **options, chunk=chunk)
-    theirs = walked(by_steps, cell, (params, xs, state), **options)
-    chex.assert_trees_all_equal(*(jax.tree.map(jnp.isnan, tree) for tree in (ours, theirs)))
-    assert jnp.isnan(ours[1]).any(axis=(0, 2)).tolist() == [True, True, False]
+    clean = slice(2) if reverse else slice(5, None)
 
-    def after(run, **more):
+    @functools.partial(jax.jit, static_argnums=0, static_argnames="chunk")
+    def both(run, xs, state, **more):
+        """The final state and the outputs; the sum of the outputs beyond the reset, and its gradients."""
+
         def loss(xs, state):
-            ys = run(cell, params, xs, state, **options, **more)[1]
-            return jnp.sum(ys[:2] if reverse else ys[5:])
+            return jnp.sum(run(cell, params, xs, state, **options, **more)[1][clean])
 
-        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(xs, state)
+        return run(cell, params, xs, state, **options, **more), jax.value_and_grad(loss, (0, 1))(xs, state)
 
-    ours, theirs = after(jaxrnn.unroll, chunk=chunk), after(by_steps)
-    chex.assert_tree_all_finite((ours[0], ours[1][0][:2] if reverse else ours[1][0][5:]))
-    for leaf, one in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert not jnp.any(jnp.isnan(leaf) & ~jnp.isnan(one))
+    theirs, after_theirs = both(by_steps, xs, state)
+    for chunk in (2, 7):
+        ours, after_ours = both(jaxrnn.unroll, xs, state, chunk=chunk)
+        chex.assert_trees_all_equal(*(jax.tree.map(jnp.isnan, tree) for tree in (ours, theirs)))
+        assert jnp.isnan(ours[1]).any(axis=(0, 2)).tolist() == [True, True, False]
+        chex.assert_tree_all_finite((after_ours[0], after_ours[1][0][clean]))
+        for leaf, one in zip(jax.tree.leaves(after_ours), jax.tree.leaves(after_theirs), strict=True):
+            assert not jnp.any(jnp.isnan(leaf) & ~jnp.isnan(one))
 
 
 def loops(fn, *args):
@@ -368,12 +378,12 @@ def test_chunks_with_lengths_and_resets_are_the_recurrence(decay, erase):
 @every_setting
 @pytest.mark.usefixtures("x64")
 def test_derivatives_of_chunks_are_those_of_steps(decay, erase):
-    def gradients(run):
-        return jax.jit(jax.grad(lambda args: sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(run(*args)))))
+    def loss(args, run):
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(run(*args)))
 
     drive = drives(decay, erase)
     args = jax.tree.map(jnp.asarray, (memories(drive), drive))
-    close(gradients(in_pairs)(args), gradients(in_steps)(args))
+    close(*jax.jit(lambda args: [jax.grad(loss)(args, run) for run in (in_pairs, in_steps)])(args))
 
 
 @pytest.mark.parametrize(("decay", "erase"), [s for s in SETTINGS if s[0] != "none"], ids=str)

@@ -4,10 +4,9 @@ import os
 import subprocess
 import sys
 
-import pytest
+from tests.conftest import QUICK_FLAGS
 
 PROGRAM = """
-import sys
 import jax, jax.numpy as jnp
 from jax import shard_map
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
@@ -19,8 +18,7 @@ CELLS = [
     jaxrnn.LearnedState(jaxrnn.GRU(3, 4)), jaxrnn.Masked(jaxrnn.LSTM(3, 4)), jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)),
     jaxrnn.Stack((jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5), jaxrnn.MinGRU(4, 4)), dropout=0.5),
 ]
-explicit = sys.argv[1] == "explicit"
-mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit if explicit else AxisType.Auto,))
+explicit, auto = (jax.make_mesh((2,), ("data",), axis_types=(kind,)) for kind in (AxisType.Explicit, AxisType.Auto))
 for cell in CELLS:
     params, xs, _ = example(cell, batch=(4,))
 
@@ -34,23 +32,26 @@ for cell in CELLS:
     args = params, xs, jnp.array([5, 3, 0, 2]), jnp.arange(20).reshape(5, 4) % 7 == 3
     specs = P(), P(None, "data"), P("data"), P(None, "data")
     expected = jax.jit(jax.value_and_grad(loss))(*args)
-    with jax.set_mesh(mesh):
-        if explicit:
-            put = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(args, specs)]
-            found = jax.jit(jax.value_and_grad(loss))(*put)
-        else:
-            run = shard_map(spread, mesh=mesh, in_specs=specs, out_specs=P())
-            found = jax.jit(jax.value_and_grad(run))(*args)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
-        assert jnp.allclose(jax.device_get(a), jax.device_get(b), rtol=1e-4, atol=1e-5), cell
+    found = {}
+    with jax.set_mesh(explicit):
+        put = [jax.device_put(x, NamedSharding(explicit, spec)) for x, spec in zip(args, specs)]
+        found["explicit"] = jax.jit(jax.value_and_grad(loss))(*put)
+    with jax.set_mesh(auto):
+        run = shard_map(spread, mesh=auto, in_specs=specs, out_specs=P())
+        found["shard_map"] = jax.jit(jax.value_and_grad(run))(*args)
+    for axes, tree in found.items():
+        for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected)):
+            assert jnp.allclose(jax.device_get(a), jax.device_get(b), rtol=1e-4, atol=1e-5), (axes, cell)
 print("equal")
 """
 
 
-@pytest.mark.parametrize("axes", ["explicit", "shard_map"])
-def test_a_run_without_a_state_is_that_of_one_device(axes):
-    """Values and gradients, with lengths and resets: the fresh state is spread as the inputs are."""
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+def test_a_run_without_a_state_is_that_of_one_device():
+    """Values and gradients, with lengths and resets, on an explicit mesh and in `shard_map`.
+
+    The fresh state is spread as the inputs are.
+    """
+    flags = {"XLA_FLAGS": f"{QUICK_FLAGS} --xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     flags["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    run = subprocess.run([sys.executable, "-c", PROGRAM, axes], capture_output=True, text=True, env=os.environ | flags)
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=os.environ | flags)
     assert run.stdout.split() == ["equal"], run.stderr

@@ -89,22 +89,22 @@ def test_lengths_are_runs_of_each_row_alone(cell, step, reverse):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize("cell", [GRU, jaxrnn.Residual(jaxrnn.GRU(3, 3)), jaxrnn.Bidirectional(GRU)], ids=repr)
-def test_nothing_depends_on_the_padding(cell, poison, reverse):
+def test_nothing_depends_on_the_padding(cell, reverse):
     """Neither values nor any gradient, also where the padding holds NaN; its own gradient is zero."""
     lengths = np.array([5, 0, 3, 1])
     params, xs, state = example(cell, batch=(4,))
     padding = np.arange(T)[:, None] >= lengths
-    poisoned = np.where(padding[..., None], np.float32(poison), xs)
     options = {"lengths": lengths, "reverse": reverse, "chunk": 3}
     clean = derived(cell, params, xs, state, **options)
-    dirty = derived(cell, params, poisoned, state, **options)
-    chex.assert_tree_all_finite(dirty)
-    chex.assert_trees_all_equal(clean, dirty)
-    (_, slopes, _), _ = dirty
-    assert not np.asarray(slopes)[padding].any()
-    assert np.asarray(slopes)[~padding].all()
+    for poison in (np.nan, np.inf):
+        poisoned = np.where(padding[..., None], np.float32(poison), xs)
+        dirty = derived(cell, params, poisoned, state, **options)
+        chex.assert_tree_all_finite(dirty)
+        chex.assert_trees_all_equal(clean, dirty)
+        (_, slopes, _), _ = dirty
+        assert not np.asarray(slopes)[padding].any()
+        assert np.asarray(slopes)[~padding].all()
 
 
 def test_lengths_known_only_at_run_time_are_clipped():
@@ -312,15 +312,14 @@ def test_mixed_precision(cell):
     params, xs, state = example(cell)
     half = jaxrnn.cast(xs, jnp.bfloat16)
 
-    @functools.partial(jax.jit, static_argnums=1)
     @functools.partial(jax.grad, has_aux=True)
     def run(params, compute):
         final, ys = jaxrnn.unroll(cell, jaxrnn.cast(params, compute), jaxrnn.cast(half, compute), state)
         return jnp.sum(ys.astype(jnp.float32)), (final, ys)
 
     with jax.numpy_dtype_promotion("standard"):
-        slopes, (final, ys) = run(params, jnp.bfloat16)
-        full_slopes, (full_final, full_ys) = run(params, jnp.float32)
+        both = jax.jit(lambda params: [run(params, compute) for compute in (jnp.bfloat16, jnp.float32)])
+        (slopes, (final, ys)), (full_slopes, (full_final, full_ys)) = both(params)
     assert (ys.dtype, final.h.dtype) == (jnp.bfloat16, jnp.float32)
     # Eight bits of mantissa: 2^-8 a rounding, a few of them on the way.
     np.testing.assert_allclose(ys.astype(jnp.float32), full_ys, atol=2e-2)
@@ -392,14 +391,14 @@ def test_derivatives_of_every_cell_are_those_of_a_plain_scan_and_of_finite_diffe
     """Each cell meets one of the combinations of options; the next test has them all, and the second order."""
     # Dealt by the name, so that a cell keeps its options when others come or go.
     cell, options = entry.cell, arrays(OPTIONS[zlib.crc32(name(entry).encode()) % len(OPTIONS)])
-    ours, args, direction, cotangent = agree(cell, options, second=False)
-    slopes, _ = ours(args, direction, cotangent)
+    both, args, direction, cotangent = agree(cell, options, second=False)
+    slopes, _ = both(args, direction, cotangent)[0]
     leaves, tree = jax.tree.flatten(args)
 
     def loss(distance):
         steps = iter(direction)
         moved = [leaf + distance * next(steps) if is_real(leaf) else leaf for leaf in leaves]
-        _, outs = ours(jax.tree.unflatten(tree, moved), direction, cotangent)
+        _, outs = both(jax.tree.unflatten(tree, moved), direction, cotangent)[0]
         return sum(np.vdot(c, np.sin(out)) for c, out in zip(cotangent, outs, strict=True))
 
     slope = sum(np.vdot(s, d) for s, d in zip(slopes, direction, strict=True))
@@ -413,22 +412,20 @@ def test_derivatives_under_all_options_are_those_of_a_plain_scan(options):
 
 
 def agree(cell, options, second):
-    """Compare with a plain scan; returns our program and what it was given."""
-    args = example(cell, dtype=jnp.float64)
-    outputs = jax.eval_shape(functools.partial(jaxrnn.unroll, cell), *args)
-    direction, cotangent = draw(4, real(args), jnp.float64), draw(5, real(outputs), jnp.float64)
+    """Compares with a plain scan; returns the program that runs both, and what it was given."""
+    args = params, xs, state = example(cell, dtype=jnp.float64)
+    final, y = jax.eval_shape(cell, params, state, jax.tree.map(lambda x: x[0], xs))
+    ys = jax.tree.map(lambda y: jax.ShapeDtypeStruct((T, *y.shape), y.dtype), y)
+    direction, cotangent = draw(4, real(args), jnp.float64), draw(5, real((final, ys)), jnp.float64)
     plain_options = {k: v for k, v in options.items() if k != "chunk"}
 
     @jax.jit
-    def ours(args, direction, cotangent):
-        return battery(functools.partial(jaxrnn.unroll, cell, **options), args, direction, cotangent, second)
+    def both(*given):
+        runs = functools.partial(jaxrnn.unroll, cell, **options), functools.partial(plain, cell, **plain_options)
+        return [battery(run, *given, second) for run in runs]
 
-    @jax.jit
-    def theirs(args, direction, cotangent):
-        return battery(functools.partial(plain, cell, **plain_options), args, direction, cotangent, second)
-
-    closer_than_issue(ours(args, direction, cotangent), theirs(args, direction, cotangent))
-    return ours, args, direction, cotangent
+    closer_than_issue(*both(args, direction, cotangent))
+    return both, args, direction, cotangent
 
 
 def _scan_of_unroll(run):
@@ -490,10 +487,8 @@ TRANSFORMS = {
 def test_transformations_are_those_of_a_plain_scan(transform):
     cell = jaxrnn.GRU(3, 2)
     args = example(cell, steps=3, dtype=jnp.float64)
-    options = {"lengths": np.array([3, 2])}
-    ours = jax.jit(transform(functools.partial(jaxrnn.unroll, cell, **options)))
-    theirs = jax.jit(transform(functools.partial(plain, cell, **options)))
-    closer_than_issue(ours(*args), theirs(*args))
+    runs = [functools.partial(run, cell, lengths=np.array([3, 2])) for run in (jaxrnn.unroll, plain)]
+    closer_than_issue(*jax.jit(lambda *args: [transform(run)(*args) for run in runs])(*args))
 
 
 @pytest.mark.usefixtures("x64")
