@@ -19,6 +19,7 @@ GRU(input_size=3, hidden_size=4, use_bias=False)
 ['weight_hh_l0', 'weight_ih_l0']
 """
 
+from jaxrnn.convert.onnx import from_onnx, to_onnx
 from jaxrnn.convert.torch import from_torch, to_torch, torch_arrays
 
-__all__ = ["from_torch", "to_torch", "torch_arrays"]
+__all__ = ["from_onnx", "from_torch", "to_onnx", "to_torch", "torch_arrays"]
