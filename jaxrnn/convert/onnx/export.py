@@ -82,7 +82,7 @@ def to_onnx(network: Layer, params: Params, *, lengths: bool = False, states: bo
         >>> cell = jaxrnn.GRU(3, 4)
         >>> model = to_onnx(cell, cell.init(jax.random.key(0)))
         >>> [node.op_type for node in model.graph.node]
-        ['GRU', 'Squeeze']
+        ['GRU', 'Squeeze', 'Identity']
     """
     import onnx
     from onnx import helper
@@ -289,8 +289,9 @@ def _bidirectional(
         else:
             ys = graph.add("Add", *(graph.add("Gather", y, graph.constant(np.array(d)), axis=1) for d in range(2)))
     else:
-        pairs = [_write(graph, *own, xs, first, reverse != bool(d)) for d, (*own, first) in enumerate(given)]
-        (there, one), (back, other) = pairs
+        (there, one), (back, other) = (
+            _write(graph, cell, own, xs, first, reverse != bool(d)) for d, (cell, own, first) in enumerate(given)
+        )
         finals = [one, other]
         ys = graph.add("Concat", there, back, axis=-1) if layer.merge == "concat" else graph.add("Add", there, back)
     return ys, BidirectionalState(*finals)

@@ -6,13 +6,11 @@ node that computes, the numbers tell which layer's outputs it sees, and which ax
 sizes for this.
 """
 
-import bisect
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +20,7 @@ from jaxrnn.convert.layers import Direction
 from jaxrnn.convert.onnx.activations import POINTWISE, SOFTMAX, from_name
 from jaxrnn.convert.onnx.layers import Linear, LinearParams, Reversed
 from jaxrnn.convert.onnx.nodes import GATES, Weights, activations_of, as_cell
+from jaxrnn.convert.onnx.tracing import Moved, Source, Trace, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.networks import (
     Bidirectional,
@@ -30,8 +29,6 @@ from jaxrnn.networks import (
     LearnedState,
     LearnedStateParams,
     Pointwise,
-    Residual,
-    Stack,
 )
 from jaxrnn.typing import Params
 
@@ -54,6 +51,8 @@ _MOVES = (
 )
 # The same on the values that a trained network has.
 _IDENTITIES = ("Cast", "Dropout")
+# What may stand between tokens and their look-up, as long as it changes none.
+_ARITHMETIC = ("Add", "And", "Cast", "Equal", "Less", "Max", "Min", "Mul", "Not", "Or", "Sub", "Where")
 
 
 def from_onnx(model: Any, *, output: str | None = None) -> tuple[Layer, Params]:
@@ -94,7 +93,7 @@ def from_onnx(model: Any, *, output: str | None = None) -> tuple[Layer, Params]:
     proto = _load(model)
     graph = _Reader(proto, output)
     graph.read()
-    return _network(graph.result())
+    return network(graph.result())
 
 
 def _load(model: Any) -> Any:
@@ -115,38 +114,7 @@ def _load(model: Any) -> Any:
     return model
 
 
-class _Moved:
-    """Where the values of a tensor come from: numbers that a `_Source` explains."""
-
-    def __init__(self, ids: np.ndarray) -> None:
-        self.ids = ids
-
-
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """What gives values: an input of the graph, or the last layer of a chain.
-
-    The value of row r and feature f has the number `base + r * size + f`.
-    """
-
-    base: int
-    rows: int
-    size: int
-    chain: tuple[Direction, ...]
-    steps: tuple[int, int] | None = None
-    """(T, B), from the first recurrent layer on. Row `t * B + b` is step t of b; row `T * B + b` its last valid one."""
-    nodes: frozenset[int] = frozenset()
-    """The recurrent nodes in the chain, in the order in which they were read."""
-    final: frozenset[int] = frozenset()
-    """The numbers of what the final state holds too."""
-    kind: str = "values"
-    """"tokens" of an integer input; "state" of `Y_c`, which no layer may see; else "values"."""
-    name: str = ""
-    """Of the input at the bottom of the chain."""
-
-
-# Of dynamic axes. Small, and all different, so that the order of two axes shows.
-_PRIMES = (3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
+_NOTHING: Direction = Pointwise(jax.nn.identity, 1), ()
 
 
 @dataclass
@@ -156,13 +124,9 @@ class _Reader:
     model: Any
     output: str | None
     values: dict[str, Any] = field(default_factory=dict)
-    sources: list[_Source] = field(default_factory=list)
+    trace: Trace = field(default_factory=Trace)
     used_lengths: list[str] = field(default_factory=list)
     """Of each recurrent node, the input that `sequence_lens` is, or nothing."""
-    joined: dict[tuple[Any, ...], _Source] = field(default_factory=dict)
-    """Branches that came together, so that all that see them see the same layer."""
-    order: tuple[bool, int, int] | None = None
-    """Whether the rows of the input are `b * T + t`, T and B; known from the first recurrent node on."""
 
     def __post_init__(self) -> None:
         graph = self.model.graph
@@ -225,10 +189,10 @@ class _Reader:
         kind = self.inputs[name].type.tensor_type
         if not kind.HasField("shape"):
             raise ValueError(f"{name}: got an input without a shape, needs one, with dynamic axes by name")
-        shape = []
+        shape = []  # sizes of dynamic axes are small, and all different, so that the order of two axes shows
         for axis, dim in enumerate(kind.shape.dim):
             key = dim.dim_param or f"{name} {axis}"
-            shape.append(dim.dim_value if dim.HasField("dim_value") else sizes.setdefault(key, _PRIMES[len(sizes)]))
+            shape.append(dim.dim_value if dim.HasField("dim_value") else sizes.setdefault(key, 3 + 2 * len(sizes)))
         if name in self.lengths:
             self.values[name] = _some_lengths(*shape)
             return
@@ -237,13 +201,8 @@ class _Reader:
         if 0 in shape:
             raise ValueError(f"{name}: got the shape {shape}, needs no empty axis")
         rows = int(np.prod(shape, dtype=int)) // size
-        source = self._source(rows, size, (), kind="tokens" if tokens else "values", name=name)
-        self.values[name] = _Moved(source.base + np.arange(rows * size).reshape(shape))
-
-    def _source(self, rows: int, size: int, chain: tuple[Direction, ...], **more: Any) -> _Source:
-        base = self.sources[-1].base + self.sources[-1].rows * self.sources[-1].size if self.sources else 0
-        self.sources.append(_Source(base, rows, size, chain, **more))
-        return self.sources[-1]
+        source = self.trace.add(rows, size, (), kind="tokens" if tokens else "values", name=name)
+        self.values[name] = Moved(source.base + np.arange(rows * size).reshape(shape))
 
     def _read_node(self, node: Any) -> None:
         """Gives the outputs of a node their values."""
@@ -251,7 +210,8 @@ class _Reader:
 
         inputs: list[Any] = [self.values.get(name) for name in node.input]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        op, moved = node.op_type, [value for value in inputs if isinstance(value, _Moved)]
+        op = node.op_type
+        moved: list[Any] = [value for value in inputs if isinstance(value, Moved)]
         try:
             if op == "Gather" and inputs[1] is None:
                 inputs[1] = self._tokens(node.input[1], inputs[0])
@@ -265,7 +225,7 @@ class _Reader:
             elif op in ("Shape", "Size") or not moved:
                 results = self._run(node, [_ids(v) for v in inputs])
             elif op in _MOVES and (op == "Concat" or inputs[0] is moved[0]) and len(moved) in (1, len(inputs)):
-                results = [_Moved(ids) for ids in self._run(node, [_ids(v) for v in inputs])]
+                results = [Moved(ids) for ids in self._run(node, [_ids(v) for v in inputs])]
             elif op in _IDENTITIES and self._is_identity(op, attributes, inputs):
                 results = moved
             elif op in _LAYERS:
@@ -275,8 +235,7 @@ class _Reader:
             else:
                 raise ValueError("got no layer of a network")
         except ValueError as error:
-            seen = [self._source_of(value.ids.flat[0]) for value in moved]
-            if self._is_of_tokens(node.output[0]) and all(source.kind == "tokens" for source in seen):
+            if op in _ARITHMETIC and self._is_of_tokens(node.output[0]):
                 return  # it may compute indices, see `_tokens`
             raise ValueError(f"{op} node {node.name or node.output[0]!r}: {error}") from error
         self.values |= dict(zip(node.output, results, strict=False))
@@ -293,89 +252,26 @@ class _Reader:
         except Exception as error:
             raise ValueError(f"got a node that ONNX's reference cannot run: {error}") from error
 
-    # What a tensor is
-
-    def _source_of(self, number: int) -> _Source:
-        return self.sources[bisect.bisect_right(self.sources, number, key=lambda source: source.base) - 1]
-
-    def _rows(self, value: Any) -> tuple[_Source, np.ndarray]:
-        """Returns whose outputs a tensor `[..., F]` holds, and their rows `[...]`; joins branches side by side."""
-        if not isinstance(value, _Moved) or value.ids.ndim < 1:
-            raise ValueError("got constants, needs the outputs of a layer")
-        ids = value.ids
-        lines = ids.reshape(-1, ids.shape[-1])
-        found, start = [], 0
-        while start < ids.shape[-1]:
-            source = self._source_of(lines[0, start])
-            part = lines[:, start : start + source.size] - source.base
-            rows = part[:, :1] // source.size
-            whole = np.array_equal(part, rows * source.size + np.arange(source.size))
-            if not whole or source.kind != "values" or rows.min() < 0 or rows.max() >= source.rows:
-                raise ValueError(
-                    "got a part of the outputs of a layer, or of different time steps, needs all of them at each step; "
-                    "the argument output cuts the model before"
-                )
-            found.append((source, rows.reshape(ids.shape[:-1])))
-            start += source.size
-        return functools.reduce(lambda a, b: self._join("concat", a, b), found)
-
-    def _in_steps(self, source: _Source, rows: np.ndarray) -> np.ndarray:
-        """Returns rows as `t * B + b`, as soon as it is known which axis is time."""
-        if source.steps is not None or self.order is None or not self.order[0]:
-            return rows
-        _, steps, batch = self.order
-        return rows % steps * batch + rows // steps
-
-    def _join(
-        self, merge: Literal["concat", "sum"], one: tuple[_Source, np.ndarray], other: tuple[_Source, np.ndarray]
-    ) -> tuple[_Source, np.ndarray]:
-        """Joins two branches over the same inputs."""
-        sources = one[0], other[0]
-        steps = one[0].steps or other[0].steps
-        rows, others = (self._in_steps(*pair) if steps else pair[1] for pair in (one, other))
-        if not np.array_equal(rows, others) or one[0].name != other[0].name:
-            raise ValueError("got two branches of different steps or inputs, needs those of the same")
-        key = (merge, *sources)
-        if key not in self.joined:
-            chains = [source.chain for source in sources]
-            n = next((i for i, (a, b) in enumerate(zip(*chains, strict=False)) if a is not b), min(map(len, chains)))
-            self.joined[key] = self._source(
-                max(source.rows for source in sources),
-                sources[0].size + sources[1].size if merge == "concat" else sources[0].size,
-                (*chains[0][:n], _joined(merge, [chain[n:] for chain in chains], [s.size for s in sources])),
-                steps=steps,
-                nodes=sources[0].nodes | sources[1].nodes,
-                name=one[0].name,
-            )
-        return self.joined[key], rows
-
-    def _above(self, source: _Source, rows: np.ndarray, layer: Direction, size: int) -> _Moved:
-        """Puts a layer without a state on a chain, and returns its outputs in the order of `rows`."""
-        new = self._source(
-            source.rows, size, (*source.chain, layer), steps=source.steps, nodes=source.nodes, name=source.name
-        )
-        return _Moved(new.base + rows[..., None] * size + np.arange(size))
-
     # Layers without a state
 
-    def _pointwise(self, op: str, attributes: Mapping[str, Any], value: Any) -> _Moved:
-        source, rows = self._rows(value)
+    def _pointwise(self, op: str, attributes: Mapping[str, Any], value: Any) -> Moved:
+        source, rows = self.trace.rows(value)
         if op in SOFTMAX:
             axis = attributes.get("axis", -1 if self.opsets.get("", 1) >= 13 else 1)
             if axis not in (-1, value.ids.ndim - 1):
                 raise ValueError(f"axis: got {axis}, needs the last")
-            return self._above(source, rows, (Pointwise(SOFTMAX[op], source.size), ()), source.size)
+            return self.trace.above(source, rows, (Pointwise(SOFTMAX[op], source.size), ()), source.size)
         numbers = {name: attributes[name] for name in ("alpha", "beta") if name in attributes}
-        return self._above(source, rows, (Pointwise(from_name(op, **numbers), source.size), ()), source.size)
+        return self.trace.above(source, rows, (Pointwise(from_name(op, **numbers), source.size), ()), source.size)
 
-    def _gather(self, attributes: Mapping[str, Any], table: Any, tokens: Any) -> _Moved:
+    def _gather(self, attributes: Mapping[str, Any], table: Any, tokens: Any) -> Moved:
         """Reads a look-up; a `Gather` of other values moves them."""
         if not isinstance(table, np.ndarray) or table.ndim != 2 or attributes.get("axis", 0) != 0:
             raise ValueError("got no constant table [V, E] that is looked up along its first axis")
-        source = self._source_of(tokens.ids.flat[0])
+        source = self.trace.source_of(tokens.ids.flat[0])
         if source.kind != "tokens":
             raise ValueError("got indices that are no input of integers")
-        return self._above(
+        return self.trace.above(
             source, tokens.ids - source.base, (Embedding(*table.shape), to_jax("data", table)), table.shape[1]
         )
 
@@ -384,7 +280,7 @@ class _Reader:
         kinds = [self.inputs[origin].type.tensor_type.elem_type for origin in self.origins[name]]
         return len(kinds) == 1 and kinds[0] not in _real_types() and self.origins[name].isdisjoint(self.lengths)
 
-    def _tokens(self, name: str, table: Any) -> _Moved:
+    def _tokens(self, name: str, table: Any) -> Moved:
         """Returns the input of integers that a tensor equals; what computes it must leave every index as it is.
 
         Keras, for one, writes `x + V if x < 0 else x` before a look-up.
@@ -414,10 +310,10 @@ class _Reader:
             raise ValueError("got indices that are not the tokens themselves")
         return moved
 
-    def _matmul(self, attributes: Mapping[str, Any], value: Any, w: Any) -> _Moved:
+    def _matmul(self, attributes: Mapping[str, Any], value: Any, w: Any) -> Moved:
         return self._linear(value, w, None)
 
-    def _gemm(self, attributes: Mapping[str, Any], value: Any, w: Any, b: Any = None) -> _Moved:
+    def _gemm(self, attributes: Mapping[str, Any], value: Any, w: Any, b: Any = None) -> Moved:
         if attributes.get("transA", 0):
             raise ValueError("transA: got 1, needs 0")
         if not isinstance(w, np.ndarray) or not (b is None or isinstance(b, np.ndarray)):
@@ -426,48 +322,50 @@ class _Reader:
         alpha, beta = (w.dtype.type(attributes.get(name, 1.0)) for name in ("alpha", "beta"))
         return self._linear(value, alpha * w, None if b is None else beta * b)
 
-    def _linear(self, value: Any, w: Any, b: Any) -> _Moved:
+    def _linear(self, value: Any, w: Any, b: Any) -> Moved:
         if not isinstance(w, np.ndarray) or w.ndim != 2:
             raise ValueError("got a second factor that is no constant matrix [I, O]")
-        source, rows = self._rows(value)
+        source, rows = self.trace.rows(value)
         if len(w) != source.size:
             raise ValueError(f"got a matrix of {len(w)} rows for {source.size} values")
         layer = Linear(len(w), w.shape[1], use_bias=False), LinearParams(to_jax("W", w), None)
-        moved = self._above(source, rows, layer, w.shape[1])
+        moved = self.trace.above(source, rows, layer, w.shape[1])
         return moved if b is None else self._add({}, moved, b)
 
-    def _add(self, attributes: Mapping[str, Any], a: Any, b: Any) -> _Moved:
+    def _add(self, attributes: Mapping[str, Any], a: Any, b: Any) -> Moved:
         """Adds a bias, or two branches."""
-        if isinstance(a, _Moved) and isinstance(b, _Moved):
+        if isinstance(a, Moved) and isinstance(b, Moved):
             return self._sum(a, b)
-        value, bias = (a, b) if isinstance(a, _Moved) else (b, a)
-        source, rows = self._rows(value)
+        value, bias = (a, b) if isinstance(a, Moved) else (b, a)
+        source, rows = self.trace.rows(value)
         if (bias.size != 1 and bias.shape[bias.ndim - 1 :] != (source.size,)) or bias.size > source.size:
             raise ValueError(
                 f"got a constant of the shape {bias.shape}, needs one number for each of {source.size} values"
             )
-        layer, params = source.chain[-1] if source.chain else (None, None)
+        layer, params = source.chain[-1] if source.chain else _NOTHING
         if not isinstance(layer, Linear) or layer.use_bias:
             raise ValueError("got a constant that no matrix product comes before")
         b = to_jax("B", np.broadcast_to(bias.reshape(-1), (source.size,)))
         below = dataclasses.replace(source, chain=source.chain[:-1])
-        return self._above(below, rows, (Linear(layer.input_size, layer.size), LinearParams(params.w, b)), layer.size)
+        return self.trace.above(
+            below, rows, (Linear(layer.input_size, layer.size), LinearParams(params.w, b)), layer.size
+        )
 
-    def _sum(self, a: _Moved, b: _Moved) -> _Moved:
+    def _sum(self, a: Moved, b: Moved) -> Moved:
         if a.ids.shape != b.ids.shape:
             raise ValueError(f"got the shapes {a.ids.shape} and {b.ids.shape}, needs equal ones")
         try:
-            joined, rows = self._join("sum", self._rows(a), self._rows(b))
+            joined, rows = self.trace.join("sum", self.trace.rows(a), self.trace.rows(b))
         except ValueError:
             # The two directions of one node, before they are put side by side.
-            source, rows = self._rows(_Moved(np.concatenate([a.ids, b.ids], axis=-1)))
-            layer, params = source.chain[-1] if source.chain else (None, None)
+            source, rows = self.trace.rows(Moved(np.concatenate([a.ids, b.ids], axis=-1)))
+            layer, params = source.chain[-1] if source.chain else _NOTHING
             if not isinstance(layer, Bidirectional) or layer.merge != "concat" or source.size != 2 * a.ids.shape[-1]:
                 raise
             key = ("directions", source)
-            if key not in self.joined:
+            if key not in self.trace.joined:
                 summed = dataclasses.replace(layer, merge="sum"), params
-                self.joined[key] = self._source(
+                self.trace.joined[key] = self.trace.add(
                     source.rows,
                     a.ids.shape[-1],
                     (*source.chain[:-1], summed),
@@ -475,16 +373,16 @@ class _Reader:
                     nodes=source.nodes,
                     name=source.name,
                 )
-            joined = self.joined[key]
-        return _Moved(joined.base + rows[..., None] * joined.size + np.arange(joined.size))
+            joined = self.trace.joined[key]
+        return Moved(joined.base + rows[..., None] * joined.size + np.arange(joined.size))
 
     def _where(self, attributes: Mapping[str, Any], condition: Any, value: Any, other: Any) -> Any:
         """Reads zeros beyond `sequence_lens`, which is what `lengths` of `unroll` means."""
-        source, rows = self._rows(value)
-        if self.order is None or not isinstance(condition, np.ndarray) or not np.array_equal(other, 0 * other):
+        source, rows = self.trace.rows(value)
+        if self.trace.order is None or not isinstance(condition, np.ndarray) or not np.array_equal(other, 0 * other):
             raise ValueError("got another choice than zero beyond the lengths")
-        batch = self.order[2]
-        rows = self._in_steps(source, rows)
+        batch = self.trace.order[2]
+        rows = self.trace.in_steps(source, rows)
         valid = (rows // batch < _some_lengths(batch)[rows % batch])[..., None]
         if not self.lengths or not np.array_equal(
             np.broadcast_to(condition, value.ids.shape), valid & (value.ids >= 0)
@@ -495,17 +393,18 @@ class _Reader:
     def _is_identity(self, op: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) -> bool:
         if op == "Dropout":
             return not (len(inputs) > 2 and np.any(inputs[2]))
-        source = self._source_of(inputs[0].ids.flat[0])
+        source = self.trace.source_of(inputs[0].ids.flat[0])
         of_input = self.inputs[source.name].type.tensor_type.elem_type
         return attributes["to"] == of_input or (source.kind == "tokens" and attributes["to"] in _integer_types())
 
     # Recurrent layers
 
-    def _recurrent(self, node: Any, attributes: Mapping[str, Any], inputs: Sequence[Any]) -> list[_Moved]:
+    def _recurrent(self, node: Any, attributes: Mapping[str, Any], inputs: Sequence[Any]) -> list[Moved]:
         """Puts a recurrent layer on a chain."""
         if self.opsets.get("", 1) < 7:
             raise ValueError(f"got opset {self.opsets.get('', 1)}, needs 7 or newer")
-        x, w, r, b, lengths, _, _, p = [*inputs, *(None,) * (8 - len(inputs))]
+        padded: list[Any] = [*inputs, *(None,) * (8 - len(inputs))]
+        x, w, r, b, lengths, _, _, p = padded
         for name, weight in (("W", w), ("R", r), ("B", b), ("P", p)):
             if not (weight is None and name in "BP") and not isinstance(weight, np.ndarray):
                 raise ValueError(f"{name}: got values that depend on the inputs, needs a constant")
@@ -514,11 +413,11 @@ class _Reader:
         if not ways or w.ndim != 3 or r.ndim != 3 or len(w) != len(ways) or len(r) != len(ways):
             raise ValueError(f"direction: got {direction!r} for W {w.shape} and R {r.shape}, needs one matrix each")
         layout = attributes.get("layout", 0)
-        if not isinstance(x, _Moved) or x.ids.ndim != 3:
+        if not isinstance(x, Moved) or x.ids.ndim != 3:
             raise ValueError("X: got no sequence [T, B, I] that depends on the inputs")
-        source, rows = self._rows(_Moved(x.ids.swapaxes(0, 1)) if layout else x)
+        source, rows = self.trace.rows(Moved(x.ids.swapaxes(0, 1)) if layout else x)
         steps, batch = rows.shape
-        flipped = self._is_flipped(source, rows)
+        flipped = self.trace.is_flipped(source, rows)
         ends = self._lengths_of(node, lengths, steps)
         if flipped and ends:
             raise ValueError("sequence_lens: got some for a sequence that is reversed beyond them")
@@ -542,49 +441,32 @@ class _Reader:
 
     def _outputs(
         self,
-        source: _Source,
+        source: Source,
         layer: Direction,
         sizes: tuple[int, int, int],
         ways: Sequence[bool],
         ends: str,
         layout: int,
         flipped: bool,
-    ) -> list[_Moved]:
+    ) -> list[Moved]:
         """Returns `Y`, `Y_h` and `Y_c` of a recurrent layer; `ways` says which directions run from last to first."""
         steps, batch, size = sizes
         chain, nodes = (*source.chain, layer), source.nodes | {len(self.used_lengths)}
         self.used_lengths.append(ends)
         width = len(ways) * size
-        base = self.sources[-1].base + self.sources[-1].rows * self.sources[-1].size
+        base = self.trace.sources[-1].base + self.trace.sources[-1].rows * self.trace.sources[-1].size
         rows = base + np.arange((steps + 1) * batch * width).reshape(steps + 1, batch, len(ways), size)
         ys = rows[:steps].transpose(0, 2, 1, 3)
         h = np.stack([rows[0 if back else steps, :, d] for d, back in enumerate(ways)])
         final = frozenset(h.ravel().tolist())
         more: dict[str, Any] = {"steps": (steps, batch), "nodes": nodes, "name": source.name}
-        self._source((steps + 1) * batch, width, chain, final=final, **more)
-        cells = self._source(len(ways) * batch, size, chain, kind="state", **more)
+        self.trace.add((steps + 1) * batch, width, chain, final=final, **more)
+        cells = self.trace.add(len(ways) * batch, size, chain, kind="state", **more)
         c = cells.base + np.arange(len(ways) * batch * size).reshape(len(ways), batch, size)
         ys = ys[::-1] if flipped else ys
         if layout:
-            return [_Moved(ys.transpose(2, 0, 1, 3)), _Moved(h.transpose(1, 0, 2)), _Moved(c.transpose(1, 0, 2))]
-        return [_Moved(ys), _Moved(h), _Moved(c)]
-
-    def _is_flipped(self, source: _Source, rows: np.ndarray) -> bool:
-        """Whether the steps `[T, B]` of a chain stand in reversed order; finds out which axis of the input is time."""
-        steps, batch = rows.shape
-        if source.steps is not None and source.steps != (steps, batch):
-            raise ValueError(f"X: got {rows.shape} steps and rows of a sequence of {source.steps}, needs all")
-        orders = [False, True] if self.order is None else [self.order[0]]
-        for batch_major in [False] if source.steps else orders:
-            numbers = np.arange(steps * batch)
-            expected = numbers.reshape(batch, steps).T if batch_major else numbers.reshape(steps, batch)
-            for flipped in (False, True):
-                if source.rows >= rows.size and np.array_equal(rows, expected[::-1] if flipped else expected):
-                    if self.order not in (None, (self.order and self.order[0], steps, batch)):
-                        raise ValueError(f"X: got {rows.shape} steps and rows, after {self.order[1:]}")
-                    self.order = self.order or (batch_major, steps, batch)
-                    return flipped
-        raise ValueError("X: got steps in another order than that of time, or not all of them")
+            return [Moved(ys.transpose(2, 0, 1, 3)), Moved(h.transpose(1, 0, 2)), Moved(c.transpose(1, 0, 2))]
+        return [Moved(ys), Moved(h), Moved(c)]
 
     def _lengths_of(self, node: Any, lengths: Any, steps: int) -> str:
         """Returns the input that `sequence_lens` is; nothing where it says that all steps are valid."""
@@ -598,8 +480,9 @@ class _Reader:
             return next(iter(origins))
         raise ValueError("sequence_lens: got neither an input nor T, needs the lengths as an input")
 
-    def _begun(self, node: Any, cell: Direction, source: _Source, d: int, layout: int) -> Direction:
+    def _begun(self, node: Any, cell: Direction, source: Source, d: int, layout: int) -> Direction:
         """Lets a cell begin in the initial state that the constants of its node give."""
+        layer: Any
         layer, params = cell
         begin = {}
         for leaf, name in zip(("h", "c"), node.input[5:7], strict=False):
@@ -621,7 +504,7 @@ class _Reader:
         zeros = layer.initial_state((), next(iter(begin.values())).dtype)
         return LearnedState(layer), LearnedStateParams(params, zeros._replace(**begin))
 
-    def _is_input(self, name: str, source: _Source) -> bool:
+    def _is_input(self, name: str, source: Source) -> bool:
         """Whether a tensor is inputs other than the sequence, whose values are moved only."""
         needed = {name}
         for node in reversed(self.model.graph.node):
@@ -643,42 +526,25 @@ class _Reader:
         if len(ends) > 1:
             raise ValueError(f"sequence_lens: got {sorted(ends)}, needs the same for all nodes: lengths hold for all")
         for name, (sources, ids) in zip(self.outputs, found, strict=True):
-            is_ys = sources == {main} and self._is_output(main, ids, ends != {""})
-            if not is_ys and not self._is_state(main, sources, ids):
+            is_ys = sources == {main} and self.trace.is_output(main, ids, ends != {""})
+            if not is_ys and not self.trace.is_state(main, sources, ids):
                 raise ValueError(
                     f"{name}: got an output that is neither all steps, the first or last step, nor a state; "
                     "the argument output names one tensor to be ys"
                 )
         return main.chain
 
-    def _output(self, name: str) -> tuple[set[_Source], np.ndarray]:
+    def _output(self, name: str) -> tuple[set[Source], np.ndarray]:
         """Returns the layers whose values an output of the model holds, and their numbers."""
-        value = self.values[name]
-        if not isinstance(value, _Moved):
+        value = self.values.get(name)
+        if not isinstance(value, Moved):
             raise ValueError(f"{name}: got an output that does not depend on the sequence")
         try:
-            source, rows = self._rows(value)
+            source, rows = self.trace.rows(value)
         except ValueError:
-            return {self._source_of(i) for i in np.unique(value.ids).tolist()}, value.ids
-        rows = self._in_steps(source, rows)
+            return {self.trace.source_of(i) for i in np.unique(value.ids).tolist()}, value.ids
+        rows = self.trace.in_steps(source, rows)
         return {source}, source.base + rows[..., None] * source.size + np.arange(source.size)
-
-    def _is_output(self, source: _Source, ids: np.ndarray, has_lengths: bool) -> bool:
-        """Whether numbers are all outputs of a layer, or those of the first or last step, features in their order."""
-        steps, batch = source.steps or (0, 0)
-        rows = (ids.ravel() - source.base) // source.size
-        numbers = ids.ravel()[np.argsort(rows, kind="stable")] - source.base
-        last = {steps} if has_lengths else {steps - 1, steps}
-        parts = [(0, steps), *((step, step + 1) for step in {0, *last})]
-        width = batch * source.size
-        return any(np.array_equal(numbers, np.arange(start * width, end * width)) for start, end in parts)
-
-    def _is_state(self, main: _Source, sources: set[_Source], ids: np.ndarray) -> bool:
-        """Whether numbers are parts of the final state of a network."""
-        if not all(source.nodes <= main.nodes for source in sources):
-            return False
-        final = frozenset().union(*(source.final for source in sources))
-        return all(i in final or self._source_of(i).kind == "state" for i in np.unique(ids).tolist())
 
 
 _LAYERS: Mapping[str, Callable[..., Any]] = {
@@ -691,7 +557,7 @@ _LAYERS: Mapping[str, Callable[..., Any]] = {
 
 
 def _ids(value: Any) -> Any:
-    return value.ids if isinstance(value, _Moved) else value
+    return value.ids if isinstance(value, Moved) else value
 
 
 def _some_lengths(batch: int) -> np.ndarray:
@@ -709,35 +575,3 @@ def _integer_types() -> tuple[int, ...]:
     from onnx import TensorProto as kinds
 
     return kinds.INT32, kinds.INT64
-
-
-def _joined(merge: Literal["concat", "sum"], tails: Sequence[Sequence[Direction]], sizes: Sequence[int]) -> Direction:
-    """Returns the layer of two branches."""
-    if merge == "sum" and bool(tails[0]) != bool(tails[1]):
-        layer, params = _network(tails[0] or tails[1])
-        return Residual(layer), params
-    (forward, there), (backward, back) = (
-        _network(tail or [(Pointwise(jax.nn.identity, size), ())]) for tail, size in zip(tails, sizes, strict=True)
-    )
-    backward = _turned(backward)
-    pair = Bidirectional(forward, None if forward == backward else backward, merge)
-    return pair, BidirectionalParams(there, back)
-
-
-def _turned(layer: Layer) -> Layer:
-    """Returns a layer in the other direction of time."""
-    match layer:
-        case Reversed():
-            return layer.cell
-        case Pointwise() | Linear() | Embedding():
-            return layer
-        case Stack() if not any(isinstance(_turned(cell), Reversed) for cell in layer.cells):
-            return Stack(tuple(map(_turned, layer.cells)))
-    return Reversed(layer)
-
-
-def _network(chain: Sequence[Direction]) -> Direction:
-    if len(chain) == 1:
-        return chain[0]
-    cells, params = zip(*chain, strict=True)
-    return Stack(cells), params
