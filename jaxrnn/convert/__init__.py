@@ -13,6 +13,7 @@ One pair of functions for each library; the numbers are the same on both sides:
     from_cudnn          to_cudnn            flat weights of jax.experimental.rnn, also in the order of ROCm
     from_tensorflow1    to_tensorflow1      variables of TensorFlow 1's cells
     from_element_research, to_element_research      arrays of Torch 7's rnn package
+    from_safetensors    to_safetensors      a file that holds the parameters and describes the cell
 
 The other library is imported only to make one of its modules; with arrays it need not be installed. What the other side
 cannot express is a `ValueError` that says what and why, never an approximation. Parameters keep their dtype; float64
@@ -34,6 +35,7 @@ from jaxrnn.convert.equinox import equinox_arrays, from_equinox, to_equinox
 from jaxrnn.convert.flax import from_flax, to_flax
 from jaxrnn.convert.haiku import from_haiku, to_haiku
 from jaxrnn.convert.keras import from_keras, keras_arrays, to_keras
+from jaxrnn.convert.safetensors import from_safetensors, to_safetensors
 from jaxrnn.convert.tensorflow1 import from_tensorflow1, to_tensorflow1
 from jaxrnn.convert.torch import from_torch, to_torch, torch_arrays
 
@@ -45,6 +47,7 @@ __all__ = [
     "from_flax",
     "from_haiku",
     "from_keras",
+    "from_safetensors",
     "from_tensorflow1",
     "from_torch",
     "keras_arrays",
@@ -54,6 +57,7 @@ __all__ = [
     "to_flax",
     "to_haiku",
     "to_keras",
+    "to_safetensors",
     "to_tensorflow1",
     "to_torch",
     "torch_arrays",

@@ -238,8 +238,9 @@ def to_flax(cell: Layer, params: Params, kind: Any) -> Any:
         dense = _fused(dense)
     elif "if" in dense:
         dense["if_"] = dense.pop("if")
-    more = {"dtype": dtype, "param_dtype": dtype, "rngs": nnx.Rngs(0)}
-    module = make(cell.input_size, cell.hidden_size, **options, **more)
+    sizes, dtypes = (cell.input_size, cell.hidden_size), {"dtype": dtype, "param_dtype": dtype}
+    # Initializers are not run.
+    module = nnx.eval_shape(lambda: make(*sizes, **options, **dtypes, rngs=nnx.Rngs(0)))
     nnx.update(module, jax.tree.map(jnp.asarray, dense))
     return module
 

@@ -203,5 +203,5 @@ def _of_cell(cell: Layer, params: Params) -> tuple[str, dict[str, np.ndarray]]:
             raise ValueError(f"cell: got {cell}, Haiku has stride=1 and up to 3 spatial axes only")
         w_x, w_h, b = (reorder(a, (0, 2, 1, 3)) for a in (p.w_x, p.w_h, _open(p.b, -1)))
         arrays = {"input_to_hidden/w": w_x, "input_to_hidden/b": b, "hidden_to_hidden/w": w_h}
-        return f"conv{axes}_d_lstm", {**arrays, "hidden_to_hidden/b": np.zeros_like(b)}
+        return f"conv{axes}_dlstm", {**arrays, "hidden_to_hidden/b": np.zeros_like(b)}
     raise ValueError(f"cell: got {cell}, Haiku has Elman (relu), LSTM, GRU (reset before) and ConvLSTM only")

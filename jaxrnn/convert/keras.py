@@ -245,6 +245,7 @@ def to_keras(cell: Layer, params: Params, **options: Any) -> Any:
         layer = layers.Bidirectional(
             _layer(layers, forward, params.forward, options),
             merge_mode=modes[cell.merge],
+            dtype=_dtype(params),
             backward_layer=_layer(layers, backward, params.backward, options | {"go_backwards": True}),
         )
         layer.build(shape)
@@ -263,7 +264,7 @@ def to_keras(cell: Layer, params: Params, **options: Any) -> Any:
 
 def _layer(layers: Any, cell: Layer, params: Params, options: Mapping[str, Any]) -> Any:
     """Returns an unbuilt layer of one direction."""
-    dtype = jax.tree.leaves(params)[0].dtype.name
+    dtype = _dtype(params)
     if isinstance(cell, Stack):
         check_options(cell, "StackedRNNCells", dropout=0.0)
         made = []
@@ -277,6 +278,10 @@ def _layer(layers: Any, cell: Layer, params: Params, options: Mapping[str, Any])
     return getattr(layers, name)(**config, dtype=dtype, **options)
 
 
+def _dtype(params: Params) -> str:
+    return str(jax.tree.leaves(params)[0].dtype)
+
+
 def _fill(layer: Any, cell: Layer, params: Params) -> None:
     for name, array in keras_arrays(cell, params).items():
         getattr(layer, name).assign(array)
@@ -284,7 +289,8 @@ def _fill(layer: Any, cell: Layer, params: Params) -> None:
 
 def _options(cell: Layer, params: Params) -> tuple[str, dict[str, Any]]:
     """Returns the name of Keras's layer and its arguments."""
-    config: dict[str, Any] = {}
+    # Keras's default would be a QR decomposition of what is overwritten.
+    config: dict[str, Any] = {"recurrent_initializer": "glorot_uniform"}
     if isinstance(cell, Dropout):
         check_options(cell, "Keras", share=("time",))
         config["dropout"] = cell.rate
