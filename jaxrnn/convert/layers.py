@@ -1,8 +1,10 @@
 """Networks as lists of layers, a layer as its one or two directions: what recurrent layers of other libraries are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from jaxrnn.cells import LSTM, LSTMParams, VanillaLSTM
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
 from jaxrnn.engine.layer import Layer, check_layer
@@ -10,10 +12,18 @@ from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams
 from jaxrnn.networks.stack import Stack
 from jaxrnn.typing import Params
 
-__all__ = ["Direction", "check_options", "directions", "network"]
+__all__ = ["PLAIN_GRU", "PLAIN_LSTM", "Direction", "check_options", "directions", "network", "plain"]
 
 Direction = tuple[Layer, Params]
 """A cell and its parameters."""
+
+PLAIN_LSTM: Mapping[str, Any] = MappingProxyType(
+    {"heads": 1, "gate_activation": "sigmoid", "candidate_activation": "tanh", "output_activation": "tanh"}
+)
+"""The options of an `LSTM` that most libraries have alone."""
+
+PLAIN_GRU: Mapping[str, Any] = MappingProxyType({"heads": 1, "gate_activation": "sigmoid", "activation": "tanh"})
+"""The options of a `GRU` that most libraries have alone, but for `reset`."""
 
 
 def network(layers: Sequence[Sequence[Direction]], dropout: float = 0.0) -> Direction:
@@ -52,8 +62,19 @@ def directions(cell: Layer, params: Params) -> list[list[Direction]]:
         return [one for c, p in zip(cell.cells, params, strict=True) for one in directions(c, p)]
     if isinstance(cell, Bidirectional):
         check_options(cell, "a layer of two directions", merge="concat")
-        return [list(zip(cell.cells, params, strict=True))]
-    return [[(cell, params)]]
+        return [[plain(c, p) for c, p in zip(cell.cells, params, strict=True)]]
+    return [[plain(cell, params)]]
+
+
+def plain(cell: Layer, params: Params) -> Direction:
+    """Returns a `VanillaLSTM` that has no option of its own as the `LSTM` that it is; any other cell as it is."""
+    if not isinstance(cell, VanillaLSTM) or cell.peephole or cell.gate_recurrence or cell.cell_clip is not None:
+        return cell, params
+    if not all(cell.own_gates) or cell.output_gate_activation != cell.gate_activation:
+        return cell, params
+    options = ("use_bias", "gate_activation", "candidate_activation", "output_activation", "heads")
+    lstm = LSTM(cell.input_size, cell.hidden_size, **{name: getattr(cell, name) for name in options})
+    return lstm, LSTMParams(params.w_x, params.w_h, params.b)
 
 
 def check_options(cell: Any, target: str, **needed: Any) -> None:

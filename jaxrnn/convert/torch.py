@@ -14,7 +14,7 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, Projected, ProjectedParams
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
 from jaxrnn.convert.arrays import check_names, check_shape, to_jax, to_numpy
-from jaxrnn.convert.layers import Direction, check_options, directions, network
+from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.networks.stack import Stack
 from jaxrnn.typing import Params
@@ -146,7 +146,8 @@ def to_torch(cell: Layer, params: Params, *, batch_first: bool = False, step: bo
 
     Raises:
         ModuleNotFoundError: PyTorch is not installed; `torch_arrays` does not need it.
-        TypeError, ValueError: PyTorch has no such layer.
+        TypeError: `cell` is no cell, or `params` are not its parameters.
+        ValueError: PyTorch has no such layer.
 
     Example:
         >>> import jax
@@ -231,13 +232,12 @@ def _options_of(cell: Layer) -> tuple[str, dict[str, Any]]:
         check_options(cell, "nn.LSTM", nonrecurrent_size=None, clip=None)
         inner = cell.cell
     if isinstance(inner, LSTM):
-        gates = {"gate_activation": "sigmoid", "candidate_activation": "tanh", "output_activation": "tanh"}
-        check_options(inner, "nn.LSTM", heads=1, **gates)
+        check_options(inner, "nn.LSTM", **PLAIN_LSTM)
         name = "LSTM"
         if isinstance(cell, Projected):
             more["proj_size"] = cell.projection_size
     elif isinstance(cell, GRU):
-        check_options(cell, "nn.GRU", reset="after", heads=1, gate_activation="sigmoid", activation="tanh")
+        check_options(cell, "nn.GRU", reset="after", **PLAIN_GRU)
         name = "GRU"
     elif isinstance(cell, Elman):
         check_options(cell, "nn.RNN", heads=1)
@@ -245,5 +245,5 @@ def _options_of(cell: Layer) -> tuple[str, dict[str, Any]]:
             raise ValueError(f"cell: got {cell}, nn.RNN has the activations tanh and relu only")
         name, more = "RNN", {"nonlinearity": activation_name(cell.activation)}
     else:
-        raise TypeError(f"cell: got {cell}, PyTorch has Elman, LSTM, GRU and Projected(LSTM) only")
+        raise ValueError(f"cell: got {cell}, PyTorch has Elman, LSTM, GRU and Projected(LSTM) only")
     return name, {"input_size": inner.input_size, "hidden_size": inner.hidden_size, "bias": inner.use_bias} | more
