@@ -129,12 +129,14 @@ _OF_ONNX: Mapping[OnnxActivation, str] = MappingProxyType({_key(a): name for nam
 def from_name(
     name: str, alpha: float | None = None, beta: float | None = None, clip: float | None = None
 ) -> Activation:
-    """Returns ONNX's function with its numbers: JAX's own function where there is one, else an `OnnxActivation`.
+    """Returns ONNX's function: JAX's own where there is one, else an `OnnxActivation`; numbers have ONNX's defaults.
 
     Example:
         >>> from_name("Elu", alpha=1.0) is jax.nn.elu, from_name("Elu", alpha=0.5)
         (True, OnnxActivation(name='Elu', alpha=0.5, beta=None, clip=None))
     """
+    takes = _numbers(name)
+    alpha, beta = (takes.get(n) if got is None else got for n, got in (("alpha", alpha), ("beta", beta)))
     found = OnnxActivation(name, alpha, beta, clip)
     return ACTIVATIONS[_OF_ONNX[_key(found)]] if clip is None and _key(found) in _OF_ONNX else found
 

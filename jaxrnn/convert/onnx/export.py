@@ -90,7 +90,7 @@ def to_onnx(network: Layer, params: Params, *, lengths: bool = False, states: bo
     check_layer(network, "network")
     check_params(network, params)
     check_bools(lengths=lengths, states=states)
-    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)} or {"float32"}
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)} or {"float32"}
     if len(dtypes) > 1 or not dtypes <= {"float16", "float32", "float64"}:
         raise ValueError(f"params: got {', '.join(sorted(dtypes))}, needs all float16, float32 or float64; see cast")
     dtype = np.dtype(dtypes.pop())

@@ -156,9 +156,11 @@ class _Reader:
         origins = {name: frozenset((name,)) for name in self.inputs}
         origins |= {name: frozenset() for name in ("", *self.constants)}
         for node in self.model.graph.node:
+            if unknown := [name for name in node.input if name not in origins]:
+                raise ValueError(f"{node.op_type} node {node.name!r}: got {unknown}, which nothing before it gives")
             seen: frozenset[str] = frozenset()
             if node.op_type not in ("Shape", "Size"):
-                seen = seen.union(*(origins.get(name, frozenset()) for name in node.input))
+                seen = seen.union(*(origins[name] for name in node.input))
             origins |= {name: seen for name in node.output if name}
         return origins
 
@@ -224,7 +226,7 @@ class _Reader:
                 results = self._recurrent(node, attributes, inputs)
             elif op in ("Shape", "Size") or not moved:
                 results = self._run(node, [_ids(v) for v in inputs])
-            elif op in _MOVES and (op == "Concat" or inputs[0] is moved[0]) and len(moved) in (1, len(inputs)):
+            elif op in _MOVES and inputs[0] is moved[0] and len(moved) == (len(inputs) if op == "Concat" else 1):
                 results = [Moved(ids) for ids in self._run(node, [_ids(v) for v in inputs])]
             elif op in _IDENTITIES and self._is_identity(op, attributes, inputs):
                 results = moved
@@ -394,8 +396,9 @@ class _Reader:
         if op == "Dropout":
             return not (len(inputs) > 2 and np.any(inputs[2]))
         source = self.trace.source_of(inputs[0].ids.flat[0])
-        of_input = self.inputs[source.name].type.tensor_type.elem_type
-        return attributes["to"] == of_input or (source.kind == "tokens" and attributes["to"] in _integer_types())
+        if source.kind == "tokens":
+            return attributes["to"] in _integer_types()
+        return attributes["to"] == self.inputs[source.name].type.tensor_type.elem_type
 
     # Recurrent layers
 
