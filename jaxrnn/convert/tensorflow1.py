@@ -38,7 +38,7 @@ __all__ = ["from_tensorflow1", "to_tensorflow1"]
 _LSTM = ("kernel", "bias", "w_i_diag", "w_f_diag", "w_o_diag", "projection/kernel")
 _GRU = ("gates/kernel", "gates/bias", "candidate/kernel", "candidate/bias")
 _CUDNN = tuple(f"candidate/{side}_projection/{name}" for side in ("input", "hidden") for name in ("kernel", "bias"))
-_NAME = re.compile(rf"(?:(.*?)/)?({'|'.join((*_LSTM, *_GRU, *_CUDNN))})(?::0)?")
+_NAME = re.compile(rf"(?:(.*?)/)??({'|'.join((*_LSTM, *_GRU, *_CUDNN))})(?::0)?")
 
 
 def from_tensorflow1(
