@@ -746,7 +746,7 @@ FOREIGN = {
     "a wide bias": (
         [RNN, ("MatMul", "Y w", "Z"), ("Add", "Z c", "ys")],
         {"w": draw(H, 2), "c": draw(3, 2)},
-        r"got a constant of the shape \(3, 2\), needs one number for each of 2 values",
+        r"got a constant of the shape \(3, 2\), needs one for each of 2 values",
     ),
     "a matrix": ([RNN, ("MatMul", "Y w", "ys")], {"w": draw(3, 2)}, "got a matrix of 3 rows for 4 values"),
     "a softmax over rows": ([RNN, ("Softmax", "Y", "ys", {"axis": 0})], {}, "axis: got 0, needs the last"),

@@ -95,7 +95,8 @@ def to_onnx(network: Layer, params: Params, *, lengths: bool = False, states: bo
         raise ValueError(f"params: got {', '.join(sorted(dtypes))}, needs all float16, float32 or float64; see cast")
     dtype = np.dtype(dtypes.pop())
     graph = _Graph(dtype, lengths, states)
-    paths = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path), network.initial_state(()))
+    shapes = jax.eval_shape(network.initial_state)
+    paths = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path), shapes)
     state = jax.tree.map(lambda path: f"state{path}", paths) if states else None
     ys, final = _write(graph, network, params, "xs", state, False)
     if lengths and not _is_zero_beyond(network):
@@ -113,12 +114,10 @@ def to_onnx(network: Layer, params: Params, *, lengths: bool = False, states: bo
     graph.add("Identity", ys, names=("ys",))
     outputs = [tensor("ys", ("T", "B", network.output_size))]
     if states:
-        sizes = [leaf.shape[0] for leaf in jax.tree.leaves(network.initial_state(()))]
-        leaves = zip(jax.tree.leaves(paths), jax.tree.leaves(final), sizes, strict=True)
-        for path, name, size in leaves:
-            inputs.append(tensor(f"state{path}", ("B", size)))
+        for path, name, leaf in zip(*map(jax.tree.leaves, (paths, final, shapes)), strict=True):
+            inputs.append(tensor(f"state{path}", ("B", *leaf.shape)))
             graph.add("Identity", name, names=(f"final{path}",))
-            outputs.append(tensor(f"final{path}", ("B", size)))
+            outputs.append(tensor(f"final{path}", ("B", *leaf.shape)))
     proto = helper.make_graph(graph.nodes, "jaxrnn", inputs, outputs, graph.constants, doc_string=str(network))
     return helper.make_model(
         proto, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR, producer_name="jaxrnn"

@@ -84,10 +84,10 @@ def from_onnx(model: Any, *, output: str | None = None) -> tuple[Layer, Params]:
     Example:
         >>> import jaxrnn
         >>> from jaxrnn import convert
-        >>> net = jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.LSTM(3, 4)), jaxrnn.GRU(8, 2)))
-        >>> model = convert.to_onnx(net, net.init(jax.random.key(0)))
+        >>> cell = jaxrnn.GRU(3, 4)
+        >>> model = convert.to_onnx(cell, cell.init(jax.random.key(0)))
         >>> network, params = from_onnx(model)
-        >>> network == net
+        >>> network == cell
         True
     """
     proto = _load(model)
@@ -114,6 +114,7 @@ def _load(model: Any) -> Any:
     return model
 
 
+# Stands for the last layer where there is none.
 _NOTHING: Direction = Pointwise(jax.nn.identity, 1), ()
 
 
@@ -244,15 +245,10 @@ class _Reader:
 
     def _run(self, node: Any, inputs: Sequence[Any]) -> list[Any]:
         """Runs a node by ONNX's reference."""
-        from onnx.reference import ReferenceEvaluator
-
         feeds = {name: value for name, value in zip(node.input, inputs, strict=True) if name}
         if any(value is None for value in feeds.values()):
             raise ValueError(f"got no values for {[name for name, value in feeds.items() if value is None]}")
-        try:
-            return list(ReferenceEvaluator(node, opsets=self.opsets).run(None, feeds))
-        except Exception as error:
-            raise ValueError(f"got a node that ONNX's reference cannot run: {error}") from error
+        return _evaluate(node, feeds, opsets=self.opsets)
 
     # Layers without a state
 
@@ -288,7 +284,6 @@ class _Reader:
         Keras, for one, writes `x + V if x < 0 else x` before a look-up.
         """
         from onnx import helper
-        from onnx.reference import ReferenceEvaluator
 
         if not self._is_of_tokens(name):
             raise ValueError("got indices that are no input of integers")
@@ -307,7 +302,7 @@ class _Reader:
         moved = self.values[origin]
         every = np.arange(len(table), dtype=kind).reshape(*(1,) * (moved.ids.ndim - 1), -1)
         proto = helper.make_model(whole, opset_imports=self.model.opset_import)
-        (found,) = ReferenceEvaluator(proto).run(None, {origin: every})
+        (found,) = _evaluate(proto, {origin: every})
         if not np.array_equal(found, every):
             raise ValueError("got indices that are not the tokens themselves")
         return moved
@@ -340,18 +335,16 @@ class _Reader:
             return self._sum(a, b)
         value, bias = (a, b) if isinstance(a, Moved) else (b, a)
         source, rows = self.trace.rows(value)
-        if (bias.size != 1 and bias.shape[bias.ndim - 1 :] != (source.size,)) or bias.size > source.size:
-            raise ValueError(
-                f"got a constant of the shape {bias.shape}, needs one number for each of {source.size} values"
-            )
+        if bias.size not in (1, source.size) or bias.shape[-1:] not in ((), (bias.size,)):
+            raise ValueError(f"got a constant of the shape {bias.shape}, needs one for each of {source.size} values")
+        rows = rows.reshape(np.broadcast_shapes(value.ids.shape, bias.shape)[:-1])
         layer, params = source.chain[-1] if source.chain else _NOTHING
         if not isinstance(layer, Linear) or layer.use_bias:
             raise ValueError("got a constant that no matrix product comes before")
         b = to_jax("B", np.broadcast_to(bias.reshape(-1), (source.size,)))
         below = dataclasses.replace(source, chain=source.chain[:-1])
-        return self.trace.above(
-            below, rows, (Linear(layer.input_size, layer.size), LinearParams(params.w, b)), layer.size
-        )
+        biased = Linear(layer.input_size, layer.size), LinearParams(params.w, b)
+        return self.trace.above(below, rows, biased, layer.size)
 
     def _sum(self, a: Moved, b: Moved) -> Moved:
         if a.ids.shape != b.ids.shape:
@@ -381,16 +374,14 @@ class _Reader:
     def _where(self, attributes: Mapping[str, Any], condition: Any, value: Any, other: Any) -> Any:
         """Reads zeros beyond `sequence_lens`, which is what `lengths` of `unroll` means."""
         source, rows = self.trace.rows(value)
-        if self.trace.order is None or not isinstance(condition, np.ndarray) or not np.array_equal(other, 0 * other):
-            raise ValueError("got another choice than zero beyond the lengths")
-        batch = self.trace.order[2]
-        rows = self.trace.in_steps(source, rows)
-        valid = (rows // batch < _some_lengths(batch)[rows % batch])[..., None]
-        if not self.lengths or not np.array_equal(
-            np.broadcast_to(condition, value.ids.shape), valid & (value.ids >= 0)
-        ):
-            raise ValueError("got another choice than zero beyond the lengths")
-        return value
+        constant = isinstance(condition, np.ndarray) and isinstance(other, np.ndarray)
+        if constant and self.trace.order and self.lengths and other.size == 1 and not other.any():
+            batch = self.trace.order[2]
+            rows = self.trace.in_steps(source, rows)
+            valid = (rows // batch < _some_lengths(batch)[rows % batch])[..., None]
+            if np.array_equal(np.broadcast_to(condition, value.ids.shape), np.broadcast_to(valid, value.ids.shape)):
+                return value
+        raise ValueError("got another choice than that of zero beyond the lengths")
 
     def _is_identity(self, op: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) -> bool:
         if op == "Dropout":
@@ -438,34 +429,34 @@ class _Reader:
             layer, params = Bidirectional(layer, None if layer == other else other), BidirectionalParams(params, more)
         if (direction == "reverse") != flipped:
             layer = Reversed(layer)
-        return self._outputs(
-            source, (layer, params), (steps, batch, r.shape[2]), [w != flipped for w in ways], ends, layout, flipped
-        )
+        back = [way != flipped for way in ways]
+        return self._outputs(source, (layer, params), (steps, batch, r.shape[2]), back, ends, layout, flipped)
 
     def _outputs(
         self,
         source: Source,
         layer: Direction,
         sizes: tuple[int, int, int],
-        ways: Sequence[bool],
+        back: Sequence[bool],
         ends: str,
         layout: int,
         flipped: bool,
     ) -> list[Moved]:
-        """Returns `Y`, `Y_h` and `Y_c` of a recurrent layer; `ways` says which directions run from last to first."""
+        """Returns `Y`, `Y_h` and `Y_c` of a recurrent layer; `back` says which directions run from last to first."""
         steps, batch, size = sizes
         chain, nodes = (*source.chain, layer), source.nodes | {len(self.used_lengths)}
         self.used_lengths.append(ends)
-        width = len(ways) * size
-        base = self.trace.sources[-1].base + self.trace.sources[-1].rows * self.trace.sources[-1].size
-        rows = base + np.arange((steps + 1) * batch * width).reshape(steps + 1, batch, len(ways), size)
+        ways = len(back)
+        width = ways * size
+        base = self.trace.next_number
+        rows = base + np.arange((steps + 1) * batch * width).reshape(steps + 1, batch, ways, size)
         ys = rows[:steps].transpose(0, 2, 1, 3)
-        h = np.stack([rows[0 if back else steps, :, d] for d, back in enumerate(ways)])
+        h = np.stack([rows[0 if reverse else steps, :, d] for d, reverse in enumerate(back)])
         final = frozenset(h.ravel().tolist())
         more: dict[str, Any] = {"steps": (steps, batch), "nodes": nodes, "name": source.name}
         self.trace.add((steps + 1) * batch, width, chain, final=final, **more)
-        cells = self.trace.add(len(ways) * batch, size, chain, kind="state", **more)
-        c = cells.base + np.arange(len(ways) * batch * size).reshape(len(ways), batch, size)
+        cells = self.trace.add(ways * batch, size, chain, kind="state", **more)
+        c = cells.base + np.arange(ways * batch * size).reshape(ways, batch, size)
         ys = ys[::-1] if flipped else ys
         if layout:
             return [Moved(ys.transpose(2, 0, 1, 3)), Moved(h.transpose(1, 0, 2)), Moved(c.transpose(1, 0, 2))]
@@ -557,6 +548,16 @@ _LAYERS: Mapping[str, Callable[..., Any]] = {
     "MatMul": _Reader._matmul,
     "Where": _Reader._where,
 }
+
+
+def _evaluate(proto: Any, feeds: Mapping[str, Any], **options: Any) -> list[Any]:
+    """Runs a model or a node by ONNX's reference."""
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        return list(ReferenceEvaluator(proto, **options).run(None, dict(feeds)))
+    except Exception as error:  # of any kind, where shapes or types do not fit
+        raise ValueError(f"got what ONNX's reference cannot run: {error}") from error
 
 
 def _ids(value: Any) -> Any:

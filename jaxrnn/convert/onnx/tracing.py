@@ -57,10 +57,14 @@ class Trace:
     order: tuple[bool, int, int] | None = None
     """Whether the rows of the input are `b * T + t`, T and B; known from the first recurrent layer on."""
 
+    @property
+    def next_number(self) -> int:
+        """The first number of the next source."""
+        return self.sources[-1].base + self.sources[-1].rows * self.sources[-1].size if self.sources else 0
+
     def add(self, rows: int, size: int, chain: tuple[Direction, ...], **more: Any) -> Source:
         """Adds a source with numbers of its own."""
-        base = self.sources[-1].base + self.sources[-1].rows * self.sources[-1].size if self.sources else 0
-        self.sources.append(Source(base, rows, size, chain, **more))
+        self.sources.append(Source(self.next_number, rows, size, chain, **more))
         return self.sources[-1]
 
     def source_of(self, number: int) -> Source:
