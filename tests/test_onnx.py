@@ -348,12 +348,23 @@ def leaves(name, state):
     return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in paths}
 
 
-@pytest.mark.parametrize("network", [DEEP, MIXED], ids=["deep", "mixed"])
-def test_networks_go_out_and_come_back(network):
+UNLEARNED = jaxrnn.Stack(
+    (
+        MIXED.cells[0].cell,
+        *MIXED.cells[1:3],
+        jaxrnn.Bidirectional(jaxrnn.GRU(7, 3), merge="sum"),
+        MIXED.cells[4],
+    )
+)
+
+
+@pytest.mark.parametrize(("network", "carried"), [(DEEP, DEEP), (MIXED, UNLEARNED)], ids=["deep", "mixed"])
+def test_networks_go_out_and_come_back(network, carried):
     """ONNX Runtime gives the numbers of `unroll`, with lengths and states; what comes back is the same, bit by bit."""
     params, xs, state = example(network)
     model = convert.to_onnx(network, params, lengths=True, states=True)
     onnx.checker.check_model(model, full_check=True)
+    assert convert.from_onnx(model)[0] == carried  # where a state is an input, none is learned
     plain = convert.to_onnx(network, params)
     onnx.checker.check_model(plain, full_check=True)
     again, same = convert.from_onnx(plain.SerializeToString())
