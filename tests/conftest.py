@@ -20,7 +20,7 @@ RELAXED = (
     "test_training",
     "test_char_lm",
     "test_examples",
-    "test_parity",
+    "test_convert",
 )
 
 jax.config.update("jax_legacy_prng_key", "error")

@@ -30,6 +30,7 @@ ROOMS = [
     {"jaxrnn"},
     {
         "jaxrnn._flax",
+        "jaxrnn.convert",
         "jaxrnn.linen",
         "jaxrnn.losses",
         "jaxrnn.nnx",
@@ -39,7 +40,7 @@ ROOMS = [
     {"bench"},
     {"examples"},
 ]
-# Beside the core, which has JAX and NumPy alone, stand the Flax modules, Optax's losses, training and plots.
+# Beside the core, which has JAX and NumPy alone, stand Flax modules, converters, Optax's losses, training and plots.
 CORE = {"jax", "numpy", "ml_dtypes"}
 
 MODULES = sorted(p for folder in ("jaxrnn", "examples", "bench") for p in (ROOT / folder).rglob("*.py"))

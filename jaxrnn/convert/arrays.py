@@ -1,0 +1,64 @@
+"""Arrays of other libraries as NumPy and JAX arrays, never in a narrower dtype, and gates in another order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from jaxrnn.typing import Array, PyTree
+
+__all__ = ["blocks", "check_names", "check_shape", "reorder", "to_jax", "to_numpy"]
+
+
+def to_numpy(name: str, array: Any) -> np.ndarray:
+    """Returns an array, a PyTorch tensor or a Keras variable as a NumPy array of the same dtype."""
+    if hasattr(array, "detach"):  # a tensor of PyTorch
+        array = array.detach().cpu()
+        if "bfloat16" in str(array.dtype):  # NumPy has no such dtype of its own
+            return array.float().numpy().astype(ml_dtypes.bfloat16)
+        array = array.numpy()
+    values = np.asarray(array)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"{name}: got {values.dtype}, needs real values")
+    return values
+
+
+def to_jax(name: str, array: np.ndarray) -> Array:
+    """Returns a NumPy array as a JAX array; raises where JAX would round it."""
+    found = jnp.asarray(array)
+    if found.dtype != array.dtype:
+        raise ValueError(
+            f"{name}: got {array.dtype}, which JAX would round to {found.dtype}; "
+            "needs jax.enable_x64(True), or arrays in float32"
+        )
+    return found
+
+
+def blocks(a: np.ndarray, n: int) -> list[np.ndarray]:
+    """Splits the last axis into `n` gates."""
+    return np.split(a, n, axis=-1)
+
+
+def reorder(a: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Puts the gates of the last axis into another order.
+
+    Example:
+        >>> reorder(np.arange(6), (1, 0, 2)).tolist()
+        [2, 3, 0, 1, 4, 5]
+    """
+    parts = blocks(a, len(order))
+    return np.concatenate([parts[i] for i in order], axis=-1)
+
+
+def check_names(where: str, arrays: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Raises unless the names are those needed."""
+    if arrays.keys() != set(needed):
+        raise ValueError(f"{where}: got the names {sorted(arrays)}, needs {sorted(needed)}")
+
+
+def check_shape(name: str, array: PyTree, shape: tuple[int, ...]) -> None:
+    """Raises unless an array has the shape."""
+    if np.shape(array) != shape:
+        raise ValueError(f"{name}: got the shape {np.shape(array)}, needs {shape}")
