@@ -37,6 +37,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "go_backwards": False,
     "dropout": 0.0,
     "recurrent_dropout": 0.0,
+    "implementation": 2,
     "padding": "same",
     "strides": 1,
     "dilation_rate": 1,
@@ -110,6 +111,7 @@ def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: 
         raise ValueError(f"source: got {source.name} without weights, needs a layer that was built")
     config = source.get_config()
     named = {name: config[name] for name in _DEFAULTS if name in config}
+    named["implementation"] = getattr(source, "implementation", 2)
     found = {name: getattr(source, name) for name in ("kernel", "recurrent_kernel", "bias")}
     arrays = {name: array for name, array in found.items() if array is not None}
     return _cell(arrays, dict(_DEFAULTS) | named | options, tuple(getattr(source, "spatial_dims", ())) or space)
@@ -167,9 +169,11 @@ def _cell(source: Mapping[str, Any], config: dict[str, Any], space: tuple[int, .
     else:
         cell, params = Elman(inputs, size, phi, bias is not None), ElmanParams(*_in_jax(arrays))
     dropout, recurrent_dropout = config["dropout"], config["recurrent_dropout"]
-    if recurrent_dropout and (dropout or (gates == 3 and not after)):
+    # With implementation=1, which a recurrent dropout sets, the input has a mask for each gate.
+    masked = dropout and gates > 1 and (recurrent_dropout or config["implementation"] == 1)
+    if masked or (recurrent_dropout and gates == 3 and not after):
         raise ValueError(
-            f"recurrent_dropout: got {recurrent_dropout} with dropout={dropout}, jaxrnn has no such masks; "
+            f"dropout: got {dropout} with recurrent_dropout={recurrent_dropout}, whose masks jaxrnn has not; "
             "from_keras(layer, dropout=0.0, recurrent_dropout=0.0) leaves them out"
         )
     if recurrent_dropout:
@@ -275,7 +279,7 @@ def _layer(layers: Any, cell: Layer, params: Params, options: Mapping[str, Any])
             made.append(getattr(layers, name + "Cell")(**config, dtype=dtype))
         return layers.RNN(layers.StackedRNNCells(made, dtype=dtype), dtype=dtype, **options)
     name, config = _options(*plain(cell, params))
-    return getattr(layers, name)(**config, dtype=dtype, **options)
+    return getattr(layers, name)(**{**config, "dtype": dtype, **options})
 
 
 def _dtype(params: Params) -> str:
