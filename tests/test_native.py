@@ -270,6 +270,7 @@ CASES = {
     "tokens, transposed": transposed_tokens(tokens(6, 7, 11)),
     "arrangements": arrangements(4, 11),
 }
+IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "tokens, transposed")
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
 
 
@@ -315,9 +316,9 @@ def test_walks_equal_scans(name, x64, monkeypatch):
     args = case.args()
     row = case.row("float64")
     want = jax.jit(lambda *a: native.reference(row, *a, reverse=case.reverse))(*cast(args, np.float64))
-    for dtype, tolerance in TOLERANCE.items():
+    for dtype in ("float64", "float32") if name in IN_BOTH_DTYPES else ("float64",):
         for got in walks(case.row(dtype), case, SPLITS, monkeypatch)(*cast(args, dtype)):
-            assert_close(got, want, tolerance)
+            assert_close(got, want, TOLERANCE[dtype])
 
 
 def test_a_walk_is_one_call():
@@ -399,7 +400,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import numpy as np, pytest, test_native as t
 import jax
-for name in ("lstm, transposed", "masks", "sums", "layer norm, transposed"):
+for name in ("lstm, transposed", "masks", "tokens, transposed"):
     case = t.CASES[name]
     args = case.args()
     with pytest.MonkeyPatch.context() as patch:

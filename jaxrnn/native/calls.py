@@ -11,7 +11,7 @@ from jaxrnn.native.compile import compile_handler, machine
 from jaxrnn.native.division import divide
 from jaxrnn.native.emit import Module, emit
 from jaxrnn.native.emit_products import Registers
-from jaxrnn.native.rows import Row
+from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
 
 __all__ = ["Shifted", "reference", "walk"]

@@ -10,8 +10,8 @@ from jaxrnn.native.emit_packing import packing
 from jaxrnn.native.emit_part import Part
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.emit_task import Operands, Task, handler, next_turn, wait, worker
+from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
-from jaxrnn.native.rows import Row
 from jaxrnn.native.vectors import Fn, Types, declarations, define
 
 __all__ = ["Module", "emit"]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from jaxrnn.native.emit_memory import Place
 from jaxrnn.native.emit_products import Factor, Tiling
+from jaxrnn.native.graph import Node
 from jaxrnn.native.plan import REDUCTIONS, Chain, Nest, Store, arguments
 from jaxrnn.native.pointwise import POINTWISE
-from jaxrnn.native.rows import Node
 from jaxrnn.native.vectors import Index
 
 if TYPE_CHECKING:
