@@ -382,6 +382,19 @@ def test_what_has_no_code_is_named(fun, reason):
     assert str(error.value) == reason
 
 
+def test_arrays_are_those_that_the_row_was_traced_for():
+    case = CASES["lstm"]
+    row, (consts, carry, xs) = case.row("float32"), case.args()
+    with pytest.raises(ValueError, match=r"xs: got 5 steps of 0 rows, needs at least one of each"):
+        native.walk(row, consts, jax.tree.map(lambda a: a[:0], carry), xs[:, :0])
+    with pytest.raises(
+        ValueError, match=r"carry: got the dtype and shape .*float32.*, 1, 4\), needs .*float32.*, 2, 4\)"
+    ):
+        native.walk(row, consts, jax.tree.map(lambda a: a[:1], carry), xs)
+    with pytest.raises(ValueError, match="consts: got"):
+        native.walk(row, (consts[0], consts[1].astype(np.float16), consts[2]), carry, xs)
+
+
 def test_small_walks_are_left_to_xla():
     row = CASES["lstm"].row("float32")
     assert native.fits(row, 9, 7) == "fewer than 64 row steps"

@@ -232,7 +232,10 @@ class Tracer:
         return self.node(name, tuple(args), None, size, kind)
 
     def arrange(self, sources: list[Node], table: np.ndarray) -> Node:
-        """The vector of the places in `table`, counted over all sources, which follow each other."""
+        """The vector of the places in `table`, counted over all sources, which follow each other.
+
+        It is made of a few pieces, each a part of a source or one number many times, or place by place.
+        """
         starts = np.cumsum([0, *[max(n.size, 1) for n in sources]])
         pieces: list[Node] = []
         place, kind = 0, sources[0].kind
@@ -245,7 +248,7 @@ class Tracer:
             piece = self.part(sources[index], int(first - starts[index]), rising if rising >= alike else 1)
             pieces.append(piece if rising >= alike else self.sized(piece, alike))
             place += max(alike, rising)
-        if place == len(table):
+        if place == len(table) and (len(pieces) <= len(sources) or len(table) >= 8 * len(pieces)):
             size = 0 if len(table) == 1 else len(table)
             return pieces[0] if len(pieces) == 1 else self.node("concat", tuple(pieces), None, size, kind)
         source = sources[0]
