@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from jax import lax
 from jax.nn import sigmoid, softmax
 
 from jaxrnn import native
-from jaxrnn.native import calls
+from jaxrnn.native import calls, compile
 from jaxrnn.native.division import Division
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
@@ -316,6 +316,17 @@ def test_walks_equal_scans(name, x64, monkeypatch):
     for dtype in ("float64", "float32") if name in IN_BOTH_DTYPES else ("float64",):
         for got in walks(case.row(dtype), case, SPLITS, monkeypatch)(*cast(args, dtype)):
             assert_close(got, want, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("bits", [128, 512])
+def test_other_vectors_give_the_same(bits, x64, monkeypatch):
+    """The tiles of ARM and of AVX-512, of which LLVM makes what this machine has."""
+    case = CASES["lstm, transposed"]
+    args, row = cast(case.args(), np.float64), case.row("float64")
+    want = jax.jit(lambda *a: native.reference(row, *a, reverse=case.reverse))(*args)
+    with compile.on(replace(compile.machine(), vector_bits=bits, registers=32)):
+        (got,) = walks(row, case, [Division(2, 2, 1)], monkeypatch)(*args)
+    assert_close(got, want, TOLERANCE["float64"])
 
 
 def test_a_walk_is_one_call():
