@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,8 @@ import pytest
 
 from jaxrnn.native import abi, store
 from jaxrnn.native import compile as native
-from jaxrnn.native.vectors import FUNCTIONS, Fn, Types, declarations, define
+from jaxrnn.native.elementary import FUNCTIONS, define
+from jaxrnn.native.vectors import Fn, Types, declarations
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
 
@@ -167,6 +169,7 @@ def test_obstacles_are_named(monkeypatch):
     assert "got LLVM 15, needs 20" in reason(native, "_llvm", lambda: SimpleNamespace(llvm_version_info=(15, 0, 7)))
     assert "neither AVX2 with FMA nor NEON" in reason(native, "host", lambda: None)
     assert "XLA_FFI_CallFrame" in reason(abi, "header", lambda: "")
+    assert "has no 'unheardof'" in reason(native, "_MATHEMATICS", ("sin", "unheardof"))
     monkeypatch.setattr(native, "obstacle", lambda: "it rains")
     with pytest.raises(RuntimeError, match="native: it rains"):
         native.machine()
@@ -211,6 +214,15 @@ def test_one_kernel_serves_all_shapes():
     for shape in ((1, 1), (3, 5), (7, 33), (1500, 1500)):
         x = jnp.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         np.testing.assert_array_equal(double(x), 3 * np.asarray(x))
+
+
+def test_threads_may_ask_for_the_same_kernel():
+    text = scaled(13.0, native.machine())
+    before = native.counts["compiled"]
+    with ThreadPoolExecutor(4) as pool:
+        names = set(pool.map(lambda _: native.compile_handler(text), range(4)))
+    assert len(names) == 1
+    assert native.counts["compiled"] == before + 1
 
 
 def test_longer_vectors_than_the_processor_has():

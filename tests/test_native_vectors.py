@@ -14,7 +14,8 @@ import scipy.special
 from jax import lax
 
 from jaxrnn.native import compile as native
-from jaxrnn.native.vectors import FUNCTIONS, Fn, Types, declarations, define
+from jaxrnn.native.elementary import FUNCTIONS, define
+from jaxrnn.native.vectors import Fn, Types, declarations
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
 

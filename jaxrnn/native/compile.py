@@ -31,8 +31,11 @@ __all__ = [
     "target_name",
 ]
 
-# What LLVM does with a kernel; loops and vectors are already as they should be.
-_PIPELINE = {"speed_level": 2, "loop_vectorization": False, "slp_vectorization": False, "loop_unrolling": False}
+# Of LLVM's simplification, function by function. Kernels are no faster at level 2 or with passes over whole modules,
+# which take up to twice as long; their loops and vectors are already as they should be.
+_SPEED_LEVEL = 1
+# Counted up with every change of `emit_object`: object files that are kept were made by the same code.
+_RECIPE = 1
 # The first LLVM that reads kernels as they are written.
 _OLDEST_LLVM = 20
 
@@ -135,9 +138,19 @@ def obstacle() -> str:
         return f"llvmlite does not load ({error}): pip install 'jaxrnn[cpu]'"
     if llvm.llvm_version_info[0] < _OLDEST_LLVM:
         return f"llvmlite: got LLVM {llvm.llvm_version_info[0]}, needs {_OLDEST_LLVM}: pip install -U 'jaxrnn[cpu]'"
-    if host() is None:
+    here = host()
+    if here is None:
         return f"the processor {llvm.get_host_cpu_name()!r} has neither AVX2 with FMA nor NEON"
-    return abi.mismatch()
+    return abi.mismatch() or _missing_function(here)
+
+
+def _missing_function(here: Machine) -> str:
+    """What kernels may call and this process does not have: LLVM would load a call of nothing without a word."""
+    _engine(here)  # opens the symbols of the process
+    for name in [*_MEMORY, *(name + width for name in _MATHEMATICS for width in ("", "f")), *_system(here)]:
+        if _llvm().address_of_symbol(name) is None:
+            return f"the C library of this process has no {name!r}"
+    return ""
 
 
 # Kernels
@@ -181,7 +194,7 @@ def object_file(name: str, text: str, target: Machine) -> bytes:
 
 def target_name(text: str, target: Machine) -> str:
     """Returns the name of a kernel: two of the same name have the same code."""
-    parts = [text, _platform(target), target, _PIPELINE, _llvm().llvm_version_info, _versions()]
+    parts = [text, _platform(target), target, _RECIPE, _llvm().llvm_version_info, _versions()]
     return "jaxrnn_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
@@ -201,11 +214,17 @@ def emit_object(text: str, target: Machine) -> bytes:
     module = llvm.parse_assembly(f"{text}\n{_platform(target)}")
     module.triple, module.data_layout = target.triple, str(processor.target_data)
     module.verify()
-    options = llvm.create_pipeline_tuning_options()
-    for name, value in _PIPELINE.items():
-        setattr(options, name, value)
-    llvm_passes = llvm.create_pass_builder(processor, options)
-    llvm_passes.getModulePassManager().run(module, llvm_passes)
+    options = llvm.create_pipeline_tuning_options(_SPEED_LEVEL)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    passes = llvm.create_pass_builder(processor, options)
+    inline = llvm.create_new_module_pass_manager()
+    inline.add_always_inliner_pass()
+    inline.add_global_dead_code_eliminate_pass()
+    inline.run(module, passes)
+    simplify = passes.getFunctionPassManager()
+    for function in module.functions:
+        if not function.is_declaration:
+            simplify.run(function, passes)
     code: bytes = processor.emit_object(module)
     return code
 
@@ -217,17 +236,20 @@ def _target_machine(target: Machine) -> Any:
 
 def load(code: bytes, target: Machine) -> Any:
     """Returns the engine that holds the code of an object file for as long as it lives."""
-    llvm = _llvm()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target_machine(target))
-    engine.add_object_file(llvm.object_file.ObjectFileRef.from_data(code))
+    engine = _engine(target)
+    engine.add_object_file(_llvm().object_file.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return engine
+
+
+def _engine(target: Machine) -> Any:
+    return _llvm().create_mcjit_compiler(_llvm().parse_assembly(""), _target_machine(target))
 
 
 def _platform(target: Machine) -> str:
     """What kernels find on every machine, each in its own way."""
     pause = "llvm.aarch64.hint(i32 1)" if target.is_arm else "llvm.x86.sse2.pause()"
-    yields = "SwitchToThread" if "windows" in target.triple else "sched_yield"
+    yields, *advises = _system(target)
     return f"""
 declare ptr @malloc(i64)
 declare void @free(ptr)
@@ -240,10 +262,21 @@ define internal void @yield() nounwind {{
   call i32 @{yields}()
   ret void
 }}
-{_HUGE_PAGES if "linux" in target.triple else _NO_HUGE_PAGES}
+{_HUGE_PAGES if advises else _NO_HUGE_PAGES}
 attributes #0 = {{ "prefer-vector-width"="512" "min-legal-vector-width"="512" "no-trapping-math"="true" }}
 """
 
+
+def _system(target: Machine) -> list[str]:
+    """The functions of the operating system that kernels call: to let another thread run, to ask for large pages."""
+    if "linux" in target.triple:
+        return ["sched_yield", "madvise"]
+    return ["SwitchToThread"] if "windows" in target.triple else ["sched_yield"]
+
+
+# Functions of the C library: those LLVM writes for copies, and those for what vectors have no code of their own.
+_MEMORY = ("malloc", "free", "memcpy", "memmove", "memset")
+_MATHEMATICS = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "atan2", "pow", "fmod")
 
 # Linux gives memory as pages of 4 KiB, each at the price of a fault, or of 2 MiB if asked for (MADV_HUGEPAGE is 14).
 _HUGE_PAGES = """
