@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# Native kernels are compiled anew: nothing that an earlier run kept is tested, and nothing is left behind.
+os.environ.setdefault("JAXRNN_CACHE_DIR", "")
 # Where in the source an operation stands is written into every program, ten frames deep; no test depends on it.
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
 

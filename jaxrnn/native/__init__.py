@@ -41,19 +41,21 @@ weights a *team* shares one part: each member has some columns of every nest, an
 threads are XLA's. Parts, and the turns of a team, are claimed by whoever comes first, so a thread that is busy is not
 waited for. Results are the same from run to run; sums over rows depend on the number of parts.
 
-    rows.py           the graph of a row function             pointwise.py      primitives of single places
-    plan.py           phases, stages, nests                   vectors.py        LLVM IR as text, exp, tanh, …
+    graph.py          nodes                                   rows.py           `trace`: equations as nodes
+    pointwise.py      primitives that act place by place      equations.py      primitives of several nodes
+    places.py         primitives that move numbers            plan.py           phases, stages, nests
+    vectors.py        LLVM IR as text, exp, tanh, …           division.py       chunks, parts, teams, `fits`
     emit.py           a row's module                          emit_memory.py    scratch memory
     emit_part.py      the walk of a part, teams, addresses    emit_nests.py     a nest
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
     emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
     compile.py        LLVM, kept objects                      calls.py          `walk`, `reference`
-    division.py       chunks, parts, teams, `fits`
 """
 
 from jaxrnn.native.calls import Shifted, reference, walk
 from jaxrnn.native.compile import obstacle
 from jaxrnn.native.division import fits
-from jaxrnn.native.rows import Row, Unsupported, trace
+from jaxrnn.native.graph import Row, Unsupported
+from jaxrnn.native.rows import trace
 
 __all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "trace", "walk"]

@@ -11,7 +11,7 @@ from jaxrnn.native.compile import compile_handler, machine
 from jaxrnn.native.division import divide
 from jaxrnn.native.emit import Module, emit
 from jaxrnn.native.emit_products import Registers
-from jaxrnn.native.rows import Row
+from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
 
 __all__ = ["Shifted", "reference", "walk"]
@@ -36,11 +36,14 @@ def walk(
         row: from `trace`.
         consts: arrays that all rows share.
         carry: leaves `[B, ...]`.
-        xs: leaves `[T, B, ...]`, or `Shifted` ones. T and B are at least 1.
+        xs: leaves `[T, B, ...]`, or `Shifted` ones.
         reverse: whether to go from the last step to the first.
 
     Returns:
         `(carry, ys, sums)`: leaves `[B, ...]`, `[T, B, ...]`, and those of the consts' terms, added up.
+
+    Raises:
+        ValueError: T or B is 0, or an array has another shape or dtype than the row was traced for.
 
     Example:
         >>> import jax
@@ -55,6 +58,14 @@ def walk(
     """
     leaves = jax.tree.leaves(xs, is_leaf=_is_shifted)
     steps, batch = (leaves[0].after if _is_shifted(leaves[0]) else leaves[0]).shape[:2]
+    if not (steps and batch):
+        raise ValueError(f"xs: got {steps} steps of {batch} rows, needs at least one of each")
+    operands, states = row.constants(jax.tree.leaves(consts)), jax.tree.leaves(carry)
+    shifts = [(x.first, spec) for x, spec in zip(leaves, row.given[2], strict=True) if _is_shifted(x)]
+    _check("consts", operands, row.given[0])
+    _check("carry", states, row.given[1], batch)
+    _check("xs", [x.after if _is_shifted(x) else x for x in leaves], row.given[2], steps, batch)
+    _check("xs: first", [first for first, _ in shifts], [spec for _, spec in shifts], batch)
     division = divide(row, steps, batch)
     rows = -(-batch // division.parts)
     name, module = _kernel(row, tuple(map(_is_shifted, leaves)), reverse, 4 if rows >= 4 else 2 if rows >= 2 else 1)
@@ -67,9 +78,8 @@ def walk(
         for spec in jax.tree.leaves(tree)
     ]
     scratch = jax.ShapeDtypeStruct((division.parts * stride + module.packed,), jnp.uint8)
-    operands = row.constants(jax.tree.leaves(consts))
-    given = jax.tree.leaves((carry, leaves))
-    *found, _ = jax.ffi.ffi_call(name, [*results, scratch])(settings, *operands, *given)
+    arguments = settings, *operands, *states, *jax.tree.leaves(leaves)
+    *found, _ = jax.ffi.ffi_call(name, [*results, scratch])(*arguments)
     return jax.tree.unflatten(jax.tree.structure(row.results), found)
 
 
@@ -90,6 +100,14 @@ def reference(
 
     carry, (ys, terms) = jax.lax.scan(step, carry, jax.tree.map(whole, xs, is_leaf=_is_shifted), reverse=reverse)
     return carry, ys, jax.tree.map(lambda term: term.sum(0), terms)
+
+
+def _check(name: str, arrays: list[Any], specs: list[Any], *lead: int) -> None:
+    """Raises unless the arrays are what the native code reads, which checks no bounds."""
+    for array, spec in zip(arrays, specs, strict=True):
+        got, needed = (array.dtype, *array.shape), (spec.dtype, *lead, *spec.shape)
+        if got != needed:
+            raise ValueError(f"{name}: got the dtype and shape {got}, needs {needed}")
 
 
 def _is_shifted(x: Any) -> bool:

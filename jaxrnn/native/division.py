@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 import jax
 import numpy as np
 
+from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
-from jaxrnn.native.rows import Row
 
 __all__ = ["Division", "divide", "fits"]
 

@@ -7,13 +7,14 @@ import jax
 
 from jaxrnn.native.elementary import define
 from jaxrnn.native.emit_memory import Memory
+from jaxrnn.native.emit_nests import take
 from jaxrnn.native.emit_packing import packing
 from jaxrnn.native.emit_part import Part
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.emit_task import Operands, Task, handler, next_turn, wait, worker
+from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
-from jaxrnn.native.rows import Row
-from jaxrnn.native.vectors import Fn, Types, declarations
+from jaxrnn.native.vectors import Fn, Kind, Types, declarations
 
 __all__ = ["Module", "emit"]
 
@@ -57,6 +58,8 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
         _total(types),
     ]
     written.append(handler(types, task, lambda f: _large_pages(f, plan, task), lambda f: _finish(f, part)))
+    kinds: tuple[Kind, ...] = ("f", "i", "b")
+    written += [take(types, kind) for kind in kinds if f"@take_{kind}(" in written[0]]
     functions = sorted(set(re.findall(r"@v(\w+)\(", "".join(written))))
     text = [declarations(types), *(define(name, types) for name in functions), *written]
     return Module("\n\n".join(text), part.memory, part.products.packed)

@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING
 
 from jaxrnn.native.emit_memory import Place
 from jaxrnn.native.emit_products import Factor, Tiling
+from jaxrnn.native.graph import Node
 from jaxrnn.native.plan import REDUCTIONS, Chain, Nest, Store, arguments
 from jaxrnn.native.pointwise import POINTWISE
-from jaxrnn.native.rows import Node
-from jaxrnn.native.vectors import Index
+from jaxrnn.native.vectors import Fn, Index, Kind, Types
 
 if TYPE_CHECKING:
     from jaxrnn.native.emit_part import Part
 
-__all__ = ["NestWriter"]
+__all__ = ["NestWriter", "take"]
 
 _FILLS = {"reduce_sum": 0.0, "reduce_max": float("-inf"), "reduce_min": float("inf")}
+
+
+def take(t: Types, kind: Kind) -> str:
+    """Returns a function that loads a vector from places that a table lists; behind its end the table has zeros."""
+    element, vector = t.element(kind), "poison"
+    f = Fn(f"define internal {t.memory(kind)} @take_{kind}(ptr %row, ptr %table) noinline nounwind #0", t)
+    for lane in range(t.w):
+        place = f.val(f"sext i32 {f.field('%table', 4 * lane, 'i32')} to i64")
+        number = f.val(f"load {element}, ptr {f.ptr('%row', place, kind)}")
+        vector = f.val(f"insertelement {t.memory(kind)} {vector}, {element} {number}, i64 {lane}")
+    f.do(f"ret {t.memory(kind)} {vector}")
+    return f.text()
 
 
 class NestWriter:
@@ -184,15 +196,11 @@ class NestWriter:
         return self.f.load(self._at(place, shift), None if place.padded else self._mask, node.kind)
 
     def _take(self, node: Node, place: Place, shift: int) -> str:
-        """The numbers at the places that a table lists; behind its end it has zeros."""
+        """The numbers at the places that a table lists."""
         f, t = self.f, self.t
         table = f.ptr(self.part.pointers["const", node.attr], f.add(self._here[2], shift), "i")
-        vector, memory, element = "poison", t.memory(node.kind), t.element(node.kind)
-        for lane in range(t.w):
-            place_of_lane = f.val(f"sext i32 {f.field(table, 4 * lane, 'i32')} to i64")
-            number = f.val(f"load {element}, ptr {f.ptr(self._row(place), place_of_lane, node.kind)}")
-            vector = f.val(f"insertelement {memory} {vector}, {element} {number}, i64 {lane}")
-        return f.val(f"icmp ne {memory} {vector}, zeroinitializer") if node.kind == "b" else vector
+        vector = f.val(f"call {t.memory(node.kind)} @take_{node.kind}(ptr {self._row(place)}, ptr {table})")
+        return f.val(f"icmp ne {t.memory(node.kind)} {vector}, zeroinitializer") if node.kind == "b" else vector
 
     def _number(self, index: Node, count: int) -> str:
         """A row's index, the nearest of those that there are."""

@@ -8,8 +8,8 @@ from jaxrnn.native.emit_memory import Memory, Place
 from jaxrnn.native.emit_nests import NestWriter
 from jaxrnn.native.emit_products import Factor, Products, Registers, share
 from jaxrnn.native.emit_task import Task
+from jaxrnn.native.graph import Node
 from jaxrnn.native.plan import Home, Plan
-from jaxrnn.native.rows import Node
 from jaxrnn.native.vectors import Fn, Index, Kind, Types
 
 __all__ = ["Part"]

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jaxrnn.native.graph import Matrix, Node
 from jaxrnn.native.plan import Chain
-from jaxrnn.native.rows import Matrix, Node
 from jaxrnn.native.vectors import Fn, Index, Types
 
 __all__ = ["Factor", "Group", "Panel", "Products", "Registers", "Tiling", "round_up", "share"]

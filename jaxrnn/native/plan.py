@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxrnn.native.rows import Node, Row
+from jaxrnn.native.graph import Node, Row
 from jaxrnn.native.vectors import Kind
 
 __all__ = ["Chain", "Home", "Nest", "Plan", "Store"]

@@ -14,102 +14,23 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.jaxprs import CALLS, bind, interpret
+from jaxrnn.native.equations import EQUATIONS, NAMES, is_vector
+from jaxrnn.native.graph import Matrix, Node, Outer, Outers, Row, Spec, Unsupported
+from jaxrnn.native.places import PLACES
 from jaxrnn.native.pointwise import POINTWISE
 from jaxrnn.native.vectors import Kind
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["Matrix", "Node", "Outer", "Row", "Unsupported", "trace"]
+__all__ = ["Tracer", "trace"]
 
-
-class Unsupported(Exception):
-    """The native loop has no code for a row function; the text says for what."""
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A value of every row and step.
-
-    Attributes:
-        op: a name of `POINTWISE`, or one of
-            const, carry, xs: an operand, `attr` its index;
-            lit: a number, `attr`, in every place;
-            dot: a vector times the `Matrix` `attr`;
-            slice: the vector that begins at the place `attr`;
-            take: the vector of the places that the operand `attr` lists;
-            pick: the scalar at the place `attr`;
-            splat, copy: a scalar in every place; a vector as it is;
-            row: the row of the `Matrix` `attr` whose number the argument is;
-            concat, reduce_sum, reduce_max, reduce_min.
-        args: the nodes that it is computed from.
-        size: places of a vector, 0 for a scalar; arrays of several axes are vectors too, the last axis innermost.
-        kind: float, int32 or bool.
-        index: nodes are numbered in an order in which they can be computed.
-    """
-
-    op: str
-    args: tuple["Node", ...]
-    attr: Any
-    size: int
-    kind: Kind
-    index: int
-
-    def __repr__(self) -> str:
-        return f"{self.op}{self.index}[{self.size or ''}]"
-
-
-class Matrix(NamedTuple):
-    """A constant operand as the right side of a product, as it lies in memory or transposed."""
-
-    operand: int
-    shape: tuple[int, int]
-    transposed: bool
-
-
-class Outer(NamedTuple):
-    """A term of a sum over rows and steps: the outer product of two vectors.
-
-    An int32 on the left stands for the vector that is one at this place and zero elsewhere.
-    """
-
-    left: Node
-    right: Node
-
-
-Outers = tuple[Outer, ...]
-Spec = jax.ShapeDtypeStruct
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A row function as a graph.
-
-    Attributes:
-        nodes: all of them, in order.
-        carry, ys: the nodes of the results.
-        sums: for each leaf, the outer products or the one node that is added up.
-        dtype: of the floating-point numbers.
-        constants: from the constants' leaves to the operands that `const` nodes and matrices name.
-        given: specs of the operands, of the carry and of `xs`.
-        results: specs of `(carry, ys, sums)`, as trees.
-        fun: the function itself.
-    """
-
-    nodes: tuple[Node, ...]
-    carry: tuple[Node, ...]
-    ys: tuple[Node, ...]
-    sums: tuple[Outers | Node | None, ...]
-    dtype: Literal["float32", "float64"]
-    constants: Callable[[list[Any]], list[Array]]
-    given: tuple[list[Spec], list[Spec], list[Spec]]
-    results: tuple[PyTree, PyTree, PyTree]
-    fun: Callable[..., Any]
+LANES = 16  # of the longest vector
 
 
 def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Row:
@@ -125,7 +46,7 @@ def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) ->
     Raises:
         Unsupported: the loop has no code for it.
     """
-    return _Tracer().row(fun, consts, carry, xs)
+    return Tracer().row(fun, consts, carry, xs)
 
 
 @dataclass(frozen=True)
@@ -140,7 +61,9 @@ class _Known:
 _Value = Node | _Known | Outers
 
 
-class _Tracer:
+class Tracer:
+    """Makes the nodes of a row."""
+
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.memo: dict[Any, Node] = {}
@@ -148,7 +71,7 @@ class _Tracer:
         self.count = 0  # of known values
         self.parents: dict[int, list[int]] = {}
         self.operands: list[int | Array | np.ndarray] = []  # known values, by number, and arrays of the program
-        self.places: dict[int, int] = {}  # from a number, or an array's id, to the place in the list
+        self.indices: dict[Any, int] = {}  # of the operands
         self.specs: list[Spec] = []
 
     def row(self, fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Row:
@@ -226,13 +149,17 @@ class _Tracer:
 
     def operand(self, value: Any, aval: Any) -> int:
         """The index of an operand that holds a known value, or an array that stands in the program."""
-        known = isinstance(value, _Known)
-        key = value.number if known else -id(value)
-        if key not in self.places:
-            self.places[key] = len(self.specs)
-            self.operands.append(value.number if known else value)
+        key: tuple[str, Any] = ("array", id(value))
+        source = value
+        if isinstance(value, _Known):
+            source, key = value.number, ("known", value.number)
+        elif isinstance(value, np.ndarray):
+            key = ("numbers", (value.shape, value.dtype.str, value.tobytes()))
+        if key not in self.indices:
+            self.indices[key] = len(self.specs)
+            self.operands.append(source)
             self.specs.append(Spec(aval.shape, aval.dtype))
-        return self.places[key]
+        return self.indices[key]
 
     def read(self, value: Any, aval: Any) -> Node:
         """A value as a node."""
@@ -285,13 +212,13 @@ class _Tracer:
         if name == "dynamic_update_slice":
             return [self.one_row(eqn, values)]
         args = [self.read(v, a) for v, a in zip(values, avals, strict=True)]
-        if name in _ARRANGEMENTS:
+        if name in PLACES:
             places = np.split(np.arange(sum(a.size for a in avals)), np.cumsum([a.size for a in avals])[:-1])
             given = [p.reshape(a.shape) for p, a in zip(places, avals, strict=True)]
-            results = _ARRANGEMENTS[name](eqn, *given)
+            results = PLACES[name](eqn, *given)
             return [self.arrange(args, r.ravel()) for r in (results if isinstance(results, list) else [results])]
         form = self.form(eqn.outvars[0].aval)
-        if rule := _RULES.get(name):
+        if rule := EQUATIONS.get(name):
             return [rule(self, eqn, args, *form)]
         return [self.pointwise(name, args, *form)]
 
@@ -301,11 +228,14 @@ class _Tracer:
         if name == "mul" and args[0].op == "lit" and args[0].attr == 1:
             return args[1]
         if (name, args[-1].kind) not in POINTWISE:
-            raise Unsupported(f"primitive {name!r}" + (kind != "f") * f" of {_NAMES[args[-1].kind]}")
+            raise Unsupported(f"primitive {name!r}" + (kind != "f") * f" of {NAMES[args[-1].kind]}")
         return self.node(name, tuple(args), None, size, kind)
 
     def arrange(self, sources: list[Node], table: np.ndarray) -> Node:
-        """The vector of the places in `table`, counted over all sources, which follow each other."""
+        """The vector of the places in `table`, counted over all sources, which follow each other.
+
+        It is made of a few pieces, each a part of a source or one number many times, or place by place.
+        """
         starts = np.cumsum([0, *[max(n.size, 1) for n in sources]])
         pieces: list[Node] = []
         place, kind = 0, sources[0].kind
@@ -318,7 +248,7 @@ class _Tracer:
             piece = self.part(sources[index], int(first - starts[index]), rising if rising >= alike else 1)
             pieces.append(piece if rising >= alike else self.sized(piece, alike))
             place += max(alike, rising)
-        if place == len(table):
+        if place == len(table) and (len(pieces) <= len(sources) or len(table) >= 8 * len(pieces)):
             size = 0 if len(table) == 1 else len(table)
             return pieces[0] if len(pieces) == 1 else self.node("concat", tuple(pieces), None, size, kind)
         source = sources[0]
@@ -353,18 +283,18 @@ class _Tracer:
         (left_axes, right_axes), batch = eqn.params["dimension_numbers"]
         left, right = (v.aval for v in eqn.invars)
         if any(batch):
-            raise Unsupported("a batched product")
+            raise Unsupported("primitive 'dot_general' over a batch")
         for (value, aval, axes), (vector, row) in (
             ((values[1], right, right_axes), (values[0], left)),
             ((values[0], left, left_axes), (values[1], right)),
         ):
             if not isinstance(value, Node) and aval.ndim == 2 and min(aval.shape) > 1:
-                if not _is_vector(row) or len(axes) != 1:
+                if not is_vector(row) or len(axes) != 1:
                     break
                 matrix = self.matrix(value, aval, transposed=axes[0] == 1)
                 left_side = self.stored(self.read(vector, row))
                 return self.node("dot", (left_side,), matrix, *self.form(eqn.outvars[0].aval))
-        if not (_is_vector(left) and _is_vector(right)):
+        if not (is_vector(left) and is_vector(right)):
             raise Unsupported(f"a product of the shapes {left.shape} and {right.shape}")
         a, b = self.read(values[0], left), self.read(values[1], right)
         contracted = math.prod(left.shape[axis] for axis in left_axes)
@@ -441,16 +371,8 @@ def _constants(closed: Any, count: int, needed: set[int], operands: list[Any], l
 
 
 _OF_ROWS = object()  # stands for a value that is no constant
-_SAME = {"copy", "copy_p", "name", "stop_gradient", "optimization_barrier", "reduce_precision"}
+_SAME = {"copy", "copy_p", "name", "stop_gradient", "optimization_barrier"}
 _SYNONYMS = {"add_any": "add"}
-LANES = 16  # of the longest vector
-MOST_TERMS = 32  # that are added up one by one
-_NAMES = {"f": "floats", "i": "int32", "b": "bools"}
-
-
-def _is_vector(aval: Any) -> bool:
-    """Whether no more than one axis is longer than one."""
-    return bool(math.prod(aval.shape) == max(aval.shape, default=1))
 
 
 def _fill(eqn: Any, values: list[Any]) -> Any:
@@ -467,121 +389,3 @@ def _fill_of(value: Any) -> Any:
     # Arrays of JAX are not waited for.
     single = np.size(value) == 1 and not isinstance(value, jax.Array)
     return np.asarray(value).item() if single else None
-
-
-# Equations that are more than one instruction: `rule(tracer, equation, args, size, kind)` gives the node.
-
-_Rule = Callable[[_Tracer, Any, list[Node], int, Kind], Node]
-
-
-def _reduce(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    """All places at once, or a few for each place of the result one after the other."""
-    (a,) = args
-    name, shape = _REDUCTIONS[eqn.primitive.name], eqn.invars[0].aval.shape
-    if a.size == size:
-        return a
-    if size or kind != "f":
-        axes = eqn.params["axes"]
-        places = np.moveaxis(np.arange(a.size).reshape(shape), axes, range(len(axes))).reshape(-1, max(size, 1))
-        if len(places) > MOST_TERMS:
-            raise Unsupported(f"primitive {eqn.primitive.name!r} of {_NAMES[kind]} over {len(places)} places")
-        first, *rest = (t.arrange([a], table) for table in places)
-        return functools.reduce(lambda x, y: t.pointwise(name, [x, y], size, kind), rest, first)
-    return t.node("reduce_" + name.replace("add", "sum"), (a,), None, 0, kind)
-
-
-def _cumsum(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    """As a product with a triangle of ones; a number that is not finite reaches all places."""
-    if kind != "f" or not _is_vector(eqn.invars[0].aval):
-        raise Unsupported(f"primitive 'cumsum' of {_NAMES[kind]} of the shape {eqn.invars[0].aval.shape}")
-    if not size:
-        return args[0]
-    ones = np.ones((size, size), eqn.outvars[0].aval.dtype)
-    triangle = np.tril(ones) if eqn.params["reverse"] else np.triu(ones)
-    return t.node("dot", (t.stored(args[0]),), t.matrix(triangle, triangle, transposed=False), size, kind)
-
-
-def _integer_pow(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    """By squaring, as XLA does."""
-    (base,), y = args, eqn.params["y"]
-    result, exponent = t.literal(1, size, kind), abs(y)
-    while exponent:
-        result = t.pointwise("mul", [result, base], size, kind) if exponent % 2 else result
-        exponent //= 2
-        base = t.pointwise("mul", [base, base], size, kind) if exponent else base
-    return result if y >= 0 else t.pointwise("div", [t.literal(1, size, kind), result], size, kind)
-
-
-def _clamp(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    low, x, high = args
-    return t.pointwise("min", [t.pointwise("max", [low, x], size, kind), high], size, kind)
-
-
-def _select(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    if len(args) != 3 or args[0].kind != "b":
-        raise Unsupported("primitive 'select_n' among more than two")
-    return t.node("select", (args[0], args[2], args[1]), None, size, kind)
-
-
-def _convert(t: _Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    return args[0] if args[0].kind == kind else t.pointwise(_CONVERSIONS[kind], args, size, kind)
-
-
-_CONVERSIONS: dict[Kind, str] = {"f": "to_float", "i": "to_int", "b": "to_bool"}
-
-_RULES: dict[str, _Rule] = {
-    "clamp": _clamp,
-    "convert_element_type": _convert,
-    "cumsum": _cumsum,
-    "integer_pow": _integer_pow,
-    "one_minus_square": lambda t, eqn, args, size, kind: t.pointwise(
-        "sub", [t.literal(1, size, kind), t.pointwise("mul", [args[0]] * 2, size, kind)], size, kind
-    ),
-    "select_n": _select,
-    "square": lambda t, eqn, args, size, kind: t.pointwise("mul", [args[0]] * 2, size, kind),
-}
-_REDUCTIONS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_or": "or", "reduce_and": "and"}
-_RULES |= dict.fromkeys(_REDUCTIONS, _reduce)
-
-# Equations that only move numbers, as functions of the places where they lie.
-
-
-def _slice(eqn: Any, x: np.ndarray) -> np.ndarray:
-    start, stop, step = (eqn.params[name] for name in ("start_indices", "limit_indices", "strides"))
-    return x[tuple(map(slice, start, stop, step or [1] * x.ndim))]
-
-
-def _broadcast(eqn: Any, x: np.ndarray) -> np.ndarray:
-    shape, axes = eqn.params["shape"], eqn.params["broadcast_dimensions"]
-    return np.broadcast_to(
-        x.reshape([shape[i] and x.shape[axes.index(i)] if i in axes else 1 for i in range(len(shape))]), shape
-    )
-
-
-def _pad(eqn: Any, x: np.ndarray, fill: np.ndarray) -> np.ndarray:
-    for axis, (low, high, inner) in enumerate(eqn.params["padding_config"]):
-        x = np.moveaxis(x, axis, 0)
-        spread = np.full(((len(x) - 1) * (inner + 1) + 1, *x.shape[1:]), fill)
-        spread[:: inner + 1] = x
-        ends = [np.full((max(n, 0), *x.shape[1:]), fill) for n in (low, high)]
-        x = np.concatenate([ends[0], spread[max(-low, 0) : len(spread) - max(-high, 0)], ends[1]])
-        x = np.moveaxis(x, 0, axis)
-    return x
-
-
-def _reshape(eqn: Any, x: np.ndarray) -> np.ndarray:
-    return x.reshape(eqn.outvars[0].aval.shape)
-
-
-_ARRANGEMENTS: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
-    "broadcast_in_dim": _broadcast,
-    "concatenate": lambda eqn, *parts: np.concatenate(parts, eqn.params["dimension"]),
-    "expand_dims": _reshape,
-    "pad": _pad,
-    "reshape": _reshape,
-    "rev": lambda eqn, x: np.flip(x, eqn.params["dimensions"]),
-    "slice": _slice,
-    "split": lambda eqn, x: np.split(x, np.cumsum(eqn.params["sizes"])[:-1], eqn.params["axis"]),
-    "squeeze": _reshape,
-    "transpose": lambda eqn, x: np.transpose(x, eqn.params["permutation"]),
-}
