@@ -337,6 +337,14 @@ WRONG = {
     "peepholes, FastLSTM": (to(convert.to_element_research, jaxrnn.VanillaLSTM(3, 4), "FastLSTM"), "which it is not"),
     "a projection, SeqLSTM": (to(convert.to_element_research, jaxrnn.Projected(LSTM, 2), "SeqLSTM"), "which it is not"),
     "two directions, Haiku": (to(convert.to_haiku, jaxrnn.Bidirectional(LSTM)), "Haiku has no such core"),
+    "two dropouts, Keras": (
+        to(
+            convert.keras_arrays,
+            jaxrnn.Dropout(jaxrnn.RecurrentDropout(jaxrnn.LSTM(3, 4), 0.1, tied=False), 0.1, ("time",)),
+        ),
+        "with both dropouts",
+    ),
+    "dropout of every step, Keras": (to(convert.keras_arrays, jaxrnn.Dropout(LSTM, 0.1)), "got share="),
     "a name that is missing": (lambda: convert.from_torch({"weight_ih_l0": np.ones((16, 3))}), "needs .*weight_hh"),
     "a name too many": (lambda: convert.from_torch(W | {"head": np.ones(3)}), "got the name 'head'"),
     "a layer that is missing": (lambda: convert.from_torch(W | {"weight_ih_l2": np.ones((16, 4))}), "every layer"),
@@ -345,6 +353,7 @@ WRONG = {
         r"needs \[H, H\], \[3H, H\] or \[4H, H\]",
     ),
     "another shape": (lambda: convert.from_torch(W | {"weight_ih_l0": np.ones((12, 3))}), r"needs \(16, 3\)"),
+    "an array without axes": (lambda: convert.from_torch(W | {"weight_hh_l0": np.ones(16)}), "needs 2 axes"),
     "a nonlinearity": (
         lambda: convert.from_torch({n: a[:4] for n, a in W.items()}, nonlinearity="sin"),
         "'tanh' or 'relu'",

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["blocks", "check_names", "check_shape", "reorder", "to_jax", "to_numpy"]
+__all__ = ["blocks", "check_axes", "check_names", "check_shape", "reorder", "to_jax", "to_numpy"]
 
 
 def to_numpy(name: str, array: Any) -> np.ndarray:
@@ -56,6 +56,12 @@ def check_names(where: str, arrays: Mapping[str, Any], needed: Iterable[str]) ->
     """Raises unless the names are those needed."""
     if arrays.keys() != set(needed):
         raise ValueError(f"{where}: got the names {sorted(arrays)}, needs {sorted(needed)}")
+
+
+def check_axes(name: str, array: np.ndarray, axes: int) -> None:
+    """Raises unless an array has at least so many axes."""
+    if array.ndim < axes:
+        raise ValueError(f"{name}: got the shape {array.shape}, needs {axes} axes")
 
 
 def check_shape(name: str, array: PyTree, shape: tuple[int, ...]) -> None:

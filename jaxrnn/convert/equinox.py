@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, GRUParams, LSTMParams
 from jaxrnn.checks import check_params
-from jaxrnn.convert.arrays import check_names, check_shape, to_jax, to_numpy
+from jaxrnn.convert.arrays import check_axes, check_names, check_shape, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, check_options, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Params
@@ -45,6 +45,9 @@ def from_equinox(source: Any) -> tuple[Layer, Params]:
     else:
         raise TypeError(f"source: got {type(source).__name__}, needs an nn.LSTMCell, an nn.GRUCell, or arrays by name")
     arrays = {name: to_numpy(name, array) for name, array in found.items()}
+    for name in ("weight_ih", "weight_hh"):
+        if name in arrays:
+            check_axes(name, arrays[name], 2)
     is_gru = "weight_hh" in arrays and len(arrays["weight_hh"]) == 3 * arrays["weight_hh"].shape[-1]
     biases = {True: ("bias", "bias_n"), False: ("bias",)}[is_gru] if "bias" in arrays else ()
     check_names("source", arrays, ("weight_ih", "weight_hh", *biases))

@@ -60,7 +60,7 @@ def from_flax(
         space: sizes of the spatial axes of the input of a `ConvLSTMCell`, which it does not know.
 
     Returns:
-        `(cell, params)`: an `Elman`, `LSTM`, `GRU`, `MGU` or `ConvLSTM`.
+        `(cell, params)`: an `Elman`, `LSTM`, `GRU`, `MGU` or `ConvLSTM`. The `b_n` of an nnx `GRUCell` is zero.
 
     Raises:
         TypeError: `source` is another module.

@@ -15,7 +15,7 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, ConvLSTM, ConvLSTMParams, Elman, ElmanParams, GRUParams, LSTMParams
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import check_axes, check_names, check_shape, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import Direction, check_options, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams
@@ -146,6 +146,8 @@ def _cell(source: Mapping[str, Any], config: dict[str, Any], space: tuple[int, .
     check_names("source", arrays, ("kernel", "recurrent_kernel", *(("bias",) if "bias" in arrays else ())))
     _check_forward(config)
     kernel, recurrent, bias = arrays["kernel"], arrays["recurrent_kernel"], arrays.get("bias")
+    for name in ("kernel", "recurrent_kernel"):
+        check_axes(name, arrays[name], 2)
     *places, size, columns = recurrent.shape
     if columns not in (size, 3 * size, 4 * size) or (places and columns != 4 * size):
         raise ValueError(f"recurrent_kernel: got the shape {recurrent.shape}, needs [H, nH] of n = 1, 3 or 4 gates")
@@ -299,7 +301,7 @@ def _options(cell: Layer, params: Params) -> tuple[str, dict[str, Any]]:
         check_options(cell, "Keras", share=("time",))
         config["dropout"] = cell.rate
         cell = cell.cell
-    elif isinstance(cell, RecurrentDropout):
+    if isinstance(cell, RecurrentDropout):
         check_options(cell, "Keras", tied=False, share=("time",))
         config["recurrent_dropout"] = cell.rate
         cell = cell.cell
@@ -315,6 +317,8 @@ def _options(cell: Layer, params: Params) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"cell: got {inner}, Keras has Elman, LSTM, GRU and ConvLSTM only")
     check_options(inner, "Keras", heads=1)
     config |= {"units": inner.hidden_size, "use_bias": inner.use_bias}
+    if {"dropout", "recurrent_dropout"} <= config.keys() and not isinstance(inner, Elman):
+        raise ValueError(f"cell: got {inner} with both dropouts, Keras then drops inputs by a mask for each gate")
     if isinstance(inner, Elman):
         return "SimpleRNN", config | {"activation": _keras_name(inner.activation)}
     config["recurrent_activation"] = _keras_name(inner.gate_activation)

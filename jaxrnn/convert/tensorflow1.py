@@ -26,7 +26,7 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
-from jaxrnn.convert.arrays import blocks, check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import blocks, check_axes, check_names, check_shape, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, Direction, check_options, network, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional
@@ -135,6 +135,8 @@ def _lstm(
     peepholes = ("w_i_diag", "w_f_diag", "w_o_diag") if "w_i_diag" in arrays else ()
     projection = ("projection/kernel",) if "projection/kernel" in arrays else ()
     check_names(path, arrays, ("kernel", "bias", *peepholes, *projection))
+    for name in ("kernel", *projection):
+        check_axes(f"{path}/{name}", arrays[name], 2)
     size = arrays["kernel"].shape[1] // 4
     rows = arrays["projection/kernel"].shape[1] if projection else size
     w_x, w_h = _parts(path, reorder(arrays["kernel"], (0, 2, 1, 3)), size, rows, 4)

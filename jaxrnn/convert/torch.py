@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, Projected, ProjectedParams
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import check_names, check_shape, to_jax, to_numpy
+from jaxrnn.convert.arrays import check_axes, check_names, check_shape, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.networks.stack import Stack
@@ -103,6 +103,8 @@ def _cell(weights: Mapping[str, np.ndarray], nonlinearity: str) -> Direction:
     projection = ("weight_hr",) if "weight_hr" in weights else ()
     check_names("source", weights, ("weight_ih", "weight_hh", *biases, *projection))
     w_ih, w_hh = weights["weight_ih"], weights["weight_hh"]
+    for name in ("weight_ih", "weight_hh", *projection):
+        check_axes(name, weights[name], 2)
     rows, recurrent = w_hh.shape
     size = weights["weight_hr"].shape[1] if projection else recurrent
     if rows not in (size, 3 * size, 4 * size):
