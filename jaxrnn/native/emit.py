@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 
+from jaxrnn.native.elementary import define
 from jaxrnn.native.emit_memory import Memory
 from jaxrnn.native.emit_nests import take
 from jaxrnn.native.emit_packing import packing
@@ -13,7 +14,7 @@ from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.emit_task import Operands, Task, handler, next_turn, wait, worker
 from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
-from jaxrnn.native.vectors import Fn, Kind, Types, declarations, define
+from jaxrnn.native.vectors import Fn, Kind, Types, declarations
 
 __all__ = ["Module", "emit"]
 
