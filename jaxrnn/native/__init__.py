@@ -44,12 +44,13 @@ waited for. Results are the same from run to run; sums over rows depend on the n
     graph.py          nodes                                   rows.py           `trace`: equations as nodes
     pointwise.py      primitives that act place by place      equations.py      primitives of several nodes
     places.py         primitives that move numbers            plan.py           phases, stages, nests
-    vectors.py        LLVM IR as text, exp, tanh, …           division.py       chunks, parts, teams, `fits`
+    vectors.py        LLVM IR as text                         elementary.py     exp, tanh, …
     emit.py           a row's module                          emit_memory.py    scratch memory
     emit_part.py      the walk of a part, teams, addresses    emit_nests.py     a nest
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
     emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
-    compile.py        LLVM, kept objects                      calls.py          `walk`, `reference`
+    compile.py        LLVM                                    store.py          kept objects
+    division.py       chunks, parts, teams, `fits`            calls.py          `walk`, `reference`
 """
 
 from jaxrnn.native.calls import Shifted, reference, walk

@@ -63,6 +63,8 @@ POINTWISE: dict[tuple[str, Kind], _Rule] = {
     ("rem", "f"): _float("frem"),
     ("max", "f"): lambda f, a, b: f.maximum(a, b),
     ("min", "f"): lambda f, a, b: f.minimum(a, b),
+    ("pow", "f"): lambda f, a, b: f.intrinsic("pow", a, b),
+    ("atan2", "f"): lambda f, a, b: f.intrinsic("atan2", a, b),
     ("neg", "f"): lambda f, x: f.neg(x),
     ("abs", "f"): _intrinsic("fabs"),
     ("sign", "f"): _sign,
