@@ -80,6 +80,11 @@ class Cell(Layer[P, S]):
         """Runs the sequential part of a chunk: `(state after it, outputs [T, ...])`, here step after step."""
         return run_steps(self, params, state, data, reverse)
 
+    @property
+    def chunkwise(self) -> bool:
+        """Whether `run_chunk` has a faster way than step after step."""
+        return not self.stepped
+
     def chunk_size(self, steps: int, drive: PyTree, state: S) -> int:
         """Returns the default number of steps in a chunk, from one step's drive and state."""
         del state

@@ -70,6 +70,11 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)
         check_heads(self.heads, hidden_size=self.hidden_size)
 
+    @property
+    def chunkwise(self) -> bool:
+        """True: all steps of a chunk at once."""
+        return True
+
     def init(
         self, key: Key, *, dtype: DTypeLike = jnp.float32, input_init: Initializer = initializers.glorot_uniform()
     ) -> DeltaNetParams:

@@ -77,6 +77,11 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         check_heads(self.heads, hidden_size=self.hidden_size)
         check_positive(temperature=self.temperature)
 
+    @property
+    def chunkwise(self) -> bool:
+        """True: all steps of a chunk at once."""
+        return True
+
     def init(
         self,
         key: Key,

@@ -63,6 +63,11 @@ class Window(Cell[tuple[()], WindowState]):
         """`k I`."""
         return self.width * self.input_size
 
+    @property
+    def chunkwise(self) -> bool:
+        """True: all steps of a chunk at once."""
+        return True
+
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> tuple[()]:
         """Returns no parameters: `()`."""
         del key, dtype

@@ -192,6 +192,11 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         check_heads(self.heads, hidden_size=self.hidden_size)
         check_choice(forget_gate=self.forget_gate, among=("sigmoid", "exponential"))
 
+    @property
+    def chunkwise(self) -> bool:
+        """True: all steps of a chunk at once."""
+        return True
+
     def init(
         self,
         key: Key,

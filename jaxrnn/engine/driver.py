@@ -272,7 +272,7 @@ def _obstacle(cell: "Cell", options: Options) -> str:
     """Returns why a cell's steps cannot be run row by row; empty if they can."""
     if 0 in (options.steps, *options.batch_shape):
         return "there are no steps or no rows"
-    if not cell.stepped:
+    if cell.chunkwise:
         return "it runs many steps at once"
     return "" if cell.apart else "its rows see each other"
 
