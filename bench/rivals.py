@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxrnn
 from jaxrnn.engine.chunks import default_chunk
@@ -33,7 +34,7 @@ class Size(NamedTuple):
 
 class Programs(NamedTuple):
     forward: Callable[[], Any]
-    train: Callable[[], Any]
+    train: Callable[[], Any] | None  # None: inference alone
 
 
 def _jax_programs(apply: Callable[[Any, jax.Array], jax.Array], params: Any, xs: jax.Array) -> Programs:
@@ -54,6 +55,15 @@ GATES = {"lstm": 4, "gru": 3, "elman": 1}
 def ours(kind: str, size: Size) -> Programs:
     cell = CELLS[kind](size.inputs, size.hidden)
     return _jax_programs(lambda p, xs: jaxrnn.unroll(cell, p, xs)[1], cell.init(jax.random.key(0)), _xs(size))
+
+
+def scan_path(kind: str, size: Size) -> Programs:
+    cell = CELLS[kind](size.inputs, size.hidden)
+
+    def apply(params, xs):
+        return jaxrnn.unroll(cell, params, xs, path="scan")[1]
+
+    return _jax_programs(apply, cell.init(jax.random.key(0)), _xs(size))
 
 
 def plain_scan(kind: str, size: Size) -> Programs:
@@ -196,8 +206,24 @@ def torch(kind: str, size: Size) -> Programs:
     return Programs(forward, train)
 
 
+def onnxruntime(kind: str, size: Size) -> Programs:
+    import onnxruntime
+
+    from jaxrnn import convert
+
+    cell = CELLS[kind](size.inputs, size.hidden)
+    model = convert.to_onnx(cell, cell.init(jax.random.key(0)))
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads slow whoever is next
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (name,) = (node.name for node in session.get_inputs())
+    xs = np.asarray(_xs(size))
+    return Programs(lambda: session.run(None, {name: xs}), None)
+
+
 RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
     "jaxrnn": ("jaxrnn", ours),
+    "scan path": ("jaxrnn", scan_path),
     "plain scan": ("jaxrnn", plain_scan),
     "products": ("jaxrnn", products),
     "flax linen": ("flax", flax_linen),
@@ -206,6 +232,7 @@ RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
     "equinox": ("equinox", equinox),
     "keras": ("keras", keras),
     "torch": ("torch", torch),
+    "onnxruntime": ("onnxruntime", onnxruntime),
 }
 """Name in the table -> (the package it needs, how its programs are made)."""
 
