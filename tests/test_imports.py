@@ -18,6 +18,8 @@ ROOMS = [
     {"jaxrnn.cells"},
     {"jaxrnn.networks"},
     {
+        "jaxrnn.batches",
+        "jaxrnn.decoding",
         "jaxrnn.inspection",
         "jaxrnn.metrics",
         "jaxrnn.penalties",
