@@ -334,10 +334,9 @@ def test_a_function_that_closes_over_arrays_is_seen_as_it_is_now():
     assert seen == [(0, 0), (1, 1)]
 
 
-def test_an_attention_decoder_generates_and_searches(query="before"):
+def test_an_attention_decoder_generates_and_searches():
     memory_size, places, rows = 4, 5, 2
-    fed = memory_size if query == "before" else H
-    decoder = jaxrnn.Attention(jaxrnn.GRU(3 + fed, H), memory_size, places, "general", query)
+    decoder = jaxrnn.Attention(jaxrnn.GRU(3 + memory_size, H), memory_size, places, "general")
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda w: 3 * w, decoder.init(jax.random.key(1)))
     table, head = (
