@@ -21,6 +21,7 @@ one core:
 """
 
 import codecs
+import dataclasses
 import itertools
 import lzma
 import sysconfig
@@ -46,7 +47,6 @@ SYMBOLS = 256
 SPAN = 512  # steps that evaluation takes at a time
 QUICK = {"hidden": 256, "steps": 700, "learning_rate": 6e-3}
 SIZES = ("quick", "cell", "layers", "hidden", "embedding", "tied")  # what a checkpoint is of
-TRAINING = ("text", "dropout", "batch", "window", "stretch", "steps", "learning_rate", "warmup", "clip", "seed")
 PASSING = ("resume", "sample", "prompt", "temperature", "top_k")  # of a call, not of the run
 
 
@@ -91,6 +91,8 @@ class Settings:
     """Steps until then."""
     clip: float = 1.0
     """Norm that gradients are clipped to."""
+    spike: float = 4.0
+    """Batches whose gradient has more than this many times the usual norm are left out."""
     seed: int = 0
     """Of the initialization, of dropout and of sampling."""
 
@@ -266,11 +268,43 @@ def fresh(model: Model, rows: int) -> Any:
     return model.rnn.initialize_carry((rows, model.embed.features))
 
 
+class Guarded(NamedTuple):
+    """State of `without_spikes`."""
+
+    usual: jax.Array  # a running mean of the gradient's norm
+    inner: Any
+
+
+def without_spikes(optimizer: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
+    """The optimizer, which passes over gradients of more than `factor` times the usual norm.
+
+    Clipping is no help against them: Adam divides by the size of gradients, and a spike points anywhere. What is usual
+    follows the norms slowly, by at most 2 % of the limit a step, so gradients that stay large are taken in the end.
+    """
+
+    def init(params: Any) -> Guarded:
+        return Guarded(jnp.zeros(()), optimizer.init(params))
+
+    def update(grads: Any, state: Guarded, params: Any = None) -> tuple[Any, Guarded]:
+        norm = optax.tree.norm(grads)
+        first = state.usual == 0
+        limit = jnp.where(first, norm, factor * state.usual)
+        updates, inner = optimizer.update(grads, state.inner, params)
+        taken = norm <= limit
+        usual = jnp.where(first, norm, 0.98 * state.usual + 0.02 * jnp.minimum(norm, limit))
+        updates = jax.tree.map(lambda u: jnp.where(taken, u, jnp.zeros_like(u)), updates)
+        inner = jax.tree.map(lambda new, old: jnp.where(taken, new, old), inner, state.inner)
+        return updates, Guarded(usual, inner)
+
+    return optax.GradientTransformation(init, update)
+
+
 def start(settings: Settings) -> tuple[optax.GradientTransformation, training.TrainState]:
     """The optimizer and the state before the first step."""
     decay = max(settings.steps, settings.warmup + 1)
     rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, settings.warmup, decay)
     optimizer = optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(rate))
+    optimizer = without_spikes(optimizer, settings.spike)
     model = Model(settings, nnx.Rngs(settings.seed))
     carry = fresh(model, settings.batch)
     return optimizer, training.init_state(model, optimizer, jax.random.key(settings.seed), carry)
@@ -370,14 +404,19 @@ def check(settings: Settings) -> None:
         sample=(0, common.FOREVER),
         top_k=(1, SYMBOLS),
     )
-    common.check_positive(settings, "learning_rate", "clip", "temperature")
+    common.check_positive(settings, "learning_rate", "clip", "spike", "temperature")
+    if settings.spike <= 1:
+        raise ValueError(f"spike: got {settings.spike}, needs more than 1")
     if END in encoded(settings.prompt):
         raise ValueError(f"prompt: got {settings.prompt!r}, needs text without zero bytes")
 
 
 def must_match(settings: Settings) -> Sequence[str]:
     """The settings that must be those of the run in the directory."""
-    return SIZES if settings.sample > 0 else SIZES + TRAINING if settings.resume else ()
+    if settings.sample > 0:
+        return SIZES
+    kept = [field.name for field in dataclasses.fields(settings) if field.name not in ("directory", *PASSING)]
+    return kept if settings.resume else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:

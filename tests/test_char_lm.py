@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
@@ -162,6 +163,22 @@ def test_dropout_acts_with_rngs_and_follows_their_key():
     assert not np.allclose(runs[0], runs[1])
     assert not np.allclose(runs[1], runs[2])
     np.testing.assert_array_equal(dropped(jax.random.key(1)), runs[2])
+
+
+def test_spikes_of_the_gradient_are_passed_over_until_they_are_usual():
+    guarded = char_lm.without_spikes(optax.sgd(1.0), 4.0)
+    state, update = guarded.init(jnp.zeros(2)), jax.jit(guarded.update)
+    seen = []
+    for norm in (1.0, 3.0, 65.0, 1.0, 3.9):
+        updates, state = update(jnp.array([norm, 0.0]), state)
+        seen.append(-float(updates[0]))
+    assert seen == pytest.approx([1.0, 3.0, 0.0, 1.0, 3.9])
+    assert float(state.usual) == pytest.approx(1.14, abs=0.03)
+    large = [float(update(jnp.array([10.0, 0.0]), state)[0][0])]
+    while not large[-1]:
+        updates, state = update(jnp.array([10.0, 0.0]), state)
+        large.append(float(updates[0]))
+    assert 5 < len(large) < 40
 
 
 # Training and sampling.
@@ -335,6 +352,7 @@ def test_bad_directories(trained, folder, tmp_path):
         (["--top-k", "0"], "top_k: got 0, needs 1 to 256"),
         (["--temperature", "0"], "temperature: got 0.0, needs a finite number above 0"),
         (["--learning-rate", "inf"], "learning_rate: got inf, needs a finite number above 0"),
+        (["--spike", "1"], "spike: got 1.0, needs more than 1"),
         (["--window", "0"], "window: got 0, needs 1 to 1048576"),
         (["--hidden", "99999999999"], "hidden: got 99999999999, needs 1 to 16384"),
         (["--seed", "100000000000000000000"], "seed: got 100000000000000000000, needs 0 to 4294967295"),

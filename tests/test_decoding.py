@@ -64,8 +64,9 @@ def test_greedy_generation_takes_the_likeliest_token_at_each_step():
     np.testing.assert_array_equal(found.tokens, log_p.argmax(-1))
     np.testing.assert_allclose(found.log_probs, log_probs_of(found.tokens), rtol=1e-5)
     # To go on from there: its state, and its last token.
-    whole, more = decoding.generate(STEP, *start(), 9), decoding.generate(STEP, found.state, found.tokens[-1], 3)
-    np.testing.assert_array_equal(whole.tokens[6:], more.tokens)
+    more = decoding.generate(STEP, found.state, found.tokens[-1], 6)
+    _, log_p = read(np.zeros((3, H)), [np.asarray(TOKEN), *np.asarray(found.tokens), *np.asarray(more.tokens)[:-1]])
+    np.testing.assert_array_equal(more.tokens, log_p[6:].argmax(-1))
 
 
 def test_draws_of_a_row_follow_its_key_alone():
@@ -334,7 +335,7 @@ def test_a_function_that_closes_over_arrays_is_seen_as_it_is_now():
     assert seen == [(0, 0), (1, 1)]
 
 
-def test_an_attention_decoder_generates_and_searches():
+def test_the_state_of_an_attention_decoder_goes_with_its_beam():
     memory_size, places, rows = 4, 5, 2
     decoder = jaxrnn.Attention(jaxrnn.GRU(3 + memory_size, H), memory_size, places, "general")
     rng = np.random.default_rng(0)
@@ -347,19 +348,16 @@ def test_an_attention_decoder_generates_and_searches():
     step = decoding.make_step(decoder, params, embed=embed, head=Partial(lambda w, y: y @ w, head))
     memory = rng.normal(size=(places, rows, memory_size)).astype(np.float32)
     state = decoder.attend(params, memory, np.arange(places)[:, None] < np.array([5, 3]))
-    greedy = decoding.generate(step, state, TOKEN[:rows], 4)
-    inputs = jnp.concatenate([TOKEN[None, :rows], greedy.tokens[:-1]])
-    _, seen = jax.jit(functools.partial(jaxrnn.unroll, decoder))(params, jnp.asarray(table)[inputs], state)
-    np.testing.assert_array_equal(np.asarray(seen.y @ head).argmax(-1), greedy.tokens)
-    # Each beam looks at its own row's memory: a row searched alone finds the same.
-    both = decoding.beam_search(step, state, TOKEN[:rows], 4, beams=6, n_best=2)
-    for row in range(rows):
-        alone = decoding.beam_search(
-            step, jax.tree.map(lambda s, r=row: s[r : r + 1], state), TOKEN[row : row + 1], 4, beams=6, n_best=2
-        )
-        np.testing.assert_array_equal(alone.tokens[:, 0], both.tokens[:, row])
-        np.testing.assert_allclose(alone.scores[0], both.scores[row], rtol=1e-5)
-    assert (both.log_probs[:, 0] >= greedy.log_probs.sum(0) - 1e-5).all()
+    found = decoding.beam_search(step, state, TOKEN[:rows], 4, beams=6, n_best=2)
+    # Each beam has looked at its own row's memory: `unroll` along it gives its log probability.
+    attend = functools.partial(jaxrnn.unroll, decoder)
+    for n in range(2):
+        tokens = found.tokens[..., n]
+        inputs = jnp.concatenate([TOKEN[None, :rows], tokens[:-1]])
+        _, seen = jax.jit(attend)(params, jnp.asarray(table)[inputs], state)
+        log_p = jaxrnn.reinforce.categorical_log_prob(seen.y @ head, tokens)
+        np.testing.assert_allclose(found.log_probs[:, n], log_p.sum(0), rtol=1e-4)
+    np.testing.assert_allclose(step(state, TOKEN[:rows])[1], seen.y[0] @ head, rtol=1e-4, atol=1e-5)
 
 
 # Along given sequences.

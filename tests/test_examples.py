@@ -1,5 +1,6 @@
 """The examples `sine`, `sorting` and `demo`, run small."""
 
+import datetime
 import io
 import itertools
 import json
@@ -15,7 +16,8 @@ import tyro
 from flax import nnx
 from rich.console import Console
 
-from examples import char_lm, common, demo, sine, sorting
+from examples import __main__ as listing
+from examples import char_lm, common, demo, seq2seq, sine, sorting
 
 SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--look-every", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
@@ -164,6 +166,9 @@ def test_sorting_marks_what_is_wrong():
         (sorting, ["--batch", "1000000000000"], "batch: got 1000000000000, needs 1 to 1048576"),
         (sorting, ["--seed", "100000000000000000000"], "seed: got 100000000000000000000, needs 0 to 4294967295"),
         (sorting, ["--quick", "--hidden", "0"], "hidden: got 0, needs 1 to 16384"),
+        (seq2seq, ["--hidden", "7"], "hidden: got 7, needs an even number"),
+        (seq2seq, ["--task", "add", "--length", "2"], "length: got 2, needs 3 to 64"),
+        (seq2seq, ["--beams", "0"], "beams: got 0, needs 1 to 1000"),
     ],
 )
 def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
@@ -255,3 +260,60 @@ def test_demo_runs_all_and_fails_when_one_did_not_learn(reached, failed, tmp_pat
     out = capsys.readouterr().out
     for path in ("sine/predictions.png", "sorting/curve.png"):
         assert any(line.startswith(f"picture: {tmp_path}") and line.endswith(path) for line in out.splitlines())
+
+
+SEQ2SEQ = [
+    "--hidden",
+    "16",
+    "--embedding",
+    "8",
+    "--length",
+    "3",
+    "--batch",
+    "64",
+    "--steps",
+    "60",
+    "--learning-rate=2e-2",
+]
+
+
+@pytest.mark.parametrize("task", ["dates", "add", "reverse", "copy"])
+def test_seq2seq_strings_are_right_and_fit_their_shapes(task):
+    settings = seq2seq.Settings(task=task, length=9)
+    train, unseen = (seq2seq.pairs(settings, (0, n), 500, unseen=bool(n)) for n in range(2))
+    for source, target in [*train, *unseen]:
+        if task == "dates":
+            date = datetime.date.fromisoformat(target)
+            assert str(date.year) in source
+            assert seq2seq.MONTHS[date.month - 1][:3] in source
+            assert str(date.day) in source.split() or seq2seq.DAYS[date.day - 1] in source or f" {date.day}," in source
+        elif task == "add":
+            assert sum(map(int, source.split("+"))) == int(target)
+        else:
+            assert target == (source if task == "copy" else source[::-1])
+    if task == "dates":
+        assert not {target for _, target in train} & {target for _, target in unseen}
+    strings = seq2seq.encode(settings, unseen)
+    assert strings.sources.shape[1] == 500
+    assert [seq2seq.decode(row) for row in strings.targets.T] == [target for _, target in unseen]
+    assert strings.valid.sum() == sum(len(target) + 1 for _, target in unseen)
+
+
+def test_seq2seq_learns_searches_and_draws(tmp_path, capsys):
+    arguments = ["--task", "copy", *SEQ2SEQ, "--directory", str(tmp_path)]
+    results = seq2seq.main(arguments)
+    out = capsys.readouterr().out
+    assert results["greedy"] > 0.3, "of 26 + 26² + 26³ strings"
+    assert f"{results['greedy']:.1%} greedily, {results['beam']:.1%} by beam search" in out
+    assert_is_picture(tmp_path / "alignment.png")
+    with pytest.raises(ValueError, match="seed: got 1, needs 0 as in the run in"):
+        seq2seq.main(["--directory", str(tmp_path), "--resume", "--seed", "1"])
+
+
+def test_all_examples_are_listed():
+    folder = Path(sine.__file__).parent
+    programs = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "common"}
+    assert set(listing.MINUTES) == programs
+    text = io.StringIO()
+    Console(file=text, width=300).print(listing.listed())
+    assert all(f"python -m examples.{name}" in text.getvalue() for name in programs)
