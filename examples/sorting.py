@@ -7,8 +7,7 @@
     _, ys    = decoder(zeros, from carry)     one to many: nothing but the carry tells it anything
     logits   = linear(ys)                     over low..high, at every position
 
-On 2048 unseen sequences the first gets 99.99 % of the positions and 99.8 % of the whole sequences right, after 154
-seconds on two CPU cores; the second 95.5 % and 28.6 %, after half an hour beside other work.
+What it reaches: examples/README.md.
 """
 
 import json

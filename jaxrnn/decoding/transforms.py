@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxrnn.checks import check_positive, check_sizes
 from jaxrnn.typing import Array
@@ -54,7 +55,8 @@ class TopK:
         del counts
         if self.k > logits.shape[-1]:
             raise ValueError(f"k: got {self.k}, needs at most V = {logits.shape[-1]}")
-        return jnp.where(_rank(logits) < self.k, logits, -jnp.inf)
+        least = lax.top_k(logits, self.k)[0][..., -1:]
+        return _leave(self.k, least, logits)
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,11 @@ class TopP:
 
     def __call__(self, logits: Array, counts: Array | None) -> Array:
         del counts
-        falling = jax.nn.softmax(-jnp.sort(-logits, axis=-1))
-        above = jnp.cumsum(falling, axis=-1) - falling  # the probability of all that is likelier
-        kept = jnp.sum(above < self.p, axis=-1, keepdims=True)
-        return jnp.where(_rank(logits) < kept, logits, -jnp.inf)
+        falling = -jnp.sort(-logits, axis=-1)
+        p = jax.nn.softmax(falling)
+        above = jnp.cumsum(p, axis=-1) - p  # the probability of all that is likelier
+        count = jnp.sum(above < self.p, axis=-1, keepdims=True)
+        return _leave(count, jnp.take_along_axis(falling, count - 1, axis=-1), logits)
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,11 @@ class RepetitionPenalty:
         return jnp.where(counts > 0, less, logits)
 
 
-def _rank(logits: Array) -> Array:
-    """Each logit's place in falling order, from 0; equal ones in the order in which they stand."""
-    return jnp.argsort(jnp.argsort(-logits, axis=-1), axis=-1)
+def _leave(count: Array | int, least: Array, logits: Array) -> Array:
+    """Leaves the `count` greatest logits, the last of which is `least`; of equal ones the first."""
+    above, equal = logits > least, logits == least
+    left = count - jnp.sum(above, axis=-1, keepdims=True)
+    return jnp.where(above | (equal & (jnp.cumsum(equal, axis=-1) <= left)), logits, -jnp.inf)
 
 
 def _check_share(p: float) -> None:
