@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 # About how long each takes by default on two cores, in minutes.
-MINUTES = {"sine": 7, "sorting": 3, "char_lm": 6, "seq2seq": 2, "demo": 3}
+MINUTES = {"sine": 7, "sorting": 3, "char_lm": 6, "seq2seq": 2, "memory": 3, "demo": 3}
 
 
 def listed() -> Table:

@@ -17,7 +17,7 @@ from flax import nnx
 from rich.console import Console
 
 from examples import __main__ as listing
-from examples import char_lm, common, demo, seq2seq, sine, sorting
+from examples import char_lm, common, demo, memory, seq2seq, sine, sorting
 
 SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--look-every", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
@@ -169,6 +169,8 @@ def test_sorting_marks_what_is_wrong():
         (seq2seq, ["--hidden", "7"], "hidden: got 7, needs an even number"),
         (seq2seq, ["--task", "add", "--length", "2"], "length: got 2, needs 3 to 64"),
         (seq2seq, ["--beams", "0"], "beams: got 0, needs 1 to 1000"),
+        (memory, ["--cells", "LSTM", "GRUU"], "cells: got 'GRUU', needs cells such as LSTM"),
+        (memory, ["--length", "1"], "length: got 1, needs 2 to 1048576"),
     ],
 )
 def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
@@ -308,6 +310,45 @@ def test_seq2seq_learns_searches_and_draws(tmp_path, capsys):
     assert_is_picture(tmp_path / "alignment.png")
     with pytest.raises(ValueError, match="seed: got 1, needs 0 as in the run in"):
         seq2seq.main(["--directory", str(tmp_path), "--resume", "--seed", "1"])
+
+
+def test_memory_tasks_are_what_they_say():
+    for task in ("adding", "copy", "order"):
+        settings = memory.Settings(task=task, length=9)
+        xs, targets, mask = memory.draw(settings, (0, 0), 40)
+        assert xs.shape[1:] == (40, memory.SIZES[task][0])
+        assert targets.shape == mask.shape == xs.shape[:2]
+        if task == "adding":
+            assert (xs[..., 1].sum(0) == 2).all()
+            assert (xs[:4, :, 1].sum(0) == 1).all()
+            np.testing.assert_allclose(targets[-1], (xs[..., 0] * xs[..., 1]).sum(0), rtol=1e-6)
+        elif task == "copy":
+            assert len(xs) == 9 + 2 * memory.RECALLED
+            np.testing.assert_array_equal(xs[: memory.RECALLED].argmax(-1), targets[-memory.RECALLED :])
+            assert (xs[memory.RECALLED :, :, : memory.RECALLED] == 0).all()
+            assert xs[memory.RECALLED + 8, :, -1].all(), "the cue"
+            assert mask[-memory.RECALLED :].all()
+            assert not mask[: -memory.RECALLED].any()
+        else:
+            found = xs[..., 4:].sum(-1)
+            assert (found.sum(0) == 2).all()
+            for row in range(40):
+                first, second = xs[found[:, row] > 0, row, 5]
+                assert (targets[-1, row] == 2 * first + second).all()
+        if task != "copy":
+            assert mask[-1].all()
+            assert not mask[:-1].any()
+
+
+def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
+    arguments = ["--length", "4", "--hidden", "8", "--seeds", "2", "--steps", "60", "--learning-rate", "2e-2"]
+    results = memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
+    assert results["GRU"] < 0.1, "0.167 without memory"
+    assert "GRU" in capsys.readouterr().out
+    assert_is_picture(tmp_path / "curves.png")
+    steps, errors = memory.read(tmp_path / "GRU")
+    assert (steps[-1], errors.shape[1]) == (60, 2)
+    assert errors[-1, 0] != errors[-1, 1], "of different seeds"
 
 
 def test_all_examples_are_listed():
