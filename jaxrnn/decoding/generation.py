@@ -1,6 +1,7 @@
 """Token after token: all at once, or as a Python iterator."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -199,15 +200,13 @@ def _stream(
 ) -> Iterator[np.ndarray]:
     # A pytree of many small parts takes longer to flatten than a small step to run.
     arrays, structure = jax.tree.flatten((step, keys))
-    taken = 0
     following = _stream_step(arrays, carry, structure, transforms, stop)
-    while True:
-        carry, taken = following, taken + 1
-        last = taken == steps or (bool(stop) and bool(np.all(carry.stopped)))
-        if not last:
-            following = _stream_step(arrays, carry, structure, transforms, stop)
+    for taken in itertools.count(1):
+        carry = following
+        if taken != steps:
+            following = _stream_step(arrays, carry, structure, transforms, stop)  # runs while this token is looked at
         yield np.asarray(carry.token)
-        if last:
+        if taken == steps or (stop and np.all(carry.stopped)):
             return
 
 
