@@ -4,30 +4,35 @@
     python -m examples.sine --optimizer adam
 
 The protocol of PyTorch's example time_sequence_prediction: 100 waves sin((t + shift) / 20) of 1000 points, 3 of them to
-test on; two LSTM layers of 51 units and a linear one predict each next point, in float64; full-batch L-BFGS in 15 steps
-of 20 iterations. After every step the test waves are continued for 1000 points, each prediction the next input.
+test on; two LSTM layers of 51 units and a linear one predict each next point, in float64; 300 steps of full-batch
+L-BFGS. After every 20 the test waves are continued for 1000 points, each prediction the next input.
 
-Seed 0 keeps step 11, which continues the training waves best: train MSE 3.8e-6, test 6.1e-6, free-running 6.8e-4; all
-15 steps take 385 seconds on two busy CPU cores. Seed 2 keeps step 13: 4.1e-6, 6.8e-6, 5.7e-4. The free-running error
-jumps from step to step: after step 15 it is 1.6e-1 and 6.7e-1. PyTorch's example, after its 15 steps: 4.9e-6, 8.5e-6,
-4.1e-3. Adam is far behind: with --quick, 1.4e-3, 7.2e-4, 6.8e-1, where L-BFGS reaches 7.7e-6, 1.7e-5, 1.6e-3.
+The error one point ahead falls steadily. The free-running one jumps by orders of magnitude from look to look, because a
+thousand steps add up the smallest error of the period. So the parameters kept are those that continue the second halves
+of the training waves best; the test waves have no say. `errors.png` shows all errors over the steps.
+
+What it reaches: examples/README.md.
 """
 
-import time
+import dataclasses
+import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from flax import linen
 from matplotlib.figure import Figure
 
 import jaxrnn
+import jaxrnn.linen
 from examples import common
+from jaxrnn import training
 
 PERIOD = 20  # times 2π: points in a wave
 TEST = 3  # waves to test on, the first ones
@@ -47,10 +52,10 @@ class Settings:
     """Units of each layer."""
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS with a line search, or Adam with a cosine schedule."""
-    steps: int = 15
-    """Times to train for some iterations, then to look."""
-    iterations: int = 20
-    """Updates in a step; one of L-BFGS takes one evaluation of the gradient, seldom more, one of Adam takes one."""
+    steps: int = 300
+    """Updates; one of L-BFGS takes one evaluation of the gradient, seldom more, one of Adam takes one."""
+    look_every: int = 20
+    """Updates after which the errors are looked at, and the best parameters so far kept."""
     memory: int = 100
     """Updates that L-BFGS remembers (PyTorch's default)."""
     learning_rate: float = 1e-2
@@ -58,17 +63,11 @@ class Settings:
     seed: int = 0
     """Of the initialization; the waves are always the same."""
     directory: Path = Path("runs/sine")
-    """Where the picture goes."""
+    """Where metrics, checkpoints and pictures go."""
     quick: bool = False
     """Fewer and shorter waves for half a minute; sets --waves, --length, --future and --steps where not given."""
-
-
-class Params(NamedTuple):
-    """Parameters of the network."""
-
-    cells: Any
-    w: jax.Array  # [H, 1]
-    b: jax.Array  # [1]
+    resume: bool = False
+    """Go on from the newest checkpoint in the directory, with the settings stored there."""
 
 
 def make_waves(waves: int, points: int) -> np.ndarray:
@@ -77,40 +76,37 @@ def make_waves(waves: int, points: int) -> np.ndarray:
     return np.sin((np.arange(points)[:, None, None] + shifts[:, None]) / PERIOD)
 
 
-def init(net: jaxrnn.Stack, key: jax.Array) -> Params:
-    """Every parameter uniform within ±1/√H, as in PyTorch's layers."""
-    uniform = jaxrnn.initializers.uniform(net.output_size**-0.5)
-    k_cells, k_w, k_b = jax.random.split(key, 3)
-    return Params(
-        cells=net.init(
-            k_cells,
-            dtype=jnp.float64,
-            input_init=uniform,
-            recurrent_init=uniform,
-            bias_init=uniform,
-            forget_bias=0.0,
-        ),
-        w=uniform(k_w, (net.output_size, 1), jnp.float64),
-        b=uniform(k_b, (1,), jnp.float64),
-    )
+class Predictor(linen.Module):
+    """Two LSTM layers and a linear one; every parameter uniform within ±1/√H, as in PyTorch's layers."""
+
+    hidden: int
+
+    def setup(self) -> None:
+        uniform = jaxrnn.initializers.uniform(self.hidden**-0.5)
+        of_cells = {"input_init": uniform, "recurrent_init": uniform, "bias_init": uniform, "forget_bias": 0.0}
+        net = jaxrnn.Stack((jaxrnn.LSTM(1, self.hidden), jaxrnn.LSTM(self.hidden, self.hidden)))
+        self.rnn = jaxrnn.linen.RNN(net, param_dtype=jnp.float64, initializers=of_cells, time_major=True)
+        self.head = linen.Dense(1, param_dtype=jnp.float64, kernel_init=uniform, bias_init=uniform)
+
+    def __call__(self, xs: jax.Array) -> tuple[Any, jax.Array]:
+        """The state after the points `[T, B, 1]`, and the next point after each of them."""
+        carry, ys = self.rnn(xs)
+        return carry, self.head(ys)
+
+    def step(self, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        """The same for one point."""
+        carry, y = self.rnn.step(carry, x)
+        return carry, self.head(y)
 
 
-def predict(net: jaxrnn.Stack, params: Params, xs: jax.Array) -> tuple[Any, jax.Array]:
-    """The next point after each of `xs` `[T, B, 1]`, and the state after the last."""
-    state, ys = jaxrnn.unroll(net, params.cells, xs)
-    return state, jaxrnn.ops.affine(ys, params.w, params.b)
-
-
-def dream(net: jaxrnn.Stack, params: Params, state: Any, y: jax.Array, steps: int) -> jax.Array:
+def dream(model: Predictor, params: Any, carry: Any, y: jax.Array, steps: int) -> jax.Array:
     """`steps` points after the prediction `y` `[B, 1]`, each the input of the next: `[steps, B, 1]`."""
 
-    def step(carry: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], jax.Array]:
-        state, y = carry
-        state, h = net(params.cells, state, y)
-        y = jaxrnn.ops.affine(h, params.w, params.b)
-        return (state, y), y
+    def step(before: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], jax.Array]:
+        carry, y = model.apply({"params": params}, *before, method="step")
+        return (carry, y), y
 
-    return jax.lax.scan(step, (state, y), length=steps)[1]
+    return jax.lax.scan(step, (carry, y), length=steps)[1]
 
 
 def mse(ys: jax.Array, targets: jax.Array) -> jax.Array:
@@ -119,40 +115,38 @@ def mse(ys: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def make_step(
-    settings: Settings, loss: Callable[[Params], jax.Array]
-) -> tuple[Callable[[Params], Any], Callable[[Params, Any], tuple[Params, Any, jax.Array]]]:
-    """`init` and `step` of the optimizer: the second makes all iterations of a step and counts its evaluations."""
+    settings: Settings, loss: Callable[[Any], jax.Array]
+) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
+    """The optimizer and its train step; the carry counts evaluations of the gradient."""
     if settings.optimizer == "adam":
-        schedule = optax.cosine_decay_schedule(settings.learning_rate, settings.steps * settings.iterations)
-        optimizer = optax.with_extra_args_support(optax.adam(schedule))
-    else:
-        optimizer = optax.lbfgs(memory_size=settings.memory)
+        optimizer = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
 
-    def value_and_grad(params: Params, state: Any) -> tuple[jax.Array, Params]:
-        if settings.optimizer == "adam":
-            return jax.value_and_grad(loss)(params)
-        # The line search has already been where it ended.
-        return optax.value_and_grad_from_state(loss)(params, state=state)
+        def loss_fn(params: Any, evaluations: jax.Array, batch: int, key: jax.Array) -> Any:
+            return loss(params), (evaluations + 1, {"evaluations": evaluations + 1})
 
-    def iteration(_: int, carry: tuple[Params, Any, jax.Array]) -> tuple[Params, Any, jax.Array]:
-        params, state, evaluations = carry
-        value, grad = value_and_grad(params, state)
-        updates, state = optimizer.update(grad, state, params, value=value, grad=grad, value_fn=loss)
-        search = optax.tree_utils.tree_get(state, "info")
-        evaluations += 1 if search is None else search.num_linesearch_steps
-        return optax.apply_updates(params, updates), state, evaluations
+        return optimizer, training.make_train_step(loss_fn, optimizer)
+    optimizer = optax.lbfgs(memory_size=settings.memory)
 
-    def step(params: Params, state: Any) -> tuple[Params, Any, jax.Array]:
-        return jax.lax.fori_loop(0, settings.iterations, iteration, (params, state, jnp.zeros((), int)))
+    def train_step(state: training.TrainState, batch: int) -> tuple[training.TrainState, dict[str, jax.Array]]:
+        # The line search has already been where it ended: its value and gradient are not computed again.
+        value, grad = optax.value_and_grad_from_state(loss)(state.params, state=state.opt_state)
+        updates, opt_state = optimizer.update(
+            grad, state.opt_state, state.params, value=value, grad=grad, value_fn=loss
+        )
+        evaluations = state.carry + optax.tree_utils.tree_get(opt_state, "info").num_linesearch_steps
+        params = optax.apply_updates(state.params, updates)
+        new = state._replace(step=state.step + 1, params=params, opt_state=opt_state, carry=evaluations)
+        # The cast strips weak types, which would make the second step compile again.
+        new = jax.tree.map(lambda n, o: n.astype(o.dtype), new, state)
+        return new, {"loss": value, "evaluations": evaluations}
 
-    return optimizer.init, jax.jit(step)
+    return optimizer, jax.jit(train_step, donate_argnums=0)
 
 
-def picture(true: np.ndarray, predicted: np.ndarray, continued: np.ndarray, path: Path) -> Path:
+def draw(true: np.ndarray, predicted: np.ndarray, continued: np.ndarray, path: Path) -> None:
     """The true waves `[T + F, B, 1]`, their predictions `[T - 1, B, 1]` and their continuations `[F, B, 1]`."""
     points, start = len(true), len(predicted) + 1
     figure = Figure(figsize=(12, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     rows = figure.subplots(TEST, 1, sharex=True, sharey=True)
     for b, axes in enumerate(rows):
         axes.axvspan(start, points, color="0.96", zorder=0)
@@ -166,7 +160,26 @@ def picture(true: np.ndarray, predicted: np.ndarray, continued: np.ndarray, path
     rows[-1].set_xlabel("time step")
     figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, dpi=130)
-    return path
+
+
+def draw_errors(lines: Sequence[dict[str, Any]], kept: dict[str, Any], path: Path) -> None:
+    """The four errors over the steps, and which step is kept."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, label, style in (
+        ("train", "train, one point ahead", {"color": "#1f6fb4", "ls": "-"}),
+        ("test", "test, one point ahead", {"color": "#1f6fb4", "ls": ":"}),
+        ("train_run", "train, free-running: decides", {"color": "#c8102e", "ls": "-"}),
+        ("test_run", "test, free-running", {"color": "#c8102e", "ls": ":"}),
+    ):
+        values = [np.nan if line[f"eval_{name}"] is None else line[f"eval_{name}"] for line in lines]
+        axes.plot([line["step"] for line in lines], values, marker=".", label=label, **style)
+    axes.axvline(kept["step"], color="0.6", zorder=0, label=f"kept: step {kept['step']}")
+    axes.set(xlabel="step", ylabel="mean squared error", yscale="log", xlim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=130)
 
 
 def check(settings: Settings) -> None:
@@ -178,84 +191,91 @@ def check(settings: Settings) -> None:
         future=(1, common.MOST),
         hidden=(1, 1 << 14),
         steps=(1, common.FOREVER),
-        iterations=(1, common.FOREVER),
+        look_every=(1, common.FOREVER),
         memory=(1, 1000),
         seed=(0, common.SEEDS),
     )
     common.check_positive(settings, "learning_rate")
 
 
-class Look(NamedTuple):
-    """What the network does after a step: mean squared errors, and what the picture shows."""
-
-    train: jax.Array
-    train_run: jax.Array  # second halves of the training waves, continued from the first
-    test: jax.Array
-    test_run: jax.Array  # what comes after the test waves
-    predicted: jax.Array  # [T - 1, 3, 1]
-    continued: jax.Array  # [F, 3, 1]
-
-
 def run(settings: Settings) -> dict[str, float]:
-    """Train, look after each step, keep the best, draw it."""
-    settings.directory.mkdir(parents=True, exist_ok=True)
-    net = jaxrnn.Stack((jaxrnn.LSTM(1, settings.hidden), jaxrnn.LSTM(settings.hidden, settings.hidden)))
+    """Train, look now and then, keep the best, draw it."""
+    model = Predictor(settings.hidden)
     true = make_waves(settings.waves, settings.length + settings.future)
     given, coming = jnp.asarray(true[: settings.length]), jnp.asarray(true[settings.length :, :TEST])
     train, test = given[:, TEST:], given[:, :TEST]
     first, second = jnp.split(train, [settings.length // 2])
 
-    def loss(params: Params) -> jax.Array:
-        return mse(predict(net, params, train[:-1])[1], train[1:])
+    def predict(params: Any, xs: jax.Array) -> tuple[Any, jax.Array]:
+        return model.apply({"params": params}, xs)
+
+    def loss(params: Any) -> jax.Array:
+        return mse(predict(params, train[:-1])[1], train[1:])
 
     @jax.jit
-    def look(params: Params) -> Look:
+    def look(params: Any) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         # As in PyTorch's example, not the last given point but its prediction is the first input of a continuation.
-        state, ys = predict(net, params, first[:-1])
-        train_run = mse(dream(net, params, state, ys[-1], len(second)), second)
-        state, ys = predict(net, params, test[:-1])
-        continued = dream(net, params, state, ys[-1], settings.future)
-        return Look(loss(params), train_run, mse(ys, test[1:]), mse(continued, coming), ys, continued)
+        carry, ys = predict(params, first[:-1])
+        train_run = mse(dream(model, params, carry, ys[-1], len(second)), second)
+        carry, ys = predict(params, test[:-1])
+        continued = dream(model, params, carry, ys[-1], settings.future)
+        errors = {"train": loss(params), "test": mse(ys, test[1:]), "train_run": train_run}
+        return errors | {"test_run": mse(continued, coming)}, ys, continued
 
-    params = init(net, jax.random.key(settings.seed))
-    init_optimizer, step = make_step(settings, loss)
-    # The cast strips weak types, which would make the second step compile again.
-    state = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init_optimizer(params))
-    begin, evaluations = time.monotonic(), int(settings.optimizer == "lbfgs")  # one before the first line search
-    looks: list[Look] = []
-    print("                                    mean squared error: one point ahead          free-running")
-    print("step  iterations  evaluations  seconds       train       test       train       test")
-    for number in range(1, settings.steps + 1):
-        params, state, more = step(params, state)
-        evaluations += int(more)
-        looks.append(jax.device_get(look(params)))
-        seen = looks[-1]
-        print(
-            f"{number:4d}  {number * settings.iterations:10d}  {evaluations:11d}  {time.monotonic() - begin:7.1f}  "
-            f"{seen.train:10.2e} {seen.test:10.2e}  {seen.train_run:10.2e} {seen.test_run:10.2e}",
-            flush=True,
-        )
-    best = int(np.argmin([np.nan_to_num(seen.train_run, nan=np.inf) for seen in looks]))
-    kept = looks[best]
-    if not np.isfinite(kept.train_run):
-        raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a smaller one: no error was finite")
-    print(
-        f"best at continuing the training waves: step {best + 1}, train MSE {kept.train:.2e}, "
-        f"test MSE {kept.test:.2e}, free-run MSE {kept.test_run:.2e}"
+    params = model.init(jax.random.key(settings.seed), train[:1])["params"]
+    optimizer, train_step = make_step(settings, loss)
+    evaluations = jnp.asarray(int(settings.optimizer == "lbfgs"))  # one before the first line search
+    state = training.init_state(params, optimizer, jax.random.key(settings.seed), evaluations)
+    if settings.resume:
+        state = training.restore(settings.directory, state)
+    else:
+        common.refuse_a_run(settings.directory)
+    training.fit(
+        state,
+        train_step,
+        common.keeping(settings, itertools.count, ("resume",)),  # every batch is all waves
+        steps=settings.steps,
+        directory=settings.directory,
+        evaluate=lambda params: {name: float(error) for name, error in look(params)[0].items()},
+        eval_every=settings.look_every,
+        log_every=settings.look_every,
+        checkpoint_every=settings.look_every,
+        best="eval_train_run",
+        unit="steps",
     )
-    path = picture(true[:, :TEST], kept.predicted, kept.continued, settings.directory / "predictions.png")
-    print(f"picture: {path}")
-    return {"train": float(kept.train), "test": float(kept.test), "free-run": float(kept.test_run)}
+    lines = [json.loads(line) for line in (settings.directory / "metrics.jsonl").read_text().splitlines()]
+    finite = [line for line in lines if line["eval_train_run"] is not None]
+    if not finite:
+        raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a smaller one: no error was finite")
+    kept = min(finite, key=lambda line: line["eval_train_run"])
+    _, predicted, continued = look(training.restore_params(settings.directory, params, step="best"))
+    print(
+        f"kept: step {kept['step']}, which continues the training waves best; a choice by the test waves would flatter "
+        f"the result\ntrain MSE {kept['eval_train']:.2e}, test MSE {kept['eval_test']:.2e}, "
+        f"free-run MSE {kept['eval_test_run']:.2e}"
+    )
+    draw(true[:, :TEST], predicted, continued, settings.directory / "predictions.png")
+    draw_errors(lines, kept, settings.directory / "errors.png")
+    for name in ("predictions", "errors"):
+        print(f"picture: {settings.directory / name}.png")
+    return {"train": kept["eval_train"], "test": kept["eval_test"], "free-run": kept["eval_test_run"]}
+
+
+def must_match(settings: Settings) -> Sequence[str]:
+    """The settings that must be those of the run in the directory."""
+    if not settings.resume:
+        return ()
+    return [field.name for field in dataclasses.fields(settings) if field.name not in ("directory", "resume")]
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test, continue and draw; returns the kept mean squared errors. `arguments` None: the command line's."""
-    quick = {"waves": 23, "length": 500, "future": 500, "steps": 8}
-    settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
+    quick = {"waves": 23, "length": 500, "future": 500, "steps": 160}
+    settings = common.parse(Settings, arguments, lambda settings: quick, must_match, __doc__)
     check(settings)
     with jax.enable_x64(True):
         return run(settings)
 
 
 if __name__ == "__main__":
-    common.run(main, "stopped")
+    common.run(main, "; here: --resume with the same directory")

@@ -13,7 +13,9 @@
 """
 
 from jaxrnn import (
+    batches,
     cells,
+    decoding,
     initializers,
     inspection,
     metrics,
@@ -181,8 +183,10 @@ __all__ = [
     "Wrapper",
     "Zoneout",
     "batch_unroll",
+    "batches",
     "cast",
     "cells",
+    "decoding",
     "explain",
     "initializers",
     "inspection",

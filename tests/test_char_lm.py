@@ -13,7 +13,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from examples import char_lm, common
 from jaxrnn import training
@@ -83,20 +85,6 @@ def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
     assert text.held_out == [bytes(range(91, 101))]
 
 
-def test_batches_go_on_where_the_batch_before_ended_until_they_go_elsewhere():
-    symbols = np.arange(1, 51, dtype=np.uint8)
-    batches = list(itertools.islice(char_lm.batches(symbols, 3, 7, 4, 0), 12))
-    assert all(batch.shape == (8, 3) for batch in batches)
-    for n, batch in enumerate(batches):
-        follows = symbols[batch[1:-1] % 50]  # the symbol after symbol s is symbols[s]
-        np.testing.assert_array_equal(batch[2:], follows)
-        assert (batch[0] == char_lm.END).all() == (n % 4 == 0)
-        if n % 4:
-            np.testing.assert_array_equal(batch[0], batches[n - 1][-1])
-    assert len({tuple(batches[n][1]) for n in (0, 4, 8)}) == 3
-    np.testing.assert_array_equal(next(char_lm.batches(symbols, 3, 7, 4, 5)), batches[5])
-
-
 # The model, against slow and simple ways to the same numbers.
 
 
@@ -129,24 +117,20 @@ def test_ngram_bits(order):
 
 @pytest.mark.parametrize("options", [{"tied": True, "layers": 2}, {"cell": "lstm"}])
 def test_bits_are_those_of_files_read_byte_by_byte_from_a_fresh_state(options):
-    model, _, state = char_lm.start(settings(**options))
-
-    @jax.jit
-    def step(carry, symbol):
-        carry, logits = model(state.params, carry, symbol[None, None])
-        return carry, jax.nn.log_softmax(logits[0, 0])
+    model = char_lm.Model(settings(**options), nnx.Rngs(0))
+    step = nnx.jit(char_lm.Model.step)
 
     files, bits = [b"one file", b"another", b"x"], 0.0
     for file in files:
-        carry = model.net.initial_state((1,))
+        carry = char_lm.fresh(model, 1)
         for symbol, target in itertools.pairwise([0, *file, 0]):
-            carry, log_p = step(carry, np.int32(symbol))
-            bits -= float(np.asarray(log_p)[target]) / math.log(2)
-    assert char_lm.bits_of(model, files)(state.params)["bits"] == pytest.approx(bits / 16, rel=1e-5)
+            carry, logits = step(model, carry, jnp.array([symbol]))
+            bits -= float(jax.nn.log_softmax(logits[0])[target]) / math.log(2)
+    assert char_lm.bits_of(files)(model)["bits"] == pytest.approx(bits / 16, rel=1e-5)
 
 
 def test_bits_of_a_long_text_are_those_of_its_rows():
-    model, _, state = char_lm.start(settings())
+    model = char_lm.Model(settings(), nnx.Rngs(0))
     file = np.random.default_rng(0).integers(1, 256, 40000, dtype=np.uint8).tobytes()
     symbols = char_lm.stream([file]).astype(np.int32)
     length = 40 * char_lm.SPAN  # two rows of whole spans
@@ -154,53 +138,54 @@ def test_bits_of_a_long_text_are_those_of_its_rows():
 
     @jax.jit
     def total(row):
-        _, logits = model(state.params, None, row[:-1, None])
+        _, logits = model(row[:-1, None])
         return char_lm.nats(logits[:, 0], row[1:]).sum()
 
     for row in (symbols[: length + 1], symbols[length:]):
         nats += float(total(row))
-    got = char_lm.bits_of(model, [file])(state.params)["bits"]
+    got = char_lm.bits_of([file])(model)["bits"]
     assert got == pytest.approx(nats / math.log(2) / 40000, rel=1e-5)
 
 
 def test_tied_weights_are_shared():
-    _, _, state = char_lm.start(settings(tied=True))
-    assert state.params.softmax is None
-    assert state.params.project.shape == (16, 8)
-    assert char_lm.start(settings(tied=True, embedding=16))[2].params.project is None
+    model = char_lm.Model(settings(tied=True), nnx.Rngs(0))
+    assert {leaf.shape for leaf in jax.tree.leaves(nnx.state(model)) if 256 in leaf.shape} == {(256, 8)}
+    _, ys = model.rnn(model.embed(jnp.array([[7]])) * 8**0.5)
+    want = model.head(ys) @ model.embed.embedding.T
+    np.testing.assert_allclose(model(jnp.array([[7]]))[1], want, rtol=1e-5)
 
 
-def test_dropout_acts_with_a_key_and_follows_it():
-    model, _, state = char_lm.start(settings(layers=1, dropout=0.5))
+def test_dropout_acts_with_rngs_and_follows_their_key():
+    model = char_lm.Model(settings(layers=1, dropout=0.5), nnx.Rngs(0))
     inputs = jnp.ones((5, 2), jnp.int32)
-    dropped = jax.jit(lambda key: model(state.params, None, inputs, key)[1])
-    runs = [model(state.params, None, inputs)[1], dropped(jax.random.key(0)), dropped(jax.random.key(1))]
+    dropped = jax.jit(lambda key: model(inputs, rngs=nnx.Rngs(dropout=key))[1])
+    runs = [model(inputs)[1], dropped(jax.random.key(0)), dropped(jax.random.key(1))]
     assert not np.allclose(runs[0], runs[1])
     assert not np.allclose(runs[1], runs[2])
     np.testing.assert_array_equal(dropped(jax.random.key(1)), runs[2])
 
 
-def test_the_dropout_before_the_softmax_has_a_key_of_its_own(monkeypatch):
-    """None that `Stack` derives for a layer from the key that it is given."""
-    model, _, state = char_lm.start(settings(layers=2, dropout=0.5))
-    given = {}
-
-    def unroll(net, params, xs, state, *, resets, key):
-        given["net"] = key
-        return state, jnp.zeros((*xs.shape[:2], 16))
-
-    monkeypatch.setattr(char_lm.jaxrnn, "unroll", unroll)
-    monkeypatch.setattr(char_lm, "dropout", lambda key, rate, ys: given.update(top=key) or ys)
-    model(state.params, None, jnp.ones((5, 2), jnp.int32), jax.random.key(0))
-    assert given["top"] not in [given["net"], *(jax.random.fold_in(given["net"], layer) for layer in range(2))]
+def test_spikes_of_the_gradient_are_passed_over_until_they_are_usual():
+    guarded = char_lm.without_spikes(optax.sgd(1.0), 4.0)
+    state, update = guarded.init(jnp.zeros(2)), jax.jit(guarded.update)
+    seen = []
+    for norm in (1.0, 3.0, 65.0, 1.0, 3.9):
+        updates, state = update(jnp.array([norm, 0.0]), state)
+        seen.append(-float(updates[0]))
+    assert seen == pytest.approx([1.0, 3.0, 0.0, 1.0, 3.9])
+    assert float(state.usual) == pytest.approx(1.14, abs=0.03)
+    large = [float(update(jnp.array([10.0, 0.0]), state)[0][0])]
+    while not large[-1]:
+        updates, state = update(jnp.array([10.0, 0.0]), state)
+        large.append(float(updates[0]))
+    assert 5 < len(large) < 40
 
 
 # Training and sampling.
 
 
 def restored(directory):
-    model, _, like = char_lm.start(settings())
-    return model, training.restore(directory, like).params
+    return training.restore_params(directory, char_lm.Model(settings(), nnx.Rngs(1)))
 
 
 def test_it_learns_and_says_what_that_is_worth(trained):
@@ -219,11 +204,11 @@ def test_a_sample_is_what_the_model_finds_likeliest(trained, folder, capsys):
     char_lm.main([*TINY, "--directory", str(directory), *options])
     printed = capsys.readouterr().out
     assert printed.startswith("def spam")
-    model, params = restored(directory)
+    model = restored(directory)
     rest = printed[8:-1].replace("\n" + 78 * "─" + "\n", "\0")
     assert len(rest) == 30
     symbols = np.array(list(f"\0def spam{rest}".encode()))
-    _, logits = model(params, None, symbols[:, None])
+    _, logits = model(symbols[:, None])
     np.testing.assert_array_equal(np.argmax(logits[8:-1, 0], axis=-1), symbols[9:])
 
 
@@ -260,20 +245,19 @@ def test_samples_follow_the_seed_the_temperature_and_top_k(trained):
     assert sample(temperature=1e-4) == sample(top_k=1, seed=1)
 
 
-def test_a_step_of_generation_keeps_its_memory(trained):
-    """The state that goes round is that of one position, however long the text."""
+def test_generation_keeps_its_memory(trained, monkeypatch):
+    """The prompt is read at once; the state that goes round is that of one position, however long the text."""
     directory, _ = trained
-    model, params = restored(directory)
-    traces = []
+    call, traces = char_lm.Model.__call__, []
 
-    class Counting(char_lm.Model):
-        def __call__(self, params, state, symbols, key=None):
-            traces.append(symbols.shape)
-            return super().__call__(params, state, symbols, key)
+    def counting(model, symbols, *args, **kwargs):
+        traces.append(symbols.shape)
+        return call(model, symbols, *args, **kwargs)
 
-    counting = Counting(model.net, model.embedding, model.tied)
-    assert len(list(char_lm.generate(counting, params, settings(sample=25, prompt="def ")))) == 25
-    assert traces == [(1, 1)]
+    monkeypatch.setattr(char_lm.Model, "__call__", counting)
+    char_lm.sample(settings(directory=directory, sample=25, prompt="def "))
+    assert set(traces) == {(4, 1), (1, 1)}
+    assert len(traces) <= 3
 
 
 def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, monkeypatch):
@@ -281,16 +265,19 @@ def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, mon
         return [*TINY, "--steps", "6", "--dropout", "0.3", "--text", str(folder), "--directory", str(tmp_path / name)]
 
     char_lm.main(options("whole"))
-    whole_batches = char_lm.batches
+    whole_batches = char_lm.batches.streams
 
-    def pressed(*arguments):
-        for n, made in zip(itertools.count(arguments[-1]), whole_batches(*arguments), strict=False):
-            if n == 3:
-                signal.raise_signal(signal.SIGINT)
-            yield made
+    def pressed(*arguments, **options):
+        def from_start(start):
+            for n, made in zip(itertools.count(start), whole_batches(*arguments, **options)(start), strict=False):
+                if n == 3:
+                    signal.raise_signal(signal.SIGINT)
+                yield made
+
+        return from_start
 
     with monkeypatch.context() as patch:
-        patch.setattr(char_lm, "batches", pressed)
+        patch.setattr(char_lm.batches, "streams", pressed)
         with pytest.raises(KeyboardInterrupt, match="after step 4 of 6"):
             char_lm.main(options("parts"))
     char_lm.main(["--resume", "--directory", str(tmp_path / "parts")])
@@ -365,6 +352,7 @@ def test_bad_directories(trained, folder, tmp_path):
         (["--top-k", "0"], "top_k: got 0, needs 1 to 256"),
         (["--temperature", "0"], "temperature: got 0.0, needs a finite number above 0"),
         (["--learning-rate", "inf"], "learning_rate: got inf, needs a finite number above 0"),
+        (["--spike", "1"], "spike: got 1.0, needs more than 1"),
         (["--window", "0"], "window: got 0, needs 1 to 1048576"),
         (["--hidden", "99999999999"], "hidden: got 99999999999, needs 1 to 16384"),
         (["--seed", "100000000000000000000"], "seed: got 100000000000000000000, needs 0 to 4294967295"),

@@ -1,7 +1,10 @@
 """The examples `sine`, `sorting` and `demo`, run small."""
 
+import datetime
 import io
 import itertools
+import json
+import signal
 from pathlib import Path
 
 import jax
@@ -10,12 +13,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 import tyro
+from flax import nnx
 from rich.console import Console
 
-import jaxrnn
-from examples import char_lm, common, demo, sine, sorting
+from examples import __main__ as listing
+from examples import char_lm, common, demo, memory, seq2seq, sine, sorting
 
-SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "2", "--iterations", "3"]
+SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--look-every", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
 
 
@@ -28,20 +32,45 @@ def assert_is_picture(path: Path) -> None:
     assert len(np.unique((pixels * 255).astype(np.uint8).view(np.uint32))) > 50
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-def test_sine_trains_continues_and_draws(optimizer, tmp_path, capsys):
-    errors = sine.main([*SINE, "--optimizer", optimizer, "--directory", str(tmp_path / "new")])
+def test_sine_trains_continues_and_draws(tmp_path, capsys):
+    directory = tmp_path / "new"
+    errors = sine.main([*SINE, "--directory", str(directory)])
     assert sorted(errors) == ["free-run", "test", "train"]
     assert errors["train"] < 0.5, "no better than the mean of the waves"
     assert np.isfinite(list(errors.values())).all()
-    *_, first, second, best, _ = capsys.readouterr().out.splitlines()
-    rows = [[float(value) for value in line.split()] for line in (first, second)]
-    number, iterations, evaluations, _, train, test, _, test_run = min(rows, key=lambda row: row[6])
-    assert f"step {number:.0f}, train MSE {train:.2e}, test MSE {test:.2e}, free-run MSE {test_run:.2e}" in best
-    assert evaluations >= iterations == 3 * number
-    assert [errors[name] for name in ("train", "test", "free-run")] == pytest.approx([train, test, test_run], rel=1e-2)
-    assert_is_picture(tmp_path / "new" / "predictions.png")
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6]
+    assert all(line["evaluations"] >= line["step"] for line in lines)
+    kept = min(lines, key=lambda line: line["eval_train_run"])
+    assert [errors["train"], errors["test"], errors["free-run"]] == [
+        kept[f"eval_{name}"] for name in ("train", "test", "test_run")
+    ]
+    assert f"kept: step {kept['step']}, which continues the training waves best" in capsys.readouterr().out
+    assert_is_picture(directory / "predictions.png")
+    assert_is_picture(directory / "errors.png")
     assert jnp.ones(1).dtype == jnp.float32, "float64 is for the example alone"
+
+
+def test_sine_learns_by_adam_and_goes_on_where_it_was_stopped(tmp_path):
+    arguments = [*SINE, "--optimizer", "adam", "--learning-rate", "0.1", "--directory"]
+    errors = sine.main([*arguments, str(tmp_path / "whole")])
+    assert errors["train"] < 0.5
+    fit = sine.training.fit
+
+    def stopped(state, train_step, batches, **options):
+        def until(start):
+            for n in batches(start):
+                if n == 3:
+                    signal.raise_signal(signal.SIGINT)
+                yield n
+
+        return fit(state, train_step, until, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sine.training, "fit", stopped)
+        with pytest.raises(KeyboardInterrupt, match="after step 4 of 6"):
+            sine.main([*arguments, str(tmp_path / "parts")])
+    assert sine.main(["--resume", "--directory", str(tmp_path / "parts")]) == errors
 
 
 def test_sine_has_the_waves_of_pytorchs_example():
@@ -52,14 +81,16 @@ def test_sine_has_the_waves_of_pytorchs_example():
 
 
 def test_sine_continues_with_its_own_predictions(x64):
-    net = jaxrnn.Stack((jaxrnn.LSTM(1, 3), jaxrnn.LSTM(3, 3)))
-    params = sine.init(net, jax.random.key(0))
-    xs = jnp.asarray(sine.make_waves(2, 5))
-    state, ys = sine.predict(net, params, xs)
-    continued = sine.dream(net, params, state, ys[-1], 4)
+    model, xs = sine.Predictor(3), jnp.asarray(sine.make_waves(2, 5))
+    params = model.init(jax.random.key(0), xs)["params"]
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float64)}
+    assert all(np.abs(leaf).max() <= 3**-0.5 and leaf.any() for leaf in jax.tree.leaves(params))
+    predict = jax.jit(lambda xs: model.apply({"params": params}, xs))
+    carry, ys = predict(xs)
+    continued = sine.dream(model, params, carry, ys[-1], 4)
     assert continued.shape == (4, 2, 1)
     fed = jnp.concatenate([xs, ys[-1:], continued[:-1]])
-    np.testing.assert_allclose(continued, sine.predict(net, params, fed)[1][-4:], rtol=1e-12)
+    np.testing.assert_allclose(continued, predict(fed)[1][-4:], rtol=1e-12)
 
 
 def test_sorting_learns_shows_draws_and_resumes(tmp_path, capsys):
@@ -90,24 +121,24 @@ def test_sorting_learns_shows_draws_and_resumes(tmp_path, capsys):
 
 def test_sorting_batches_depend_on_their_number_alone():
     key, settings = jax.random.key(0), sorting.Settings(length=5, batch=2, low=1, high=3)
-    first = list(itertools.islice(sorting.batches(key, settings, 0), 4))
+    fresh = sorting.fresh(key, settings)
+    first = list(itertools.islice(fresh(0), 4))
     assert first[3].shape == (5, 2)
-    np.testing.assert_array_equal(first[3], next(sorting.batches(key, settings, 3)))
+    np.testing.assert_array_equal(first[3], next(fresh(3)))
     assert not np.array_equal(first[2], first[3])
     assert np.unique(first).tolist() == [0, 1, 2], "counted from low"
 
 
 def test_sorting_marks_what_is_wrong():
     settings = sorting.Settings(length=5, low=7, high=12, hidden=4)
-    sorter, numbers = sorting.build(settings), sorting.draw(jax.random.key(1), 3, settings)
-    params = sorter.init(jax.random.key(0))
+    sorter, numbers = sorting.Sorter(settings, nnx.Rngs(0)), sorting.draw(jax.random.key(1), 3, settings)
     text = io.StringIO()
-    Console(file=text, width=200).print(sorting.table(sorter, params, numbers, settings.low))
+    Console(file=text, width=200).print(sorting.table(sorter, numbers, settings.low))
     rows = [line.replace("│", "").split() for line in text.getvalue().splitlines() if "│" in line]
     shown = {name: [row[1:] for row in rows if row[0] == name] for name in ("original", "sorted", "predicted")}
     assert shown["original"] == (np.asarray(numbers).T + 7).astype(str).tolist()
     assert shown["sorted"] == (np.sort(numbers, axis=0).T + 7).astype(str).tolist()
-    right = sorting.right(sorter, numbers)(params)["positions"]
+    right = sorting.right(numbers)(sorter)["positions"]
     marks = [entry.endswith("*") for row in shown["predicted"] for entry in row]
     assert 0 < right < 1
     assert np.mean(marks) == pytest.approx(1 - right)
@@ -135,6 +166,11 @@ def test_sorting_marks_what_is_wrong():
         (sorting, ["--batch", "1000000000000"], "batch: got 1000000000000, needs 1 to 1048576"),
         (sorting, ["--seed", "100000000000000000000"], "seed: got 100000000000000000000, needs 0 to 4294967295"),
         (sorting, ["--quick", "--hidden", "0"], "hidden: got 0, needs 1 to 16384"),
+        (seq2seq, ["--hidden", "7"], "hidden: got 7, needs an even number"),
+        (seq2seq, ["--task", "add", "--length", "2"], "length: got 2, needs 3 to 64"),
+        (seq2seq, ["--beams", "0"], "beams: got 0, needs 1 to 1000"),
+        (memory, ["--cells", "LSTM", "GRUU"], "cells: got 'GRUU', needs cells such as LSTM"),
+        (memory, ["--length", "1"], "length: got 1, needs 2 to 1048576"),
     ],
 )
 def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
@@ -226,3 +262,99 @@ def test_demo_runs_all_and_fails_when_one_did_not_learn(reached, failed, tmp_pat
     out = capsys.readouterr().out
     for path in ("sine/predictions.png", "sorting/curve.png"):
         assert any(line.startswith(f"picture: {tmp_path}") and line.endswith(path) for line in out.splitlines())
+
+
+SEQ2SEQ = [
+    "--hidden",
+    "16",
+    "--embedding",
+    "8",
+    "--length",
+    "3",
+    "--batch",
+    "64",
+    "--steps",
+    "60",
+    "--learning-rate=2e-2",
+]
+
+
+@pytest.mark.parametrize("task", ["dates", "add", "reverse", "copy"])
+def test_seq2seq_strings_are_right_and_fit_their_shapes(task):
+    settings = seq2seq.Settings(task=task, length=9)
+    train, unseen = (seq2seq.pairs(settings, (0, n), 500, unseen=bool(n)) for n in range(2))
+    for source, target in [*train, *unseen]:
+        if task == "dates":
+            date = datetime.date.fromisoformat(target)
+            assert str(date.year) in source
+            assert seq2seq.MONTHS[date.month - 1][:3] in source
+            assert str(date.day) in source.split() or seq2seq.DAYS[date.day - 1] in source or f" {date.day}," in source
+        elif task == "add":
+            assert sum(map(int, source.split("+"))) == int(target)
+        else:
+            assert target == (source if task == "copy" else source[::-1])
+    if task == "dates":
+        assert not {target for _, target in train} & {target for _, target in unseen}
+    strings = seq2seq.encode(settings, unseen)
+    assert strings.sources.shape[1] == 500
+    assert [seq2seq.decode(row) for row in strings.targets.T] == [target for _, target in unseen]
+    assert strings.valid.sum() == sum(len(target) + 1 for _, target in unseen)
+
+
+def test_seq2seq_learns_searches_and_draws(tmp_path, capsys):
+    arguments = ["--task", "copy", *SEQ2SEQ, "--directory", str(tmp_path)]
+    results = seq2seq.main(arguments)
+    out = capsys.readouterr().out
+    assert results["greedy"] > 0.1, "by chance one in a thousand"
+    assert f"{results['greedy']:.1%} greedily, {results['beam']:.1%} by beam search" in out
+    assert_is_picture(tmp_path / "alignment.png")
+    with pytest.raises(ValueError, match="seed: got 1, needs 0 as in the run in"):
+        seq2seq.main(["--directory", str(tmp_path), "--resume", "--seed", "1"])
+
+
+def test_memory_tasks_are_what_they_say():
+    for task in ("adding", "copy", "order"):
+        settings = memory.Settings(task=task, length=9)
+        xs, targets, mask = memory.draw(settings, (0, 0), 40)
+        assert xs.shape[1:] == (40, memory.SIZES[task][0])
+        assert targets.shape == mask.shape == xs.shape[:2]
+        if task == "adding":
+            assert (xs[..., 1].sum(0) == 2).all()
+            assert (xs[:4, :, 1].sum(0) == 1).all()
+            np.testing.assert_allclose(targets[-1], (xs[..., 0] * xs[..., 1]).sum(0), rtol=1e-6)
+        elif task == "copy":
+            assert len(xs) == 9 + 2 * memory.RECALLED
+            np.testing.assert_array_equal(xs[: memory.RECALLED].argmax(-1), targets[-memory.RECALLED :])
+            assert (xs[memory.RECALLED :, :, : memory.RECALLED] == 0).all()
+            assert xs[memory.RECALLED + 8, :, -1].all(), "the cue"
+            assert mask[-memory.RECALLED :].all()
+            assert not mask[: -memory.RECALLED].any()
+        else:
+            found = xs[..., 4:].sum(-1)
+            assert (found.sum(0) == 2).all()
+            for row in range(40):
+                first, second = xs[found[:, row] > 0, row, 5]
+                assert (targets[-1, row] == 2 * first + second).all()
+        if task != "copy":
+            assert mask[-1].all()
+            assert not mask[:-1].any()
+
+
+def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
+    arguments = ["--length", "4", "--hidden", "8", "--seeds", "2", "--steps", "60", "--learning-rate", "2e-2"]
+    results = memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
+    assert results["GRU"] < 0.1, "0.167 without memory"
+    assert "GRU" in capsys.readouterr().out
+    assert_is_picture(tmp_path / "curves.png")
+    steps, errors = memory.read(tmp_path / "GRU")
+    assert (steps[-1], errors.shape[1]) == (60, 2)
+    assert errors[-1, 0] != errors[-1, 1], "of different seeds"
+
+
+def test_all_examples_are_listed():
+    folder = Path(sine.__file__).parent
+    programs = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "common"}
+    assert set(listing.MINUTES) == programs
+    text = io.StringIO()
+    Console(file=text, width=300).print(listing.listed())
+    assert all(f"python -m examples.{name}" in text.getvalue() for name in programs)

@@ -1,0 +1,145 @@
+"""Batches by number: epochs are whole, streams go on, and what follows a resume is what would have followed."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from jaxrnn import batches
+
+SEQUENCES = [np.full((n, 2), i + 1.0, np.float32) for i, n in enumerate((3, 1, 4, 2, 7, 5, 2))]
+
+ALL = {
+    "shuffled": batches.shuffled({"x": np.arange(14).reshape(7, 2), "y": np.arange(7)}, 3),
+    "shuffled by columns": batches.shuffled(np.arange(14).reshape(2, 7), 3, axis=1),
+    "padded": batches.padded(SEQUENCES, 3),
+    "padded in buckets": batches.padded(SEQUENCES, 3, boundaries=(2, 4, 8)),
+    "packed": batches.packed(SEQUENCES, 2, steps=8),
+    "streams": batches.streams(np.arange(100), 3, 7),
+    "streams that jump": batches.streams(np.arange(100), 3, 7, stretch=4),
+    "windows": batches.windows([np.arange(9), np.arange(20, 26)], 4, 3),
+    "numbered": batches.numbered(lambda number: np.full(2, number)),
+}
+
+
+def leaves(batch):
+    if isinstance(batch, dict):
+        batch = tuple(batch.values())
+    return batch if isinstance(batch, tuple) else (batch,)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_resumed_run_sees_what_it_would_have_seen(name):
+    whole = list(itertools.islice(ALL[name](0), 30))
+    for start in (1, 7, 23):  # in any order, also back
+        for got, want in zip(ALL[name](start), whole[start : start + 5], strict=False):
+            for g, w in zip(leaves(got), leaves(want), strict=True):
+                np.testing.assert_array_equal(g, w)
+    assert len({str([leaf.tolist() for leaf in leaves(batch)]) for batch in whole}) > 3, "not always the same"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_epoch_has_each_example_once(seed):
+    made = list(itertools.islice(batches.shuffled(np.arange(7), 3, seed=seed)(0), 14))
+    epochs = np.concatenate(made).reshape(6, 7)
+    np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(7), (6, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+    first = next(batches.shuffled(np.arange(1000), 1000, seed=seed)(0))
+    assert not np.array_equal(first, next(batches.shuffled(np.arange(1000), 1000, seed=1 - seed)(0)))
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    made = list(itertools.islice(batches.shuffled(np.arange(3), 8)(0), 3))
+    np.testing.assert_array_equal(np.sort(np.concatenate(made).reshape(8, 3)), np.tile(np.arange(3), (8, 1)))
+
+
+@pytest.mark.parametrize("boundaries", [None, (2, 4, 8)])
+def test_padded_sequences_are_whole(boundaries):
+    per_epoch = (
+        7 if boundaries is None else 4
+    )  # of three boundaries: 3, 2 and 2 sequences; of 1, 7 epochs in 7 x 3 rows
+    made = list(
+        itertools.islice(batches.padded(SEQUENCES, 3 if boundaries is None else 2, boundaries=boundaries)(0), per_epoch)
+    )
+    seen = []
+    for xs, lengths, numbers in made:
+        assert xs.shape[0] == (7 if boundaries is None else min(b for b in boundaries if b >= lengths.max()))
+        for row, (n, number) in enumerate(zip(lengths, numbers, strict=True)):
+            if number < 0:
+                assert n == 0
+                continue
+            np.testing.assert_array_equal(xs[:n, row], SEQUENCES[number])
+            assert not xs[n:, row].any()
+            seen.append(number)
+    assert sorted(seen) == sorted(list(range(7)) * (3 if boundaries is None else 1))
+
+
+def test_packed_rows_hold_each_sequence_once_an_epoch():
+    rows = next(batches.packed(SEQUENCES, 3, steps=8)(0))  # 24 steps in three rows of 8
+    assert rows.lengths.tolist() == [8, 8, 8]
+    found = []
+    for row in range(3):
+        for part in np.split(np.arange(8), np.flatnonzero(rows.resets[:, row])[1:]):
+            number = int(rows.segments[part[0], row])
+            np.testing.assert_array_equal(rows.xs[part, row], SEQUENCES[number - 1])
+            found.append(number)
+    assert sorted(found) == list(range(1, 8))
+
+
+@pytest.mark.parametrize("stretch", [None, 4])
+def test_windows_of_a_stream_go_on_where_the_one_before_ended(stretch):
+    stream = np.arange(103)
+    made = list(itertools.islice(batches.streams(stream, 3, 7, stretch=stretch)(0), 12))
+    turns = 4  # (103 // 3 - 1) // 7 is 4, too
+    for n, window in enumerate(made):
+        assert (window.xs.shape, window.resets.shape) == ((8, 3), (7, 3))
+        np.testing.assert_array_equal(window.xs[1:], (window.xs[:-1] + 1) % 103)
+        assert (window.resets[0] == (n % turns == 0)).all()
+        assert not window.resets[1:].any()
+        if n % turns:
+            np.testing.assert_array_equal(window.xs[0], made[n - 1].xs[-1])
+    places = {tuple(made[n].xs[0]) for n in (0, turns, 2 * turns)}
+    assert len(places) == (1 if stretch is None else 3)
+    if stretch is None:
+        assert places == {(0, 34, 68)}
+
+
+def test_windows_of_series_do_not_reach_from_one_into_another():
+    series = [np.arange(9), np.arange(20, 26)]
+    made = np.concatenate(list(itertools.islice(batches.windows(series, 4, 3)(0), 3)), axis=1)
+    assert made.shape == (4, 9)
+    assert sorted(made[0].tolist()) == [0, 1, 2, 3, 4, 5, 20, 21, 22]
+    assert (np.diff(made, axis=0) == 1).all()
+    strided = next(batches.windows(np.arange(9), 3, 3, stride=3)(0))
+    assert sorted(strided[0].tolist()) == [0, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: batches.shuffled(np.arange(3), 0), "batch_size: got 0, needs a positive integer"),
+        (
+            lambda: batches.shuffled((np.arange(3), np.arange(4)), 2),
+            r"data: got the shapes \[\(3,\), \(4,\)\], needs as many",
+        ),
+        (
+            lambda: batches.shuffled(np.zeros((0, 2)), 2),
+            r"data: got the shapes \[\(0, 2\)\], needs as many examples along axis 0",
+        ),
+        (
+            lambda: batches.padded(SEQUENCES, 2, boundaries=(4, 2)),
+            r"boundaries: got \(4, 2\), needs rising lengths up to 7",
+        ),
+        (
+            lambda: batches.padded(SEQUENCES, 2, boundaries=(2, 4)),
+            r"boundaries: got \(2, 4\), needs rising lengths up to 7",
+        ),
+        (lambda: batches.padded([], 2), "sequences: got none"),
+        (lambda: batches.streams(np.arange(20), 3, 6), "stream: got 20 steps, needs more than 6 for each of the rows"),
+        (lambda: batches.streams(np.arange(20), 3, 6, stretch=0), "stretch: got 0, needs a positive integer"),
+        (lambda: batches.windows(np.arange(3), 4, 2), r"series: got lengths \[3\], needs one of 4 or more \(length\)"),
+    ],
+)
+def test_bad_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
