@@ -67,14 +67,15 @@ def _integer_pow(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -
 
 
 def _clamp(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
-    low, x, high = args
+    low, x, high = (t.spread(a, v.aval, eqn.outvars[0].aval) for a, v in zip(args, eqn.invars, strict=True))
     return t.pointwise("min", [t.pointwise("max", [low, x], size, kind), high], size, kind)
 
 
 def _select(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
     if len(args) != 3 or args[0].kind != "b":
         raise Unsupported("primitive 'select_n' among more than two")
-    return t.node("select", (args[0], args[2], args[1]), None, size, kind)
+    which, off, on = (t.spread(a, v.aval, eqn.outvars[0].aval) for a, v in zip(args, eqn.invars, strict=True))
+    return t.node("select", (which, on, off), None, size, kind)
 
 
 def _convert(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:

@@ -217,16 +217,18 @@ class Tracer:
             given = [p.reshape(a.shape) for p, a in zip(places, avals, strict=True)]
             results = PLACES[name](eqn, *given)
             return [self.arrange(args, r.ravel()) for r in (results if isinstance(results, list) else [results])]
-        form = self.form(eqn.outvars[0].aval)
+        result = eqn.outvars[0].aval
         if rule := EQUATIONS.get(name):
-            return [rule(self, eqn, args, *form)]
-        return [self.pointwise(name, args, *form)]
+            return [rule(self, eqn, args, *self.form(result))]
+        args = [self.spread(a, v, result) for a, v in zip(args, avals, strict=True)]
+        return [self.pointwise(name, args, *self.form(result))]
 
     def pointwise(self, name: str, args: list[Node], size: int, kind: Kind) -> Node:
         if name in ("mul", "div") and args[1].op == "lit" and args[1].attr == 1:
             return args[0]
         if name == "mul" and args[0].op == "lit" and args[0].attr == 1:
             return args[1]
+        assert all(a.size in (0, size) for a in args)
         if (name, args[-1].kind) not in POINTWISE:
             raise Unsupported(f"primitive {name!r}" + (kind != "f") * f" of {NAMES[args[-1].kind]}")
         return self.node(name, tuple(args), None, size, kind)
@@ -236,6 +238,8 @@ class Tracer:
 
         It is made of a few pieces, each a part of a source or one number many times, or place by place.
         """
+        if len({n.attr if n.op == "lit" else n for n in sources}) == 1 and sources[0].op == "lit":
+            return self.sized(sources[0], len(table))
         starts = np.cumsum([0, *[max(n.size, 1) for n in sources]])
         pieces: list[Node] = []
         place, kind = 0, sources[0].kind
@@ -257,6 +261,13 @@ class Tracer:
         # Behind the table there is room for a vector that begins in its last place.
         padded = np.append(table, np.zeros(LANES, table.dtype)).astype(np.int32)
         return self.node("take", (self.stored(source),), self.operand(padded, padded), len(table), kind)
+
+    def spread(self, node: Node, aval: Any, result: Any) -> Node:
+        """An argument of a primitive that acts place by place, for which axes of length one are as long as needed."""
+        if not node.size or aval.shape == result.shape:
+            return node
+        places = np.broadcast_to(np.arange(node.size).reshape(aval.shape), result.shape)
+        return self.arrange([node], places.ravel())
 
     def part(self, vector: Node, start: int, count: int) -> Node:
         """So many places of a vector from `start` on."""
