@@ -391,14 +391,14 @@ def test_derivatives_of_every_cell_are_those_of_a_plain_scan_and_of_finite_diffe
     """Each cell meets one of the combinations of options; the next test has them all, and the second order."""
     # Dealt by the name, so that a cell keeps its options when others come or go.
     cell, options = entry.cell, arrays(OPTIONS[zlib.crc32(name(entry).encode()) % len(OPTIONS)])
-    both, args, direction, cotangent = agree(cell, options, second=False)
-    slopes, _ = both(args, direction, cotangent)[0]
+    every, args, direction, cotangent = agree(cell, options, second=False)
+    slopes, _ = every(args, direction, cotangent)[0]
     leaves, tree = jax.tree.flatten(args)
 
     def loss(distance):
         steps = iter(direction)
         moved = [leaf + distance * next(steps) if is_real(leaf) else leaf for leaf in leaves]
-        _, outs = both(jax.tree.unflatten(tree, moved), direction, cotangent)[0]
+        _, outs = every(jax.tree.unflatten(tree, moved), direction, cotangent)[0]
         return sum(np.vdot(c, np.sin(out)) for c, out in zip(cotangent, outs, strict=True))
 
     slope = sum(np.vdot(s, d) for s, d in zip(slopes, direction, strict=True))
@@ -411,8 +411,18 @@ def test_derivatives_under_all_options_are_those_of_a_plain_scan(options):
     agree(jaxrnn.LSTM(3, 4), arrays(options), second=True)
 
 
+def paths(cell, **options):
+    """The paths that a cell can take: runs of so few steps take the native one only where they are told to."""
+    try:
+        jaxrnn.explain(cell, steps=T, batch=B, dtype=jnp.float64, path="native")
+    except ValueError as error:
+        assert "path: got 'native'" in str(error)
+        return [functools.partial(jaxrnn.unroll, cell, path="scan", **options)]
+    return [functools.partial(jaxrnn.unroll, cell, path=path, **options) for path in ("scan", "native")]
+
+
 def agree(cell, options, second):
-    """Compares with a plain scan; returns the program that runs both, and what it was given."""
+    """Compares each path with a plain scan; returns the program that runs all, and what it was given."""
     args = params, xs, state = example(cell, dtype=jnp.float64)
     final, y = jax.eval_shape(cell, params, state, jax.tree.map(lambda x: x[0], xs))
     ys = jax.tree.map(lambda y: jax.ShapeDtypeStruct((T, *y.shape), y.dtype), y)
@@ -420,12 +430,14 @@ def agree(cell, options, second):
     plain_options = {k: v for k, v in options.items() if k != "chunk"}
 
     @jax.jit
-    def both(*given):
-        runs = functools.partial(jaxrnn.unroll, cell, **options), functools.partial(plain, cell, **plain_options)
+    def every(*given):
+        runs = *paths(cell, **options), functools.partial(plain, cell, **plain_options)
         return [battery(run, *given, second) for run in runs]
 
-    closer_than_issue(*both(args, direction, cotangent))
-    return both, args, direction, cotangent
+    *ours, expected = every(args, direction, cotangent)
+    for found in ours:
+        closer_than_issue(found, expected)
+    return every, args, direction, cotangent
 
 
 def _scan_of_unroll(run):
@@ -487,8 +499,11 @@ TRANSFORMS = {
 def test_transformations_are_those_of_a_plain_scan(transform):
     cell = jaxrnn.GRU(3, 2)
     args = example(cell, steps=3, dtype=jnp.float64)
-    runs = [functools.partial(run, cell, lengths=np.array([3, 2])) for run in (jaxrnn.unroll, plain)]
-    closer_than_issue(*jax.jit(lambda *args: [transform(run)(*args) for run in runs])(*args))
+    lengths = np.array([3, 2])
+    runs = *paths(cell, lengths=lengths), functools.partial(plain, cell, lengths=lengths)
+    *ours, expected = jax.jit(lambda *args: [transform(run)(*args) for run in runs])(*args)
+    for found in ours:
+        closer_than_issue(found, expected)
 
 
 @pytest.mark.usefixtures("x64")

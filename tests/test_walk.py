@@ -1,4 +1,4 @@
-"""A run as one native operation: values and derivatives of every mode beside those of the scan."""
+"""A run as one native operation: options, programs, what is said of it. `test_unroll.py` has all of its derivatives."""
 
 import functools
 
@@ -10,7 +10,7 @@ from jax import export
 
 import jaxrnn
 from jaxrnn import GRU, LSTM, MLSTM, Bidirectional, Elman, LearnedState, RecurrentDropout, Stack, Zoneout, native
-from tests.registry import draw, example
+from tests.registry import example
 
 T, B = 5, 2
 MASKS = {"lengths": jnp.array([5, 3]), "resets": jnp.arange(T * B).reshape(T, B) % 4 == 2}
@@ -40,45 +40,6 @@ def gradients(cell, args, **options):
 
     value, pull = jax.vjp(lambda *args: jaxrnn.unroll(cell, *args, **options), *args)
     return value, pull(jax.tree.map(weight, value))
-
-
-@needs_native
-@pytest.mark.usefixtures("x64")
-def test_every_mode_of_differentiation():
-    cell = Elman(3, 4)
-    args = example(cell, dtype=jnp.float64)
-    d = draw(7, args, jnp.float64)
-    two = functools.partial(jax.tree.map, lambda a: jnp.stack([a, 2 * a]))
-
-    def modes(params, xs, state, path):
-        args = params, xs, state
-
-        def run(args):
-            params, xs, state = args
-            return jaxrnn.unroll(cell, params, xs, state, path=path, save="states")
-
-        def loss(args):
-            (final, ys) = run(args)
-            return jnp.sum(jnp.sin(ys) ** 2) + jnp.sum(final.h**3)
-
-        return {
-            "jvp": jax.jvp(run, (args,), (d,)),
-            "of parameters alone": jax.grad(lambda p: loss((p, xs, state)))(params),
-            "of the final state": jax.grad(lambda args: jnp.sum(run(args)[0].h ** 2))(args),
-            "forward over reverse": jax.jvp(jax.grad(loss), (args,), (d,))[1],
-            "reverse over forward": jax.grad(lambda a: jax.jvp(loss, (a,), (d,))[1])(args),
-            "rows": jax.vmap(lambda x, s: run((params, x, s)))(two(xs), two(state)),
-            "ensemble": jax.vmap(jax.grad(loss))(two(args)),
-            "gradient of each": jax.vmap(lambda x: jax.grad(loss)((params, x, state)))(two(xs)),
-            "several tangents": jax.vmap(lambda t: jax.jvp(run, (args,), (t,))[1])(two(d)),
-            "scanned": jax.grad(lambda s: jnp.sum(jax.lax.scan(lambda s, x: run((params, x, s)), s, two(xs))[1]))(
-                state
-            ),
-        }
-
-    found, expected = both(modes, *args)
-    for mode in expected:
-        close(found[mode], expected[mode])
 
 
 @needs_native
