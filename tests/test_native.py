@@ -257,7 +257,11 @@ def arrangements(*sizes):
         cut = lax.pad(z, jnp.zeros((), z.dtype), [(-2, 3, 1)])[::-1]
         wide = jnp.broadcast_to(table[:, None, :], (4, 3, 6)) * jnp.broadcast_to(a, (4, 3, 6))
         y = t, wide.sum((0, 2)), wide.max(1), wide.transpose(2, 0, 1)[::2, ::3], cut, flags[::-2], h[::2][::-1]
-        y += (lax.mul(table[:, :1], table), jnp.where(table > 0, lax.add(table[:1], table), 0))
+        y += (
+            lax.mul(table[:, :1], table),
+            jnp.where(table > 0, lax.add(table[:1], table), 0),
+            lax.mul(z[:1], jnp.ones(4)),
+        )
         y += flags.reshape(11, 1).any(1), jnp.where(flags, z, 0)[::5], (table > 0).all(0), table.min()
         return h, y, (jnp.tensordot(h[::-1], z[::3], 0), z[::-3], a)
 
