@@ -426,6 +426,9 @@ def test_small_walks_are_left_to_xla():
     row = CASES["lstm"].row("float32")
     assert native.fits(row, 9, 7) == "fewer than 64 row steps"
     assert native.fits(row, 8, 8) == ""
+    planes = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    moving = native.trace(lambda _, h, x: (h.T + x, x, ()), (), planes, planes)
+    assert native.fits(moving, 64, 64) == "4096 numbers that move at every step"
     wide = lstm(256, 256, 0, 0).row("float32")
     assert native.fits(wide, 51, 5) == "fewer than 256 row steps"
     assert native.fits(wide, 3, 500) == "fewer than 4 steps with wide weights"
