@@ -257,7 +257,11 @@ def arrangements(*sizes):
         cut = lax.pad(z, jnp.zeros((), z.dtype), [(-2, 3, 1)])[::-1]
         wide = jnp.broadcast_to(table[:, None, :], (4, 3, 6)) * jnp.broadcast_to(a, (4, 3, 6))
         y = t, wide.sum((0, 2)), wide.max(1), wide.transpose(2, 0, 1)[::2, ::3], cut, flags[::-2], h[::2][::-1]
-        y += (lax.mul(table[:, :1], table), jnp.where(table > 0, lax.add(table[:1], table), 0))
+        y += (
+            lax.mul(table[:, :1], table),
+            jnp.where(table > 0, lax.add(table[:1], table), 0),
+            lax.mul(z[:1], jnp.ones(4)),
+        )
         y += flags.reshape(11, 1).any(1), jnp.where(flags, z, 0)[::5], (table > 0).all(0), table.min()
         return h, y, (jnp.tensordot(h[::-1], z[::3], 0), z[::-3], a)
 
@@ -422,6 +426,9 @@ def test_small_walks_are_left_to_xla():
     row = CASES["lstm"].row("float32")
     assert native.fits(row, 9, 7) == "fewer than 64 row steps"
     assert native.fits(row, 8, 8) == ""
+    planes = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    moving = native.trace(lambda _, h, x: (h.T + x, x, ()), (), planes, planes)
+    assert native.fits(moving, 64, 64) == "4096 numbers that move at every step"
     wide = lstm(256, 256, 0, 0).row("float32")
     assert native.fits(wide, 51, 5) == "fewer than 256 row steps"
     assert native.fits(wide, 3, 500) == "fewer than 4 steps with wide weights"

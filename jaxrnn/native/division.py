@@ -1,4 +1,4 @@
-"""Chooses how a walk is divided among steps and threads, and whether it pays at all. The numbers are measured ones."""
+"""Chooses how a walk is divided among steps and threads, and whether it pays at all."""
 
 import functools
 import os
@@ -18,6 +18,7 @@ CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small co
 TEAM_WEIGHTS = 512 * KIB  # that a team reads faster than each of its members, if there are few rows
 TEAM_ROWS = 4  # for each thread, at most
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
+MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
 WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' products
 
 
@@ -36,12 +37,13 @@ class Division(NamedTuple):
 
 
 class _Sizes(NamedTuple):
-    """What a division depends on, in bytes."""
+    """What a division depends on, in bytes but for `moved`."""
 
     weights: int  # all of them
     recurrent: int  # those of the recurrence
     cell: int  # what a chunk keeps for a row and step
     sums: int
+    moved: int  # numbers that are read one by one, from listed places
 
 
 _known: WeakKeyDictionary[Row, _Sizes] = WeakKeyDictionary()
@@ -58,6 +60,7 @@ def _sizes(row: Row) -> _Sizes:
             recurrent=item * sum(m.shape[0] * m.shape[1] for m in recurrent),
             cell=item * sum(h.size + 8 for h in homes),
             sums=item * sum(spec.size for spec in jax.tree.leaves(row.results[2])) if plan.outers else 0,
+            moved=sum(n.size for n in plan.nodes if n.op == "take"),
         )
     return _known[row]
 
@@ -69,6 +72,8 @@ def _threads() -> int:
 
 def fits(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a walk of this size, "" if it isn't."""
+    if (moved := _sizes(row).moved) > MOST_MOVED:
+        return f"{moved} numbers that move at every step"
     least = 256 if _sizes(row).weights >= WIDE_WEIGHTS else 64
     if steps * batch < least:
         return f"fewer than {least} row steps"

@@ -220,17 +220,19 @@ class Tracer:
         result = eqn.outvars[0].aval
         if rule := EQUATIONS.get(name):
             return [rule(self, eqn, args, *self.form(result))]
-        args = [self.spread(a, v, result) for a, v in zip(args, avals, strict=True)]
+        if (name, args[-1].kind) in POINTWISE:
+            args = [self.spread(a, v, result) for a, v in zip(args, avals, strict=True)]
         return [self.pointwise(name, args, *self.form(result))]
 
     def pointwise(self, name: str, args: list[Node], size: int, kind: Kind) -> Node:
-        if name in ("mul", "div") and args[1].op == "lit" and args[1].attr == 1:
+        if name in ("mul", "div") and args[1].op == "lit" and args[1].attr == 1 and args[0].size == size:
             return args[0]
-        if name == "mul" and args[0].op == "lit" and args[0].attr == 1:
+        if name == "mul" and args[0].op == "lit" and args[0].attr == 1 and args[1].size == size:
             return args[1]
-        assert all(a.size in (0, size) for a in args)
         if (name, args[-1].kind) not in POINTWISE:
             raise Unsupported(f"primitive {name!r}" + (kind != "f") * f" of {NAMES[args[-1].kind]}")
+        if not all(a.size in (0, size) for a in args):
+            raise Unsupported(f"primitive {name!r} of arrays of several sizes")
         return self.node(name, tuple(args), None, size, kind)
 
     def arrange(self, sources: list[Node], table: np.ndarray) -> Node:
