@@ -12,7 +12,7 @@ MINUTES = {"sine": 7, "sorting": 3, "char_lm": 6, "seq2seq": 5, "memory": 4, "de
 
 def listed() -> Table:
     """Each program with the first line of what it says of itself."""
-    table = Table("command", "what it does", "about, minutes", title="Examples; each has --help, and all but demo --quick")
+    table = Table("command", "what it does", "about, minutes", title="each has --help, and all but demo --quick")
     for name, minutes in MINUTES.items():
         said = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))) or ""
         table.add_row(f"python -m examples.{name}", said.splitlines()[0], str(minutes))

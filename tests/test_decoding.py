@@ -245,7 +245,7 @@ def test_beam_search_with_room_for_all_is_exact(stop, alpha):
 
 def test_a_narrow_beam_search_is_that_of_lists():
     steps, beams, stop, alpha = 7, 3, 0, 0.6
-    found = decoding.beam_search(STEP, *start(), steps, beams=beams, n_best=2, stop=(stop,), length_penalty=alpha)
+    found = decoding.beam_search(STEP, *start(), steps, beams=beams, n_best=2, stop=(stop, stop), length_penalty=alpha)
     for row in range(3):
         live = [(0.0, (), np.zeros(H), int(TOKEN[row]))]
         ended = []

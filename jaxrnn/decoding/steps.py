@@ -151,10 +151,10 @@ def begin(step: Step, state: State, token: Any) -> tuple[Any, State, Array, int]
 
 
 def check_stop(stop: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
-    """Returns the stop symbols; raises unless all are tokens."""
+    """Returns the stop symbols, each once; raises unless all are tokens."""
     if not all(isinstance(symbol, int | np.integer) and 0 <= symbol < vocabulary for symbol in stop):
         raise ValueError(f"stop: got {stop}, needs a tuple of tokens in 0..{vocabulary - 1}")
-    return tuple(map(int, stop))
+    return tuple(dict.fromkeys(map(int, stop)))
 
 
 def is_one_of(token: Array, stop: tuple[int, ...]) -> Array:
