@@ -415,8 +415,7 @@ def paths(cell, **options):
     """The paths that a cell can take: runs of so few steps take the native one only where they are told to."""
     try:
         jaxrnn.explain(cell, steps=T, batch=B, dtype=jnp.float64, path="native")
-    except ValueError as error:
-        assert "path: got 'native'" in str(error)
+    except ValueError:
         return [functools.partial(jaxrnn.unroll, cell, path="scan", **options)]
     return [functools.partial(jaxrnn.unroll, cell, path=path, **options) for path in ("scan", "native")]
 
