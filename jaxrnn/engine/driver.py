@@ -294,7 +294,8 @@ _choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
 @contextmanager
 def recorded_choices() -> Iterator[list[Choice]]:
     """Collects the choices of the runs that are traced within."""
-    token = _choices.set(choices := [])
+    choices: list[Choice] = []
+    token = _choices.set(choices)
     try:
         yield choices
     finally:

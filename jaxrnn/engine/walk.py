@@ -53,6 +53,8 @@ class Run(Protocol):
     def row(self, consts: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
         """One step of one row, without batch axes: `(carry, y)`."""
 
+    def __hash__(self) -> int: ...
+
 
 def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
     """Returns why a run over `axes` batch axes, and its gradient, cannot be native loops; empty if they can."""
@@ -139,8 +141,9 @@ class _Row:
         self.new, self.ys = (jax.tree.leaves(part) for part in results)
         self.fixed = [source == n + i for i, source in enumerate(sources(closed)[:m])]
         tags = ["constant"] * n + ["step"] * (len(specs) - n)
-        nothing = (lambda args: [], lambda args, given: as_function(closed)(*args))
-        self._ahead, self._rest = split(closed, tags, _kind, "constant", "step") or nothing
+        nothing: Any = (lambda args: [], lambda args, given: as_function(closed)(*args))
+        parted: Any = split(closed, tags, _kind, "constant", "step")
+        self._ahead, self._rest = parted or nothing
         self.given = jax.eval_shape(self.ahead, self.consts)
 
     def ahead(self, consts: Leaves) -> Leaves:
