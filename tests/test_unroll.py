@@ -213,7 +213,7 @@ def test_chunks_change_nothing(reverse):
 def test_the_default_chunk_is_within_the_sequence(bytes_per_step):
     for steps in (1, 2, 13, 97, 128, 1009, 4096, 65536):
         chunk = default_chunk(steps, bytes_per_step)
-        assert min(steps, 5) <= chunk <= min(steps, 511)
+        assert min(steps, 3) <= chunk <= min(steps, 511)
 
 
 @pytest.mark.parametrize("cell", [GRU, jaxrnn.Stack((GRU, jaxrnn.LSTM(4, 2))), jaxrnn.Bidirectional(GRU)], ids=repr)

@@ -75,6 +75,7 @@ class Tracer:
         self.specs: list[Spec] = []
 
     def row(self, fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Row:
+        """The graph of a function of one row."""
         leaves = [jax.tree.leaves(tree) for tree in (consts, carry, xs)]
         closed, results = jax.make_jaxpr(fun, return_shape=True)(consts, carry, xs)
         if any(isinstance(c, jax.core.Tracer) for c in closed.consts):
@@ -108,6 +109,7 @@ class Tracer:
     # values
 
     def known(self, parents: tuple[int, ...] = (), **more: Any) -> _Known:
+        """A new known value, made of the known values `parents`."""
         self.count += 1
         self.parents[self.count - 1] = list(parents)
         return _Known(self.count - 1, **more)
@@ -131,6 +133,7 @@ class Tracer:
         return self.memo[key]
 
     def literal(self, number: Any, size: int, kind: Kind) -> Node:
+        """A number that stands in the program."""
         return self.node("lit", (), {"f": float, "i": int, "b": bool}[kind](number), size, kind)
 
     def form(self, aval: Any) -> tuple[int, Kind]:
@@ -186,6 +189,7 @@ class Tracer:
     # equations
 
     def rule(self, eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[None]]:
+        """The results of an equation, for `interpret`: known ones stay known."""
         results: list[Any]
         if eqn.primitive.name in _SAME:
             results = values
@@ -199,6 +203,7 @@ class Tracer:
         return results, [None] * len(results)
 
     def equation(self, eqn: Any, values: list[Any]) -> list[_Value]:
+        """The results of an equation that the loop computes."""
         name = _SYNONYMS.get(eqn.primitive.name, eqn.primitive.name)
         avals = [v.aval for v in eqn.invars]
         if any(math.prod(v.aval.shape) == 0 for v in eqn.outvars):
@@ -225,6 +230,7 @@ class Tracer:
         return [self.pointwise(name, args, *self.form(result))]
 
     def pointwise(self, name: str, args: list[Node], size: int, kind: Kind) -> Node:
+        """The node of a primitive that acts place by place."""
         if name in ("mul", "div") and args[1].op == "lit" and args[1].attr == 1 and args[0].size == size:
             return args[0]
         if name == "mul" and args[0].op == "lit" and args[0].attr == 1 and args[1].size == size:
@@ -293,6 +299,7 @@ class Tracer:
         return node if node.size == size else self.node("splat", (node,), None, size, node.kind)
 
     def dot(self, eqn: Any, values: list[Any]) -> _Value:
+        """A product: of a vector with a known matrix, of two vectors, or an outer product."""
         (left_axes, right_axes), batch = eqn.params["dimension_numbers"]
         left, right = (v.aval for v in eqn.invars)
         if any(batch):
