@@ -410,16 +410,17 @@ def _eager(*args: Any, call: _Call) -> Leaves:
 
 @_walk.def_abstract_eval
 def _abstract(*args: Any, call: _Call) -> Leaves:
-    step = next(a.shape[:2] for a, role in zip(args, _roles(call.arguments()), strict=True) if role == 2)
-    leading = [(), step[1:], step]
+    sizes = next(a.shape[:2] for a, axes in zip(args, _leading(call.arguments()), strict=True) if axes == 2)
+    groups = call.results()
+    leaves = [leaf for group in groups for leaf in group]
     return [
-        jax.core.ShapedArray((*leading[role], *leaf.shape), leaf.dtype)
-        for role, leaf in zip(_roles(call.results()), [leaf for g in call.results() for leaf in g], strict=True)
+        jax.core.ShapedArray((*sizes[2 - axes :], *leaf.shape), leaf.dtype)
+        for leaf, axes in zip(leaves, _leading(groups), strict=True)
     ]
 
 
-def _roles(groups: list[Leaves]) -> list[int]:
-    """How many axes of rows and time each leaf of the groups has."""
+def _leading(groups: list[Leaves]) -> list[int]:
+    """How many axes of time and rows each leaf has: constants, carries and inputs take turns in the groups."""
     return [i % 3 for i, group in enumerate(groups) for _ in group]
 
 
@@ -481,7 +482,7 @@ def _transpose(cts: Sequence[Any], *args: Any, call: _Call) -> Leaves:
 
 def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: _Call) -> tuple[Leaves, list[int]]:
     """More rows; where the constants have a batch axis, or their gradients, one call after the other."""
-    axes, results = _roles(call.arguments()), _roles(call.results())
+    axes, results = _leading(call.arguments()), _leading(call.results())
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     if 0 in results or any(axis == 0 and d is not None for axis, d in zip(axes, dims, strict=True)):
         batched = [d is not None for d in dims]
@@ -494,11 +495,10 @@ def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: _Call) -> t
         if axis == 0:
             return a
         at = axis - 1
-        a = (
-            jnp.broadcast_to(jnp.expand_dims(a, at), (*a.shape[:at], size, *a.shape[at:]))
-            if d is None
-            else (jnp.moveaxis(a, d, at))
-        )
+        if d is None:
+            a = jnp.broadcast_to(jnp.expand_dims(a, at), (*a.shape[:at], size, *a.shape[at:]))
+        else:
+            a = jnp.moveaxis(a, d, at)
         return a.reshape(*a.shape[:at], -1, *a.shape[at + 2 :])
 
     found = _walk.bind(*[more(*one) for one in zip(args, dims, axes, strict=True)], call=call)
