@@ -19,6 +19,10 @@ from tests.registry import CELLS, NETWORKS, draw, example
 
 KNOWN = (cells.Counter, cells.Token, functions.feedback, functions.feedback_params, functions.feedback_state)
 NET = jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.LSTM(3, 4)), jaxrnn.GRU(8, 4, activation=jax.nn.relu)), dropout=0.5)
+CLIPPED = convert.onnx.OnnxActivation("Tanh", clip=0.5)
+IMPORTED = jaxrnn.Stack(  # as a model of ONNX may come in
+    (jaxrnn.Elman(3, 4, CLIPPED), convert.onnx.Reversed(jaxrnn.GRU(4, 4)), convert.onnx.Linear(4, 2))
+)
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def whole(path):
 
 
 def test_every_cell_is_described():
-    for cell in [entry.cell for entry in (*CELLS, *NETWORKS)]:
+    for cell in [IMPORTED, *(entry.cell for entry in (*CELLS, *NETWORKS))]:
         text = json.dumps(describe(cell, KNOWN), allow_nan=False)
         assert build(json.loads(text), KNOWN) == cell
 
@@ -43,7 +47,7 @@ def test_files_are_read_back(path):
     kinds = (jaxrnn.GRU, jaxrnn.Projected, jaxrnn.LMU, jaxrnn.LearnedState, jaxrnn.Function, cells.Token)
     chosen = {type(entry.cell): entry.cell for entry in CELLS if isinstance(entry.cell, kinds)}
     assert len(chosen) == len(kinds)
-    for cell in (NET, jaxrnn.Embedding(5, 4), *chosen.values()):
+    for cell in (NET, IMPORTED, jaxrnn.Embedding(5, 4), *chosen.values()):
         params = draw(0, jax.eval_shape(cell.init, jax.random.key(0)), jnp.float32)
         convert.to_safetensors(cell, params, path, known=KNOWN)
         back, copy = convert.from_safetensors(path, known=KNOWN)

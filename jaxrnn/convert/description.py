@@ -15,6 +15,8 @@ import numpy as np
 from jaxrnn import cells, networks
 from jaxrnn.convert import keras
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
+from jaxrnn.convert.onnx.activations import OnnxActivation
+from jaxrnn.convert.onnx.layers import Linear, Reversed
 from jaxrnn.engine.layer import Layer
 
 __all__ = ["build", "describe"]
@@ -22,12 +24,12 @@ __all__ = ["build", "describe"]
 Known = Iterable[Callable[..., Any]]
 """Classes and functions of one's own."""
 
-_LAYERS: Mapping[str, Callable[..., Any]] = {
+_CLASSES: Mapping[str, Callable[..., Any]] = {
     name: kind
     for module in (cells, networks)
     for name in module.__all__
     if inspect.isclass(kind := getattr(module, name)) and issubclass(kind, Layer) and not inspect.isabstract(kind)
-}
+} | {kind.__name__: kind for kind in (Linear, Reversed, OnnxActivation)}
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = dict(ACTIVATIONS) | {
     "average": keras.average,
     "multiply": jnp.multiply,
@@ -38,7 +40,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = dict(ACTIVATIONS) | {
 
 def _table(known: Known) -> dict[str, Callable[..., Any]]:
     """Returns classes and functions by name, one's own among them."""
-    table = {**_LAYERS, **_FUNCTIONS}
+    table = {**_CLASSES, **_FUNCTIONS}
     for one in known:
         name = getattr(one, "__name__", "")
         if not name.isidentifier() or table.get(name, one) is not one:
@@ -68,7 +70,7 @@ def describe(cell: Layer, known: Known = ()) -> dict[str, Any]:
 
 
 def _describe(value: Any, names: Mapping[Any, str], where: str) -> Any:
-    if isinstance(value, Layer):
+    if isinstance(value, Layer) or type(value) in names:
         if type(value) not in names:
             raise ValueError(
                 f"{where}: got a {type(value).__name__}, needs cells of jaxrnn, or known=({type(value).__name__},)"
@@ -122,7 +124,7 @@ def _build(value: Any, table: Mapping[str, Callable[..., Any]], where: str) -> A
     ((name, inner),) = value.items()
     is_function = name == "function"
     found = table.get(inner if is_function and isinstance(inner, str) else name)
-    if found is None or is_function == _is_layer(found):
+    if found is None or is_function == _is_class(found):
         shown = inner if is_function else name
         raise ValueError(
             f"{where}: got the unknown {'function' if is_function else 'cell'} {shown!r}; known= takes your own"
@@ -138,5 +140,5 @@ def _build(value: Any, table: Mapping[str, Callable[..., Any]], where: str) -> A
         raise ValueError(f"{where}: got options that {name} does not take: {error}") from error
 
 
-def _is_layer(value: Any) -> bool:
-    return inspect.isclass(value) and issubclass(value, Layer)
+def _is_class(value: Any) -> bool:
+    return inspect.isclass(value) and dataclasses.is_dataclass(value)
