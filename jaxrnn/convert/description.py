@@ -75,8 +75,8 @@ def _describe(value: Any, names: Mapping[Any, str], where: str) -> Any:
             raise ValueError(
                 f"{where}: got a {type(value).__name__}, needs cells of jaxrnn, or known=({type(value).__name__},)"
             )
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}  # type: ignore[arg-type]
-        defaults = {f.name: f.default for f in dataclasses.fields(value)}  # type: ignore[arg-type]
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        defaults = {f.name: f.default for f in dataclasses.fields(value)}
         own = {name: v for name, v in fields.items() if v is not defaults[name] and not _same(v, defaults[name])}
         return {names[type(value)]: {name: _describe(v, names, f"{where}.{name}") for name, v in own.items()}}
     if callable(value):
