@@ -1,6 +1,7 @@
 """A run as one native operation: options, programs, what is said of it. `test_unroll.py` has all of its derivatives."""
 
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,11 @@ MASKS = {"lengths": jnp.array([5, 3]), "resets": jnp.arange(T * B).reshape(T, B)
 NOISY = Stack((Zoneout(GRU(3, 4), 0.3), RecurrentDropout(Elman(4, 5), 0.3, share=("time",))), dropout=0.5)
 
 needs_native = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle() or "none")
+
+
+def test_continuous_integration_has_native_loops():
+    """There, what is skipped without them would not be seen."""
+    assert not (os.environ.get("CI") and native.obstacle())
 
 
 def close(found, expected, rtol=1e-10):
