@@ -22,7 +22,8 @@ from jax.random import key, key_data
 
 folder = pathlib.Path(sys.argv[1])
 run, step = (export.deserialize((folder / name).read_bytes()).call for name in ("run", "step"))
-arrays = np.load(folder / "inputs.npz")
+with np.load(folder / "inputs.npz") as file:
+    arrays = dict(file)
 found = {f"ys{i}": run(arrays[f"tokens{i}"], arrays[f"lengths{i}"]) for i in range(2)}
 tokens, state = arrays["tokens0"][0], [arrays[f"state{i}"] for i in range(3)]
 written = []
@@ -66,7 +67,8 @@ def test_a_server_without_jaxrnn(tmp_path):
     np.savez(tmp_path / "inputs.npz", **inputs)
     subprocess.run([sys.executable, "-c", SERVER, tmp_path], check=True, cwd=Path(__file__).parent)
 
-    outputs = np.load(tmp_path / "outputs.npz")
+    with np.load(tmp_path / "outputs.npz") as file:
+        outputs = dict(file)
     for i in range(2):
         np.testing.assert_allclose(
             outputs[f"ys{i}"], run(inputs[f"tokens{i}"], inputs[f"lengths{i}"]), rtol=1e-5, atol=1e-6
