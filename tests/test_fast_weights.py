@@ -97,7 +97,7 @@ derived = compiled(gradients)
 
 
 @compiled
-def walked(run, cell, args, **options):
+def ran(run, cell, args, **options):
     """The final state and the outputs."""
     return run(cell, *args, **options)
 
@@ -174,11 +174,11 @@ def test_one_gate_that_forgets_all_leaves_the_others_their_digits(options):
     params, xs, state = example(cell, steps=7, batch=(3,))
     params = params._replace(w_g=params.w_g.at[2, 1].set(1e9))
     xs = xs.at[..., 2].set(0.0).at[2, :, 2].set(-1.0)
-    ours, theirs = (walked(run, cell, (params, xs, state), **OPTIONS[options]) for run in (jaxrnn.unroll, by_steps))
+    ours, theirs = (ran(run, cell, (params, xs, state), **OPTIONS[options]) for run in (jaxrnn.unroll, by_steps))
     chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_a_long_walk_of_an_mlstm_in_float32():
+def test_a_long_run_of_an_mlstm_in_float32():
     cell = jaxrnn.MLSTM(8, 16, heads=2)
     params, xs, state = example(cell, steps=300)
     ours = derived(jaxrnn.unroll, cell, (params, xs, state), chunk=64)
@@ -192,7 +192,7 @@ def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
     params = params._replace(w_g=params.w_g.at[:, :2].set(0.0), b_g=params.b_g.at[:2].set(100.0))
     half = params, xs, state
     full = jax.tree.map(lambda a: a.astype(jnp.float32), half)
-    c, expected = (walked(jaxrnn.unroll, cell, args, chunk=64)[0].c.astype(jnp.float32) for args in (half, full))
+    c, expected = (ran(jaxrnn.unroll, cell, args, chunk=64)[0].c.astype(jnp.float32) for args in (half, full))
     assert jnp.linalg.norm(c - expected) < 0.01 * jnp.linalg.norm(expected)
 
 
@@ -237,8 +237,8 @@ def test_there_is_no_loop_over_single_steps(cell):
     """Neither forward nor backward."""
     params, xs, state = example(cell, steps=12)
 
-    def run(walked, **options):
-        return lambda args: summed(walked, cell, options)(args)[0]
+    def run(runner, **options):
+        return lambda args: summed(runner, cell, options)(args)[0]
 
     for of in (lambda run: run, jax.grad):
         assert set(loops(of(run(jaxrnn.unroll, chunk=3)), (params, xs, state))) == {4}
@@ -248,7 +248,7 @@ def test_there_is_no_loop_over_single_steps(cell):
 
 @pytest.mark.parametrize("kind", [jaxrnn.MLSTM, jaxrnn.DeltaNet, jaxrnn.GatedLinearAttention])
 def test_training_does_not_keep_a_memory_a_step(kind):
-    """Neither its own walk nor what is kept between forward and backward pass; a walk by steps keeps them all."""
+    """Neither its own run nor what is kept between forward and backward pass; a run by steps keeps them all."""
     cell, steps, batch = kind(8, 128, heads=2), 128, 4
     shapes = jax.eval_shape(
         lambda: (cell.init(KEY), jnp.zeros((steps, batch, 8)), cell.initial_state((batch,), jnp.float32))
@@ -267,7 +267,7 @@ def test_training_does_not_keep_a_memory_a_step(kind):
 def test_an_mlstm_may_be_stepped_as_part_of_another_cell():
     cell = jaxrnn.MLSTM(3, 4)
     params, xs, state = example(cell, dtype=jnp.float64)
-    close(*(walked(jaxrnn.unroll, net, (params, xs, state)) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
+    close(*(ran(jaxrnn.unroll, net, (params, xs, state)) for net in (jaxrnn.Zoneout(cell, 0.0), cell)))
     assert jaxrnn.Attention(jaxrnn.MLSTM(8, 4), 5, 6).input_size == 3
 
 

@@ -177,7 +177,7 @@ def test_saving_boundaries_alone_takes_memory_by_the_chunk():
 
 
 def test_residuals_that_are_kept_are_not_computed_again():
-    """Not the input's product, which "states" makes again, nor the states' walk, which "boundaries" does too."""
+    """Not the input's product, which "states" makes again, nor the states' run, which "boundaries" does too."""
 
     def made(save):
         program = jax.make_jaxpr(gradient(functools.partial(jaxrnn.unroll, save=save), LSTM))(*example(LSTM))

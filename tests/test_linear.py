@@ -1,4 +1,4 @@
-"""Cells linear in their state: an associative walk is the sequential one, under all options and in all derivatives."""
+"""Cells linear in their state: an associative run is the sequential one, under all options and in all derivatives."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ import jaxrnn
 from tests.reference import mingru
 from tests.registry import B, T, example
 
-# Those whose associative walk is not in the registry, where every law runs over it.
+# Those whose associative run is not in the registry, where every law runs over it.
 CELLS = [
     jaxrnn.MinGRU(3, 4),
     jaxrnn.S5(3, 4, discretization="bilinear"),
@@ -65,7 +65,7 @@ def test_associative_is_sequential(cell):
 @two_cells
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.usefixtures("x64")
-def test_options_of_an_associative_walk(cell, options):
+def test_options_of_an_associative_run(cell, options):
     args = example(cell, dtype=jnp.float64)
     close(derived(associative(cell), *args, **options), derived(cell, *args, **options))
 
@@ -134,7 +134,7 @@ def test_second_derivatives(cell):
 
 
 @pytest.mark.parametrize(("save", "least", "most"), [("states", 1, 1.5), ("boundaries", 0.1, 0.5)])
-def test_an_associative_walk_keeps_its_states_alone(save, least, most):
+def test_an_associative_run_keeps_its_states_alone(save, least, most):
     """Under reverse mode, or those before a chunk; the scan's own derivative would keep its partial sums too."""
     cell = jaxrnn.MinGRU(4, 64, scan="associative")
     args = jax.eval_shape(lambda: (cell.init(jax.random.key(0)), jnp.zeros((64, 4, 4))))
@@ -146,7 +146,7 @@ def test_an_associative_walk_keeps_its_states_alone(save, least, most):
     assert least <= sum(leaf.size for leaf in jax.tree.leaves(kept)) / (64 * 4 * 64) < most
 
 
-def test_an_associative_walk_has_no_loop():
+def test_an_associative_run_has_no_loop():
     """But over its chunks, where there are some."""
     cell = associative(CELLS[0])
     args = example(cell)
@@ -158,7 +158,7 @@ def test_an_associative_walk_has_no_loop():
     assert "scan[" in text(chunk=2)
 
 
-def test_the_walk_is_one_of_two():
+def test_the_run_is_one_of_two():
     with pytest.raises(ValueError, match="scan: got 'parallel', needs one of 'sequential', 'associative'"):
         jaxrnn.MinGRU(3, 4, scan="parallel")
 

@@ -1,4 +1,4 @@
-"""Native walks against plain scans in float64."""
+"""Native loops against plain scans in float64."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 @dataclass(frozen=True)
 class Leaf:
-    """A leaf of a row; floats have the dtype of the walk."""
+    """A leaf of a row; floats have the dtype of the run."""
 
     shape: tuple[int, ...] = ()
     dtype: Any = None
@@ -91,7 +91,7 @@ def whole(x):
 
 
 def transposed(case):
-    """The row of a case's backward walk: cotangents of carry and y to those of consts, carry and x."""
+    """The row of a case's backward run: cotangents of carry and y to those of consts, carry and x."""
     y = jax.eval_shape(
         lambda *args: case.fun(*args)[1], *(jax.tree.map(lambda a: a.spec("float32"), t) for t in case.trees)
     )
@@ -287,14 +287,14 @@ IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "token
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
 
 
-def walks(row, case, splits, monkeypatch):
-    """The walks, one program, of as many divisions."""
+def runs(row, case, splits, monkeypatch):
+    """The runs, one program, of as many divisions."""
 
     def divided(split):
         if split is not None:
             fitting = Division(min(split.chunk, case.steps), min(split.parts, case.batch), split.team)
             monkeypatch.setattr(calls, "divide", lambda *sizes: fitting)
-        return lambda *args: native.walk(row, *args, reverse=case.reverse)
+        return lambda *args: native.run(row, *args, reverse=case.reverse)
 
     def all_of_them(*args):
         found = []
@@ -324,13 +324,13 @@ def assert_close(got, want, tolerance):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_walks_equal_scans(name, x64, monkeypatch):
+def test_runs_equal_scans(name, x64, monkeypatch):
     case = CASES[name]
     args = case.args()
     row = case.row("float64")
     want = jax.jit(lambda *a: native.reference(row, *a, reverse=case.reverse))(*cast(args, np.float64))
     for dtype in ("float64", "float32") if name in IN_BOTH_DTYPES else ("float64",):
-        for got in walks(case.row(dtype), case, SPLITS, monkeypatch)(*cast(args, dtype)):
+        for got in runs(case.row(dtype), case, SPLITS, monkeypatch)(*cast(args, dtype)):
             assert_close(got, want, TOLERANCE[dtype])
 
 
@@ -341,14 +341,14 @@ def test_other_vectors_give_the_same(bits, x64, monkeypatch):
     args, row = cast(case.args(), np.float64), case.row("float64")
     want = jax.jit(lambda *a: native.reference(row, *a, reverse=case.reverse))(*args)
     with compile.on(replace(compile.machine(), vector_bits=bits, registers=32)):
-        (got,) = walks(row, case, [Division(2, 2, 1)], monkeypatch)(*args)
+        (got,) = runs(row, case, [Division(2, 2, 1)], monkeypatch)(*args)
     assert_close(got, want, TOLERANCE["float64"])
 
 
-def test_a_walk_is_one_call():
+def test_a_run_is_one_call():
     case = CASES["lstm, transposed"]
     row = case.row("float32")
-    program = jax.make_jaxpr(lambda *args: native.walk(row, *args))(*case.args())
+    program = jax.make_jaxpr(lambda *args: native.run(row, *args))(*case.args())
     names = [e.primitive.name for e in program.eqns]
     assert names.count("ffi_call") == 1
     assert set(names) <= {"ffi_call", "transpose", "copy"}
@@ -357,7 +357,7 @@ def test_a_walk_is_one_call():
 def test_one_kernel_serves_all_lengths():
     row = lstm(3, 4, 0, 0).row("float32")
     for steps, batch in ((3, 9), (200, 8), (1, 50)):
-        jax.make_jaxpr(lambda *args: native.walk(row, *args))(*lstm(3, 4, steps, batch).args())
+        jax.make_jaxpr(lambda *args: native.run(row, *args))(*lstm(3, 4, steps, batch).args())
     assert len(calls._kernels[row]) == 1
 
 
@@ -370,7 +370,7 @@ def test_not_finite_numbers_pass_as_in_a_scan(x64, monkeypatch):
     want = jax.jit(lambda *a: native.reference(row, *a))(*args)
     assert np.isnan(want[1]).any()
     assert np.isfinite(want[1]).any()
-    for got in walks(row, case, [None, Division(2, 1, 2)], monkeypatch)(*args):
+    for got in runs(row, case, [None, Division(2, 1, 2)], monkeypatch)(*args):
         for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
             np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w))
             np.testing.assert_array_equal(np.isnan(g), np.isnan(w))
@@ -380,7 +380,7 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
     case = CASES["lstm, transposed"]
     row, args = case.row("float32"), case.args()
     for split in (Division(4, 2, 1), Division(4, 1, 2)):
-        run = walks(row, case, [split], monkeypatch)
+        run = runs(row, case, [split], monkeypatch)
         first = jax.tree.leaves(run(*args))
         with ThreadPoolExecutor(2) as threads:
             for found in threads.map(lambda _, run=run: jax.tree.leaves(run(*args)), range(40)):
@@ -413,16 +413,16 @@ def test_arrays_are_those_that_the_row_was_traced_for():
     case = CASES["lstm"]
     row, (consts, carry, xs) = case.row("float32"), case.args()
     with pytest.raises(ValueError, match=r"xs: got 5 steps of 0 rows, needs at least one of each"):
-        native.walk(row, consts, jax.tree.map(lambda a: a[:0], carry), xs[:, :0])
+        native.run(row, consts, jax.tree.map(lambda a: a[:0], carry), xs[:, :0])
     with pytest.raises(
         ValueError, match=r"carry: got the dtype and shape .*float32.*, 1, 4\), needs .*float32.*, 2, 4\)"
     ):
-        native.walk(row, consts, jax.tree.map(lambda a: a[:1], carry), xs)
+        native.run(row, consts, jax.tree.map(lambda a: a[:1], carry), xs)
     with pytest.raises(ValueError, match="consts: got"):
-        native.walk(row, (consts[0], consts[1].astype(np.float16), consts[2]), carry, xs)
+        native.run(row, (consts[0], consts[1].astype(np.float16), consts[2]), carry, xs)
 
 
-def test_small_walks_are_left_to_xla():
+def test_small_runs_are_left_to_xla():
     row = CASES["lstm"].row("float32")
     assert native.fits(row, 9, 7) == "fewer than 64 row steps"
     assert native.fits(row, 8, 8) == ""
@@ -435,7 +435,7 @@ def test_small_walks_are_left_to_xla():
     assert native.fits(wide, 4, 64) == ""
 
 
-MANY_WALKS = """
+MANY_RUNS = """
 import sys
 sys.path.insert(0, {tests!r})
 import numpy as np, pytest, test_native as t
@@ -444,7 +444,7 @@ for name in ("lstm, transposed", "masks", "tokens, transposed"):
     case = t.CASES[name]
     args = case.args()
     with pytest.MonkeyPatch.context() as patch:
-        run = t.walks(case.row("float32"), case, t.SPLITS, patch)
+        run = t.runs(case.row("float32"), case, t.SPLITS, patch)
         first = jax.tree.leaves(run(*args))
     for _ in range(50):
         assert all(map(np.array_equal, jax.tree.leaves(run(*args)), first))
@@ -457,7 +457,7 @@ def test_memory_is_whole():
     """Writes out of bounds end the process where glibc looks for them; memory that is not set shows in the results."""
     checks = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165"}
     found = subprocess.run(
-        [sys.executable, "-c", MANY_WALKS.format(tests=os.path.dirname(__file__))],
+        [sys.executable, "-c", MANY_RUNS.format(tests=os.path.dirname(__file__))],
         env=os.environ | checks,
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Any walk: random lengths, resets, direction and chunks, against the loop over rows of `tests/reference`."""
+"""Any run: random lengths, resets, direction and chunks, against the loop over rows of `tests/reference`."""
 
 import chex
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ ROWS = 3
 
 
 @st.composite
-def walks(draw):
+def runs(draw):
     steps = draw(st.sampled_from([1, 2, 7]))
     lengths = draw(st.lists(st.integers(0, steps), min_size=ROWS, max_size=ROWS))
     resets = draw(st.lists(st.lists(st.booleans(), min_size=ROWS, max_size=ROWS), min_size=steps, max_size=steps))
@@ -29,10 +29,10 @@ def walks(draw):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(walks())
+@given(runs())
 @pytest.mark.usefixtures("x64")
-def test_a_walk_is_that_of_each_row_alone(walk):
-    steps, options = walk
+def test_a_run_is_that_of_each_row_alone(run):
+    steps, options = run
     params, xs, state = example(CELL, steps=steps, batch=(ROWS,), dtype=jnp.float64)
     expected = reference.unroll(
         reference.gru_after, CELL, params, xs, state, **{k: v for k, v in options.items() if k != "chunk"}

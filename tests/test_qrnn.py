@@ -1,4 +1,4 @@
-"""`Window`, whose walk is not a loop, and the QRNN's convolution made of it."""
+"""`Window`, whose run is not a loop, and the QRNN's convolution made of it."""
 
 import functools
 

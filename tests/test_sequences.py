@@ -116,7 +116,7 @@ def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
 @pytest.mark.parametrize("policy", ["hold", "reset"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gaps_around_both_directions_are_gaps_in_each(policy, reverse):
-    """What stands at an end of a row is before the walk of one direction and after that of the other."""
+    """What stands at an end of a row is before the run of one direction and after that of the other."""
     around = jaxrnn.Masked(jaxrnn.Stack((jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)),)), policy)
     params, (xs, _), state = example(around, steps=6, batch=(40,))
     inside = jaxrnn.Bidirectional(jaxrnn.Masked(GRU, policy), jaxrnn.Masked(jaxrnn.LSTM(3, 2), policy))

@@ -193,7 +193,7 @@ def test_flags_in_the_padding_are_of_no_account(reverse):
     close(unrolled(GRU, params, xs, state, lengths=lengths, resets=flagged, reverse=reverse), none)
 
 
-# Walks of any length, in chunks of any length
+# Runs of any length, in chunks of any length
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -35,9 +35,9 @@ from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
+from jaxrnn.engine.operation import obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path, Save
 from jaxrnn.engine.recurrence import recurrence
-from jaxrnn.engine.walk import obstacle, slower, walk
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -264,7 +264,7 @@ def _run_on_path(run: _CellRun, consts: PyTree, carry: PyTree, data: _Data, opti
         choices.append(Choice(run.cell, "scan" if reason else "native", reason))
     if reason:
         return run.whole(*given)
-    way = functools.partial(walk, run, axes=axes)
+    way = functools.partial(run_as_one, run, axes=axes)
     return run.in_chunks(way, *given) if run.save == "boundaries" else way(*given)
 
 

@@ -1,7 +1,7 @@
 """Native loops on the CPU: a step's equations, run over all time steps as one call.
 
 `trace` reads a function of one row, `(consts, carry, x) -> (carry, y, sums)`: one example of the batch at one time
-step, such as a cell's step or its transpose. `walk` runs it over a batch and over time. The room knows neither cells
+step, such as a cell's step or its transpose. `run` runs it over a batch and over time. The room knows neither cells
 nor the engine, and needs no compiler on the user's machine: it writes LLVM's language, which llvmlite turns into code.
 
     function ──rows──▶ graph ──plan──▶ nests ──emit──▶ LLVM IR ──compile──▶ handler ──calls──▶ XLA's program
@@ -9,7 +9,7 @@ nor the engine, and needs no compiler on the user's machine: it writes LLVM's la
 XLA runs a scan's body as separate loops with their results in memory, and rearranges the whole weight for its product
 at every step. Here weights are packed once a call, and a step's products and element-wise equations are one loop.
 
-**Phases.** Only what the next carry needs must wait for the carry. Time is walked in chunks of steps that fit in the
+**Phases.** Only what the next carry needs must wait for the carry. Time is divided into chunks of steps that fit in the
 cache, and each chunk in three phases:
 
               chunk of steps          next chunk
@@ -46,17 +46,17 @@ waited for. Results are the same from run to run; sums over rows depend on the n
     places.py         primitives that move numbers            plan.py           phases, stages, nests
     vectors.py        LLVM IR as text                         elementary.py     exp, tanh, …
     emit.py           a row's module                          emit_memory.py    scratch memory
-    emit_part.py      the walk of a part, teams, addresses    emit_nests.py     a nest
+    emit_part.py      the loop of a part, teams, addresses    emit_nests.py     a nest
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
     emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
     compile.py        LLVM                                    store.py          kept objects
-    division.py       chunks, parts, teams, `fits`            calls.py          `walk`, `reference`
+    division.py       chunks, parts, teams, `fits`            calls.py          `run`, `reference`
 """
 
-from jaxrnn.native.calls import Shifted, reference, walk
+from jaxrnn.native.calls import Shifted, reference, run
 from jaxrnn.native.compile import obstacle
 from jaxrnn.native.division import fits
 from jaxrnn.native.graph import Row, Unsupported
 from jaxrnn.native.rows import trace
 
-__all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "trace", "walk"]
+__all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "run", "trace"]

@@ -14,22 +14,20 @@ from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
 
-__all__ = ["Shifted", "reference", "walk"]
+__all__ = ["Shifted", "reference", "run"]
 
 
 class Shifted(NamedTuple):
     """Values of `xs` that lie a step away: each step reads `after` of the step visited next, the last step `first`.
 
-    A walk back in time thus reads the state before each step from the states after every step.
+    A run back in time thus reads the state before each step from the states after every step.
     """
 
     first: Any  # [B, ...]
     after: Any  # [T, B, ...]
 
 
-def walk(
-    row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False
-) -> tuple[PyTree, PyTree, PyTree]:
+def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False) -> tuple[PyTree, PyTree, PyTree]:
     """Runs a row function over all steps of a batch as one native call.
 
     Args:
@@ -52,7 +50,7 @@ def walk(
         >>> scalar = jax.ShapeDtypeStruct((), jnp.float32)
         >>> row = native.trace(lambda a, h, x: (a * h + x, h, h), scalar, scalar, scalar)
         >>> args = jnp.float32(0.5), jnp.zeros(1), jnp.ones((3, 1))
-        >>> carry, ys, total = jax.jit(lambda *args: native.walk(row, *args))(*args)
+        >>> carry, ys, total = jax.jit(lambda *args: native.run(row, *args))(*args)
         >>> carry.tolist(), ys[:, 0].tolist(), float(total)
         ([1.75], [0.0, 1.0, 1.5], 2.5)
     """
@@ -86,7 +84,7 @@ def walk(
 def reference(
     row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Does what `walk` does by `lax.scan`."""
+    """Does what `run` does by `lax.scan`."""
 
     def whole(x: Any) -> Any:
         if not _is_shifted(x):

@@ -1,4 +1,4 @@
-"""Chooses how a walk is divided among steps and threads, and whether it pays at all."""
+"""Chooses how a run is divided among steps and threads, and whether it pays at all."""
 
 import functools
 import os
@@ -23,11 +23,11 @@ WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' produc
 
 
 class Division(NamedTuple):
-    """How a walk is divided.
+    """How a run is divided.
 
     Attributes:
         chunk: steps of a chunk.
-        parts: ranges of rows, each walked by one thread.
+        parts: ranges of rows, each run by one thread.
         team: threads that share the columns of every product, of one part.
     """
 
@@ -71,7 +71,7 @@ def _threads() -> int:
 
 
 def fits(row: Row, steps: int, batch: int) -> str:
-    """Returns why XLA is faster than a walk of this size, "" if it isn't."""
+    """Returns why XLA is faster than a run of this size, "" if it isn't."""
     if (moved := _sizes(row).moved) > MOST_MOVED:
         return f"{moved} numbers that move at every step"
     least = 256 if _sizes(row).weights >= WIDE_WEIGHTS else 64
@@ -83,7 +83,7 @@ def fits(row: Row, steps: int, batch: int) -> str:
 
 
 def divide(row: Row, steps: int, batch: int) -> Division:
-    """Returns the division of a walk.
+    """Returns the division of a run.
 
     Threads with rows of their own never wait for each other, but each reads all weights at every step. A team reads
     them once, and waits for its members at the end of every stage.

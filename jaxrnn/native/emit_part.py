@@ -1,4 +1,4 @@
-"""Writes the walk of a part: a range of rows from the first step to the last, chunk by chunk, phase by phase."""
+"""Writes the loop of a part: a range of rows from the first step to the last, chunk by chunk, phase by phase."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +46,7 @@ class Part:
         self.accumulators, self._accumulators_size = self.f.name(), 1
         self._begin()
         self._carry_in()
-        self._walk()
+        self._loop()
         self._carry_out()
         self.f.do("ret void")
 
@@ -122,7 +122,7 @@ class Part:
 
     # time
 
-    def _walk(self) -> None:
+    def _loop(self) -> None:
         """The chunks. The last step visited is one by itself if some input of it lies elsewhere."""
         f, edge = self.f, int(any(self.shifted))
         inner = f.sub(self.steps, edge)

@@ -1,6 +1,6 @@
 """Orders the nodes of a row into loop nests.
 
-Time is walked in chunks of steps. A chunk has three phases:
+Time is divided into chunks of steps. A chunk has three phases:
 
     0   what the carry does not reach (the input's products), for all steps of the chunk at once
     1   what the next carry needs, step by step
@@ -238,17 +238,17 @@ class Plan:
         chain: list[tuple[Node, int]] = []
         rest: list[tuple[Node, int]] = []
 
-        def walk(n: Node, s: int) -> None:
+        def visit(n: Node, s: int) -> None:
             computed = not self.loads(nest, n) and n.kind == "f"
             if computed and n.op == "dot":
                 chain.append((n, s))
             elif computed and n.op in ("slice", "add"):
                 for argument in arguments(n, s):
-                    walk(*argument)
+                    visit(*argument)
             else:
                 rest.append((n, s))
 
-        walk(node, shift)
+        visit(node, shift)
         return tuple(chain), rest
 
 

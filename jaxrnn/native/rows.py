@@ -2,7 +2,7 @@
 
 `trace` runs a function of one row of a batch (one example at one time step) symbolically. Every value is then one of:
 
-    Known     depends on the constants alone: JAX computes it once a walk, and the loop reads it
+    Known     depends on the constants alone: JAX computes it once a run, and the loop reads it
     Node      a vector, or a scalar (size 0), that the loop computes for every row and step
     Outers    a sum of outer products of vectors: the derivative of a product with respect to its matrix
 

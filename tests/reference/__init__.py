@@ -1,7 +1,7 @@
 """The papers' equations in float64 NumPy, one row and one step at a time: the oracle for every cell.
 
 A cell's function is `(cell, params, state, x) -> (state, y)` for one step of one example; of `cell` it reads the
-options only. `unroll` walks any of them over a batch. Nothing here is fast, fused or shared with the library.
+options only. `unroll` runs any of them over a batch. Nothing here is fast, fused or shared with the library.
 """
 
 import functools
@@ -153,7 +153,7 @@ def initial_state(cell):
 
 
 def bidirectional(forward: Step, backward: Step, cell, params, xs, state, lengths=None, resets=None, reverse=False):
-    """Schuster & Paliwal 1997: two walks in opposite directions, side by side."""
+    """Schuster & Paliwal 1997: two runs in opposite directions, side by side."""
     first, ys = unroll(forward, cell.forward, params.forward, xs, state.forward, lengths, resets, reverse)
     second, zs = unroll(
         backward, cell.backward or cell.forward, params.backward, xs, state.backward, lengths, resets, not reverse

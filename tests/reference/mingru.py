@@ -1,4 +1,4 @@
-"""Minimal GRU and LSTM, and the log-space algorithm by which their authors walk them."""
+"""Minimal GRU and LSTM, and the log-space algorithm by which their authors run them."""
 
 import jax
 import numpy as np

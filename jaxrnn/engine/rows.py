@@ -1,0 +1,220 @@
+"""What one row of a batch does in one step of a run, and its derivative: the functions that native loops are made of.
+
+Constants, carry and inputs are lists of leaves here.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn import native
+from jaxrnn.engine.linearize import linear_program
+from jaxrnn.engine.options import Save
+from jaxrnn.engine.recurrence import is_real, reals
+from jaxrnn.jaxprs import as_function, depends, interpret, sources, split
+from jaxrnn.typing import PyTree
+
+__all__ = ["Derivative", "Leaves", "Run", "Spec", "Step", "derivative_of", "pick", "put", "specs_of", "step_of"]
+
+Leaves = list[Any]
+
+
+class Run(Protocol):
+    """What runs over time; hashes and compares by value. Leaves of `carry` are `[B, ...]`, of `xs` `[T, B, ...]`."""
+
+    @property
+    def reverse(self) -> bool:
+        """Whether the last step comes first."""
+
+    @property
+    def save(self) -> Save:
+        """What is kept for the derivatives, as in `unroll`."""
+
+    def whole(self, consts: PyTree, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+        """The reference: `(carry, ys [T, B, ...])`."""
+
+    def row(self, consts: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
+        """One step of one row, without batch axes: `(carry, y)`."""
+
+    def __hash__(self) -> int: ...
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of what one row has at one step."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any, tuple[Spec, ...]]:
+    """The structure of the arguments, and what one row sees of each leaf."""
+    parts = (consts, carry, xs)
+    leading = (0, axes, 1 + axes)
+    specs = (Spec(a.shape[n:], a.dtype) for n, part in zip(leading, parts, strict=True) for a in jax.tree.leaves(part))
+    return jax.tree.structure(parts), tuple(specs)
+
+
+class Step:
+    """One step of one row, in two parts: what depends on the constants alone is computed once, ahead of all steps.
+
+    So weights are transposed, normalized or divided into heads once, and their gradients go back through that once.
+    """
+
+    def __init__(self, run: Run, tree: Any, specs: tuple[Spec, ...]) -> None:
+        structs = [jax.ShapeDtypeStruct(*spec) for spec in specs]
+        parts = jax.tree.unflatten(tree, structs)
+        closed, results = jax.make_jaxpr(run.row, return_shape=True)(*parts)
+        self.results = jax.tree.structure(results)
+        n, m, _ = self.sizes = [len(jax.tree.leaves(part)) for part in parts]
+        self.consts, self.carry, self.xs = structs[:n], structs[n : n + m], structs[n + m :]
+        self.new, self.ys = (jax.tree.leaves(part) for part in results)
+        self.fixed = [source == n + i for i, source in enumerate(sources(closed)[:m])]
+        tags = ["constant"] * n + ["step"] * (len(specs) - n)
+        nothing: Any = (lambda args: [], lambda args, given: as_function(closed)(*args))
+        parted: Any = split(closed, tags, _kind, "constant", "step")
+        self._ahead, self._rest = parted or nothing
+        self.given = jax.eval_shape(self.ahead, self.consts)
+
+    def ahead(self, consts: Leaves) -> Leaves:
+        """What the steps read of the constants."""
+        return self._ahead([*consts, *[None] * (len(self.carry) + len(self.xs))])
+
+    def step(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Leaves, Leaves]:
+        """One step, from what `ahead` gives: `(carry, y)`."""
+        results = self._rest([*[None] * len(self.consts), *carry, *x], given)
+        return results[: len(carry)], results[len(carry) :]
+
+    @functools.cached_property
+    def forward(self) -> native.Row:
+        """The step for the native loop."""
+        return native.trace(lambda *args: (*self.step(*args), ()), self.given, self.carry, self.xs)
+
+
+def _kind(eqn: Any, tags: list[Any]) -> Any:
+    return "step" if "step" in tags or eqn.effects else "constant" if "constant" in tags else None
+
+
+class Derivative:
+    """The derivative of a step with respect to its carry and to the leaves of constants and inputs that are flagged.
+
+    It is a linear program with known coefficients (`linear_program`). Kept of every step are the states, from which the
+    coefficients are computed again, or (`save="residuals"`, and "auto") the coefficients themselves, some of which may
+    be states.
+    """
+
+    def __init__(self, row: Step, active: tuple[bool, ...], residuals: bool) -> None:
+        n, m, _ = row.sizes
+        self.row, self.consts, self.carry, self.xs = row, active[:n], active[n : n + m], active[n + m :]
+        found = depends(jax.make_jaxpr(row.ahead)(row.consts), self.consts)
+        self.given = [flag and is_real(a) for flag, a in zip(found, row.given, strict=True)]
+        self.states = [not fixed for fixed in row.fixed]  # which leaves of the carry are kept
+        self.saved: list[bool] = []  # which coefficients are kept
+        self.coefficients: Leaves = []
+        self.cotangent = functools.cache(self._cotangent)
+        if residuals:
+            closed, known = jax.make_jaxpr(lambda *at: self.program(*at)[1], return_shape=True)(
+                row.given, row.carry, row.xs
+            )
+            tags = [*[None] * len(row.given), *range(m), *[m] * len(row.xs)]
+            tags = interpret(closed, tags, tags, _from_step)[1]
+            self.saved = [tag == "step" for tag in tags]
+            self.states = [i in tags and not fixed for i, fixed in enumerate(row.fixed)]
+            self.coefficients = pick(known, self.saved)
+
+    @property
+    def kept(self) -> Leaves:
+        """What is kept of a step."""
+        return [*pick(self.row.carry, self.states), *self.coefficients]
+
+    def program(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Callable[[Leaves, PyTree], Any], Leaves]:
+        """`(apply, coefficients)`: the derivative at a point is `apply(coefficients, (dgiven, dcarry, dx))`."""
+        point = pick(given, self.given), pick(carry, self.carry), pick(x, self.xs)
+
+        def step(moved: PyTree) -> tuple[Leaves, Leaves]:
+            dgiven, dcarry, dx = moved
+            new, y = self.row.step(put(given, self.given, dgiven), put(carry, self.carry, dcarry), put(x, self.xs, dx))
+            return reals(new), reals(y)
+
+        return linear_program(jax.linearize(step, point)[1], point)
+
+    def known(
+        self, given: Leaves, fixed: Leaves, x: Leaves, kept: Leaves
+    ) -> tuple[Callable[[Leaves, PyTree], Any], Leaves]:
+        """`program` from what was kept; what was not and is not read is zero."""
+        zeros = [jnp.zeros(a.shape, a.dtype) for a in self.row.carry]
+        count = sum(self.states)
+        carry = put(put(zeros, self.row.fixed, fixed), self.states, kept[:count])
+        apply, known = self.program(given, carry, x)
+        return apply, put(known, self.saved, kept[count:]) if self.saved else known
+
+    # The steps of the native loops. Fixed leaves of the carry go along.
+
+    def keeping(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Leaves, Leaves]:
+        """A step that returns with its output what is kept."""
+        new, y = self.row.step(given, carry, x)
+        saved = pick(self.program(given, carry, x)[1], self.saved) if self.saved else []
+        return new, [*y, *pick(new, self.states), *saved]
+
+    @functools.cached_property
+    def keep(self) -> native.Row:
+        """A step of the run that keeps."""
+        return native.trace(lambda *args: (*self.keeping(*args), ()), self.row.given, self.row.carry, self.row.xs)
+
+    @functools.cached_property
+    def tangent(self) -> native.Row:
+        """A step of the tangents' run."""
+
+        def step(consts: Any, carry: Any, at: Any) -> Any:
+            (given, dgiven), (dcarry, fixed), (kept, x, dx) = consts, carry, at
+            apply, known = self.known(given, fixed, x, kept)
+            dcarry, dys = apply(known, (dgiven, dcarry, dx))
+            return (dcarry, fixed), dys, ()
+
+        row = self.row
+        consts = row.given, pick(row.given, self.given)
+        carry = pick(row.carry, self.carry), pick(row.carry, row.fixed)
+        return native.trace(step, consts, carry, (self.kept, row.xs, pick(row.xs, self.xs)))
+
+    def _cotangent(self, dys: tuple[bool, ...]) -> native.Row:
+        """A step of the cotangents' run; flagged outputs have cotangents."""
+        row = self.row
+        point = pick(row.given, self.given), pick(row.carry, self.carry), pick(row.xs, self.xs)
+        ys = reals(row.ys)
+
+        def step(given: Leaves, carry: Any, at: Any) -> Any:
+            (dcarry, fixed), (kept, x, dy) = carry, at
+            apply, known = self.known(given, fixed, x, kept)
+            dy = put([jnp.zeros(y.shape, y.dtype) for y in ys], dys, dy)
+            ((dgiven, dcarry, dx),) = jax.linear_transpose(functools.partial(apply, known), point)((dcarry, dy))
+            return (dcarry, fixed), dx, dgiven
+
+        carry = point[1], pick(row.carry, row.fixed)
+        return native.trace(step, row.given, carry, (self.kept, row.xs, pick(ys, dys)))
+
+
+def _from_step(eqn: Any, values: Leaves, tags: Leaves) -> tuple[Leaves, Leaves]:
+    tag = None if all(t is None for t in tags) else "step"
+    return [None] * len(eqn.outvars), [tag] * len(eqn.outvars)
+
+
+def pick(leaves: Iterable[Any], flags: Iterable[bool]) -> Leaves:
+    """The flagged leaves."""
+    return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
+
+
+def put(leaves: Iterable[Any], flags: Iterable[bool], new: Iterable[Any]) -> Leaves:
+    """Replaces the flagged leaves."""
+    source = iter(new)
+    return [next(source) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
+
+
+step_of = functools.lru_cache(maxsize=512)(Step)
+
+
+@functools.lru_cache(maxsize=512)
+def derivative_of(run: Run, tree: Any, specs: tuple[Spec, ...], active: tuple[bool, ...]) -> Derivative:
+    """The derivative of a run's step, made once."""
+    return Derivative(step_of(run, tree, specs), active, run.save in ("auto", "residuals"))
