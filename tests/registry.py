@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxrnn
 from jaxrnn import (
@@ -213,6 +214,36 @@ NETWORKS = [
     _bidirectional(Bidirectional(GRU(3, 4), Elman(3, 4), merge="sum"), reference.gru_after, reference.elman),
 ]
 """Cells that only `unroll` can run."""
+
+
+TYPICAL = frozenset(
+    (
+        LSTM(3, 4),
+        GRU(3, 4, reset="before"),
+        Stack((Elman(3, 4), Projected(LSTM(4, 6), 2), GRU(2, 4)), dropout=0.5),
+        LayerNormLSTM(3, 4),
+        MinLSTM(3, 4, scan="associative"),
+        Orthogonal(ModReLU(3, 4)),
+        S5(3, 4),
+        BatchNormLSTM(3, 4, steps=4, epsilon=0.1),
+        ConvGRU((4, 2), 3, 3),
+        MLSTM(3, 4, heads=2),
+        OrderedLSTM(3, 4, chunk=2),
+        MDRNN((6, 2), 3),
+        Masked(GRU(3, 4), "reset"),
+        LearnedState(GRU(3, 4)),
+        cells.Counter(3, 4),
+        cells.Token(3, 4),
+        NETWORKS[0].cell,
+    )
+)
+"""Cells of every kind that the engine treats in a way of its own."""
+
+
+def expensive(entries: list[Entry], always: frozenset[Any] = TYPICAL) -> Any:
+    """The entries for a law that takes seconds a cell: only some `always`, the rest with `-m exhaustive`."""
+    rare = pytest.mark.exhaustive
+    return [pytest.param(e, id=name(e), marks=() if e.cell in always else rare) for e in entries]
 
 
 unrolled = jax.jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save"))

@@ -14,21 +14,32 @@ from jax.test_util import check_grads
 
 import jaxrnn
 from tests.cells import Token
-from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, name, unrolled
+from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, expensive, name, unrolled
 
 every_cell = pytest.mark.parametrize("entry", CELLS, ids=name)
 every_cell_proper = pytest.mark.parametrize("entry", [e for e in CELLS if isinstance(e.cell, jaxrnn.Cell)], ids=name)
 every_network = pytest.mark.parametrize("entry", CELLS + NETWORKS, ids=name)
+# Of laws that take seconds a cell; `-m exhaustive` has the others.
+typical_cells = pytest.mark.parametrize("entry", expensive(CELLS))
+typical_networks = pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS))
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 
 
 @every_network
-@pytest.mark.parametrize(
-    ("dtype", "batch", "tolerance"), [(jnp.float32, (B,), 1e-6), (jnp.float64, (2, 4), 1e-12)], ids=["f32", "f64"]
-)
-def test_values_are_those_of_the_equations(entry: Entry, dtype, batch, tolerance):
-    """Over one and over two batch axes."""
+def test_values_are_those_of_the_equations(entry: Entry):
+    """In float64, over two batch axes."""
+    check_values(entry, jnp.float64, (2, 4), 1e-12)
+
+
+@typical_networks
+def test_values_in_float32_are_those_of_the_equations(entry: Entry):
+    """Over one batch axis."""
+    check_values(entry, jnp.float32, (B,), 1e-6)
+
+
+def check_values(entry, dtype, batch, tolerance):
+    """Those of a cell are those of its reference."""
     with jax.enable_x64(dtype == jnp.float64):
         params, xs, state = example(entry.cell, batch=batch, dtype=dtype)
         final, ys = unrolled(entry.cell, params, xs, state)
@@ -74,7 +85,9 @@ def test_second_derivatives_are_those_of_finite_differences():
 
 
 @every_cell
-@pytest.mark.parametrize("dtypes", ["bf16 bf16", "bf16 f32", "f32 f64"])
+@pytest.mark.parametrize(
+    "dtypes", ["bf16 f32", *(pytest.param(dtypes, marks=pytest.mark.exhaustive) for dtypes in ("bf16 bf16", "f32 f64"))]
+)
 def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtypes):
     """Dtypes of the parameters and input, and of the state; where all are one, the test of the values sees it."""
     named = {"f32": jnp.float32, "bf16": jnp.bfloat16, "f64": jnp.float64}
@@ -113,7 +126,7 @@ def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
     close(*both(params, xs, states))
 
 
-@every_cell
+@typical_cells
 @pytest.mark.usefixtures("x64")
 def test_unroll_is_the_loop_of_single_calls(entry: Entry):
     """A loop of T, and of one."""
@@ -128,7 +141,7 @@ def test_unroll_is_the_loop_of_single_calls(entry: Entry):
     close(unrolled(entry.cell, params, jax.tree.map(lambda x: x[-1:], xs), before), (state, y[None]))
 
 
-@every_network
+@typical_networks
 @pytest.mark.usefixtures("x64")
 def test_batch_axes_are_vmap(entry: Entry):
     """None and two leading batch axes; the test of the values has one, and two."""
@@ -186,7 +199,7 @@ def test_every_cell_is_another_value():
     assert len(set(cells)) == len(set(map(repr, cells))) == len(cells)
 
 
-@every_cell
+@typical_cells
 def test_a_call_is_pure_and_finite(entry: Entry):
     """No effects in the trace, and values as well as gradients stay finite for inputs that saturate every gate."""
     params, xs, state = example(entry.cell)

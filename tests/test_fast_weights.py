@@ -17,6 +17,7 @@ from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_step
 from tests.reference.delta import matrix_memory
 from tests.registry import example, unrolled
 
+exhaustive = pytest.mark.exhaustive
 KEY = jax.random.key(0)
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
 
@@ -113,7 +114,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [pytest.param(o, marks=() if o == "all" else exhaustive) for o in OPTIONS])
 @pytest.mark.parametrize("cell", CHUNKED, ids=repr)
 @pytest.mark.usefixtures("x64")
 def test_chunks_at_once_are_steps(cell, options):
@@ -131,8 +132,7 @@ def test_chunks_at_once_are_steps(cell, options):
     close(whole, expected)
 
 
-@pytest.mark.parametrize("batch", [(), (2, 1)], ids=str)
-@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize(("steps", "batch"), [(1, ()), (0, (2, 1)), pytest.param(1, (2, 1), marks=exhaustive)])
 @pytest.mark.parametrize("cell", [jaxrnn.MLSTM(3, 4, forget_gate="exponential"), *CHUNKED[1:]], ids=repr)
 @pytest.mark.usefixtures("x64")
 def test_few_steps_at_once_and_other_batches(cell, steps, batch):
@@ -196,7 +196,7 @@ def test_an_mlstm_in_bfloat16_adds_up_its_gates_in_float32():
     assert jnp.linalg.norm(c - expected) < 0.01 * jnp.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, pytest.param(True, marks=exhaustive)])
 @pytest.mark.parametrize("cell", CHUNKED, ids=repr)
 def test_nan_is_where_steps_have_it(cell, reverse):
     """That of an input and that of a state: not in steps before, and not beyond a reset."""
@@ -343,9 +343,14 @@ def looped(memory, drive, lengths=None, resets=None, reverse=False):
 SETTINGS = [(decay, erase) for decay in ("none", "scalar", "vector") for erase in ("none", "b = k", "general")]
 SETTINGS += [("stabilized", "none")]
 every_setting = pytest.mark.parametrize(("decay", "erase"), SETTINGS, ids=str)
+# The rest with `-m exhaustive`.
+OFTEN = [("none", "general"), ("scalar", "b = k"), ("vector", "general"), ("stabilized", "none")]
+typical_settings = pytest.mark.parametrize(
+    ("decay", "erase"), [pytest.param(*s, marks=() if s in OFTEN else exhaustive) for s in SETTINGS]
+)
 
 
-@every_setting
+@typical_settings
 @pytest.mark.usefixtures("x64")
 def test_chunks_and_steps_are_the_recurrence(decay, erase):
     """In chunks of several sizes, which divide T and do not; keys and values of different widths."""
@@ -375,7 +380,7 @@ def test_chunks_with_lengths_and_resets_are_the_recurrence(decay, erase):
     close((s, np.where(beyond, 0.0, y)), looped(memory, drive, lengths, resets, reverse))
 
 
-@every_setting
+@typical_settings
 @pytest.mark.usefixtures("x64")
 def test_derivatives_of_chunks_are_those_of_steps(decay, erase):
     def loss(args, run):
@@ -386,7 +391,10 @@ def test_derivatives_of_chunks_are_those_of_steps(decay, erase):
     close(*jax.jit(lambda args: [jax.grad(loss)(args, run) for run in (in_pairs, in_steps)])(args))
 
 
-@pytest.mark.parametrize(("decay", "erase"), [s for s in SETTINGS if s[0] != "none"], ids=str)
+@pytest.mark.parametrize(
+    ("decay", "erase"),
+    [pytest.param(*s, marks=() if s in OFTEN else exhaustive) for s in SETTINGS if s[0] != "none"],
+)
 def test_strong_decays_leave_the_others_their_digits(decay, erase):
     """In float32, and with derivatives that are finite."""
     drive = drives(decay, erase)

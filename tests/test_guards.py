@@ -46,17 +46,22 @@ def carried_shapes(fn, *args):
         (jaxrnn.LayerNormLSTM(3, 4), 1, 2),
         (jaxrnn.Projected(LSTM, 2), 2, 3),
         (jaxrnn.MinGRU(3, 4), 0, 1),
-        (jaxrnn.SRU(3, 4), 0, 1),
-        (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
-        (jaxrnn.MUT(4, 4, 2), 2, 3),
-        (jaxrnn.MGU(3, 4), 2, 3),
-        (jaxrnn.Multiplicative(LSTM), 2, 4),
-        (jaxrnn.NestedLSTM(3, 4), 3, 4),
-        (jaxrnn.UGRNN(3, 4), 1, 2),
-        (jaxrnn.MuFuRu(3, 4), 2, 3),
-        (jaxrnn.LSTM(3, 4, heads=2), 2, 3),
         (jaxrnn.VanillaLSTM(3, 4, peephole="full"), 3, 4),
         (jaxrnn.Projected(LSTM, 2, nonrecurrent_size=3), 2, 4),
+        *(
+            pytest.param(*row, marks=pytest.mark.exhaustive)
+            for row in (
+                (jaxrnn.SRU(3, 4), 0, 1),
+                (jaxrnn.VanillaLSTM(3, 4, gate_recurrence=True), 2, 3),
+                (jaxrnn.MUT(4, 4, 2), 2, 3),
+                (jaxrnn.MGU(3, 4), 2, 3),
+                (jaxrnn.Multiplicative(LSTM), 2, 4),
+                (jaxrnn.NestedLSTM(3, 4), 3, 4),
+                (jaxrnn.UGRNN(3, 4), 1, 2),
+                (jaxrnn.MuFuRu(3, 4), 2, 3),
+                (jaxrnn.LSTM(3, 4, heads=2), 2, 3),
+            )
+        ),
     ],
     ids=lambda value: repr(value),
 )

@@ -16,7 +16,7 @@ from jaxrnn.engine.chunks import default_chunk
 from tests import reference
 from tests.cells import Counter, Diagonal, Token
 from tests.reference import ablations
-from tests.registry import CELLS, B, T, draw, example, name, unrolled
+from tests.registry import CELLS, B, T, draw, example, expensive, name, unrolled
 
 GRU = jaxrnn.GRU(3, 4)
 LSTM = jaxrnn.Projected(jaxrnn.VanillaLSTM(3, 4), 2)
@@ -385,7 +385,7 @@ def real(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if is_real(leaf)]
 
 
-@pytest.mark.parametrize("entry", CELLS, ids=name)
+@pytest.mark.parametrize("entry", expensive(CELLS))
 @pytest.mark.usefixtures("x64")
 def test_derivatives_of_every_cell_are_those_of_a_plain_scan_and_of_finite_differences(entry):
     """Each cell meets one of the combinations of options; the next test has them all, and the second order."""
@@ -493,7 +493,13 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+OFTEN = ("grad", "hessian", "vmap", "vmap of grad", "grad of checkpoint", "grad of scan")
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [pytest.param(t, id=n, marks=() if n in OFTEN else pytest.mark.exhaustive) for n, t in TRANSFORMS.items()],
+)
 @pytest.mark.usefixtures("x64")
 def test_transformations_are_those_of_a_plain_scan(transform):
     cell = jaxrnn.GRU(3, 2)
