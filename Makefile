@@ -1,7 +1,11 @@
 # make demo    set up, train the three example models in their quick form, draw and sample
 # make test    set up, run the tests
-# make bench   set up with the rivals, compare
+# make compat  the tests that depend on the versions of JAX and Python: for a newer or an older one
+# make bench   set up with the rivals, make every table of bench/README.md and the plot
 # make lint    ruff and mypy
+# make dist    build the packages, use the wheel as a stranger does
+#
+# `make test PYTHON=python3.12 VENV=/tmp/env` takes another Python and another folder.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +16,7 @@ STAMP := $(VENV)/.installed-
 # gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
 TESTED := $(STAMP)test $(if $(CI)$(TORCH),$(STAMP)torch)
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test compat bench lint dist clean
 
 demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
@@ -20,28 +24,53 @@ demo: $(STAMP)examples
 test: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile walk
+
+compat: $(STAMP)test
+	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py)
+
 bench: $(TESTED)
-	$(BIN)/python -m bench.unroll
+	$(BIN)/python -m bench.all
 
 lint: $(STAMP)test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .hypothesis
+dist: $(STAMP)test
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m tests.wheel dist
 
-$(VENV)/bin/python:
+clean:
+	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .hypothesis
+
+# What is missing on a bare machine is said in one line.
+FOUND = $(shell ($(PYTHON) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "old")') 2>/dev/null)
+VERSION = $(shell ($(PYTHON) --version) 2>&1)
+
+$(BIN)/python:
+	@$(if $(filter yes,$(FOUND)),,$(error needs Python 3.11 or newer, got $(VERSION): install one, or name it, as in \
+	'make demo PYTHON=/usr/bin/python3.12'))
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without venv: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP)examples: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[examples]'
-	touch $@
+# $(call install,extra or package)
+define install
+@echo "installing $(1) into $(VENV)"
+@PIP_RETRIES=$${PIP_RETRIES:-1} $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1) 2>$(VENV)/pip.log || { \
+	if grep -q 'Retrying' $(VENV)/pip.log; then echo "no network: pip reaches no package index, see $(VENV)/pip.log"; \
+	else cat $(VENV)/pip.log; fi; exit 1; }
+@touch $@
+endef
 
-$(STAMP)test: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $@
+$(STAMP)examples: $(BIN)/python pyproject.toml
+	$(call install,--editable '.[examples]')
 
+$(STAMP)test: $(BIN)/python pyproject.toml
+	$(call install,--editable '.[test]')
+
+# This version: where a mirror offers its CPU build, it is a small download.
 $(STAMP)torch: $(STAMP)test
-	$(BIN)/python -m pip install --quiet --editable '.[torch]'
-	touch $@
+	$(call install,torch==2.13.0)

@@ -108,7 +108,7 @@ from jaxrnn.networks import (
 )
 from jaxrnn.ops import cast
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "GRU",
