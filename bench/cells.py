@@ -9,21 +9,22 @@ linear in their state run both ways. A cell over a plane has its I inputs and H 
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import jaxrnn
 from bench.loops import products
-from bench.timing import interleaved, machine, versions
+from bench.records import Output, Record, progress, report
+from bench.rivals import SIZE, Size
+from bench.timing import interleaved
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
     """Measure all cells at one size."""
 
     cells: tuple[str, ...] = ()
@@ -129,28 +130,23 @@ def programs(cell: jaxrnn.Cell, batch: int, time: int) -> dict:
     return {"forward": lambda: forward(params, xs), "train": lambda: train(params, xs)}
 
 
-def main(settings: Settings) -> None:
-    console = Console(width=110)
-    console.print(f"{machine()}; {versions(('jaxrnn', 'jax', 'jaxlib'))}")
-    batch, time, inputs, hidden = map(int, settings.size.split(","))
-    made = cells(inputs, hidden)
+def records(settings: Settings) -> Iterator[Record]:
+    size = Size.read(settings.size)
+    made = cells(size.inputs, size.hidden)
     if unknown := set(settings.cells) - set(made):
         raise SystemExit(f"cells: got {', '.join(unknown)}, needs some of {', '.join(made)}")
-    table = Table(title=f"B, T, I, H = {settings.size}", title_justify="left")
-    for column in ("cell", "parameters", "state", "products", "forward µs/step", "train µs/step", "compile s"):
-        table.add_column(column, justify="left" if column == "cell" else "right")
-    for picked in settings.cells or made:
+    for picked in progress(settings.cells or tuple(made), "bench.cells"):
         for name, cell in ways(picked, made[picked]).items():
-            compiling, seconds = interleaved(programs(cell, batch, time), settings.repeats)
-            counts = parameters(cell), size_of(cell.initial_state()), products_a_step(cell)
-            table.add_row(
-                name,
-                *map(str, counts),
-                *(f"{1e6 * seconds[program] / time:.1f}" for program in ("forward", "train")),
-                f"{sum(compiling.values()):.2f}",
-            )
-    console.print(table)
+            figure = functools.partial(Record, f"{SIZE} = {settings.size}", "cell", f"`{name}`")
+            yield figure("parameters", parameters(cell))
+            yield figure("state", size_of(cell.initial_state()))
+            yield figure("products", products_a_step(cell))
+            compiling, seconds = interleaved(programs(cell, size.batch, size.time), settings.repeats)
+            yield figure("forward, a step", 1e6 * seconds["forward"] / size.time, "µs")
+            yield figure("training, a step", 1e6 * seconds["train"] / size.time, "µs")
+            yield figure("compilation", sum(compiling.values()), "s")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)

@@ -7,27 +7,25 @@ Sizes are log-uniform: B in 1..2048, T in 1..1024, I in 1..512, H in 16..768, be
 pass. The rivals of each size, a plain scan and the JAX libraries, take turns in one process.
 """
 
-import json
-import pathlib
-import sys
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import track
 
-from bench.rivals import Size, programs
-from bench.timing import geometric_mean, interleaved, machine, versions
+from bench.records import Output, Record, progress, report
+from bench.rivals import OURS, SIZE, Size, programs
+from bench.timing import geometric_mean, interleaved
 
-PACKAGES = ("jaxrnn", "jax", "jaxlib", "flax", "dm-haiku")
+TASKS = {"forward": "forward", "training step": "train"}
 HIGHEST = Size(2048, 1024, 512, 768)
 LOWEST = Size(1, 1, 1, 16)
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
     """Compare at random sizes."""
 
     seed: tyro.conf.Positional[int]
@@ -40,8 +38,6 @@ class Settings:
     """Turns of each program; the median counts."""
     most: float = 25e9
     """Floating-point operations of a forward pass, at most."""
-    json: pathlib.Path | None = None
-    """Also write all figures here."""
 
 
 def sizes(seed: int, count: int, most: float) -> list[tuple[str, Size]]:
@@ -54,37 +50,26 @@ def sizes(seed: int, count: int, most: float) -> list[tuple[str, Size]]:
     return found
 
 
-def main(settings: Settings) -> None:
-    console = Console(width=110)
-    console.print(f"{machine()}; {versions(PACKAGES)}; python {sys.version.split()[0]}")
-    rows = []
-    for kind, size in track(sizes(settings.seed, settings.count, settings.most), console=Console(stderr=True)):
+def records(settings: Settings) -> Iterator[Record]:
+    ratios: dict[str, list[float]] = {task: [] for task in TASKS}
+    for kind, size in progress(sizes(settings.seed, settings.count, settings.most), "bench.grid"):
         made = programs(kind, size, ("jaxrnn", *settings.rivals))
-        row: dict = {"cell": kind, "size": size}
-        for task in ("forward", "train"):
-            _, spent = interleaved({name: getattr(p, task) for name, p in made.items()}, settings.repeats, 0.01)
+        for task, attribute in TASKS.items():
+            _, spent = interleaved({n: getattr(p, attribute) for n, p in made.items()}, settings.repeats, 0.01)
+            figure = functools.partial(Record, f"random sizes of seed {settings.seed}, {task}", SIZE)
+            for name, seconds in spent.items():
+                row = f"{kind} {','.join(map(str, size))}"
+                yield figure(row, name, 1e3 * seconds, "ms", name in OURS)
             mine = spent.pop("jaxrnn")
-            best = min(spent, key=spent.__getitem__)
-            row |= {f"{task}_ms": 1e3 * mine, f"{task}_fastest": best, f"{task}_ratio": spent[best] / mine}
-        rows.append(row)
-        console.print(
-            f"{kind:4} {','.join(map(str, size)):>18}"
-            + "".join(
-                f"   {t} {row[f'{t}_ms']:8.2f} ms, {row[f'{t}_fastest']:>10} {row[f'{t}_ratio']:.2f}"
-                for t in ("forward", "train")
-            )
-        )
+            ratios[task].append(min(spent.values()) / mine)
         jax.clear_caches()
-    for task in ("forward", "train"):
-        ratios = [row[f"{task}_ratio"] for row in rows]
-        behind = sum(ratio < 1 / 1.05 for ratio in ratios)
-        console.print(
-            f"{task}: fastest rival / jaxrnn {geometric_mean(ratios):.2f} (geometric mean), least {min(ratios):.2f}; "
-            f"somebody is faster by 5 % at {behind} of {len(rows)}"
-        )
-    if settings.json is not None:
-        settings.json.write_text(json.dumps(rows, indent=1))
+    for task, found in ratios.items():
+        figure = functools.partial(Record, f"fastest rival / jaxrnn at {len(found)} random sizes", "", task)
+        yield figure("geometric mean", geometric_mean(found))
+        yield figure("least", min(found))
+        yield figure("somebody is faster by 5 %", sum(ratio < 1 / 1.05 for ratio in found), "of the sizes")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)

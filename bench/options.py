@@ -9,23 +9,25 @@ times that.
 """
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import jaxrnn
-from bench.rivals import CELLS, Size
-from bench.timing import interleaved, machine, versions
+from bench.records import SHARE, Output, Record, progress, report
+from bench.rivals import CELLS, SIZE, Size
+from bench.timing import interleaved
 from bench.unroll import SIZES
 
+PLAIN = "plain scan"
 
-@dataclass(frozen=True)
-class Settings:
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
     """Measure the options of `unroll`."""
 
     cell: Literal["lstm", "gru", "elman"] = "lstm"
@@ -68,39 +70,30 @@ def options(cell, size: Size, chunk: int | None) -> dict:
         "lengths and resets": step(unroll, lengths=lengths, resets=resets),
         'save="boundaries"': step(functools.partial(unroll, save="boundaries")),
         'save="residuals"': step(functools.partial(unroll, save="residuals")),
-        "plain scan": step(plain_scan),
+        PLAIN: step(plain_scan),
     }
 
 
-def show(console: Console, title: str, made: dict, repeats: int) -> dict[str, float]:
-    seconds = interleaved({name: program for name, (program, _) in made.items()}, repeats)[1]
-    first = next(iter(made))
-    table = Table(title=title, title_justify="left")
-    for column in ("", "ms", "of the first", "temporary MB", "of the last"):
-        table.add_column(column, justify="left" if column == "" else "right")
-    last = list(made.values())[-1][1]
-    for name, (_, temporary) in made.items():
-        figures = 1e3 * seconds[name], seconds[name] / seconds[first], temporary / 1e6, temporary / last
-        table.add_row(name, *(f"{figure:.2f}" for figure in figures))
-    console.print(table)
-    return seconds
-
-
-def main(settings: Settings) -> None:
-    console = Console(width=110)
-    console.print(f"{machine()}; {versions(('jaxrnn', 'jax', 'jaxlib'))}")
-    for text in settings.sizes:
-        size = Size(*map(int, text.split(",")))
-        cell = CELLS[settings.cell](size.inputs, size.hidden)
-        show(console, f"{settings.cell}  B, T, I, H = {text}", options(cell, size, settings.chunk), settings.repeats)
-    cell = CELLS[settings.cell](64, 64)
-    made = {f"T = {time}": training_step(cell, Size(8, time, 64, 64), jaxrnn.unroll) for time in settings.long}
-    seconds = list(show(console, f"{settings.cell}  B, I, H = 8, 64, 64", made, settings.repeats).values())
-    short, long = settings.long
-    console.print(
-        f"time at {long} / ({long // short} x time at {short}): {seconds[1] / seconds[0] / (long / short):.2f}"
-    )
+def records(settings: Settings) -> Iterator[Record]:
+    kind = settings.cell
+    for text in progress(settings.sizes, "bench.options"):
+        size = Size.read(text)
+        made = options(CELLS[kind](size.inputs, size.hidden), size, settings.chunk)
+        _, seconds = interleaved({name: program for name, (program, _) in made.items()}, settings.repeats)
+        for name, (_, temporary) in made.items():
+            ours, memory = name != PLAIN, f"{kind}, temporary memory of a training step"
+            yield Record(f"{kind}, training step", SIZE, text, name, 1e3 * seconds[name], "ms", ours)
+            if ours:
+                yield Record(memory, SIZE, text, name, temporary / made[PLAIN][1], SHARE)
+    cell, (short, long) = CELLS[kind](64, 64), settings.long
+    made = {time: training_step(cell, Size(8, time, 64, 64), jaxrnn.unroll) for time in (short, long)}
+    _, seconds = interleaved({time: program for time, (program, _) in made.items()}, settings.repeats)
+    growth = functools.partial(Record, f"{kind}, training step at B, I, H = 8, 64, 64", "T")
+    for time in (short, long):
+        yield growth(str(time), "time", 1e3 * seconds[time], "ms")
+        yield growth(str(time), f"a step, of that at T = {short}", seconds[time] / seconds[short] * short / time)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)

@@ -6,21 +6,21 @@ The error of an array is the length of the difference over the length of the arr
 greatest over all parameters and the inputs. The loss is `mean(ys²)`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import jaxrnn
-from bench.rivals import CELLS, Size
-from bench.timing import machine, versions
+from bench.records import Output, Record, progress, report
+from bench.rivals import CELLS, SIZE, Size
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
     """Measure the loss of accuracy in bfloat16."""
 
     cells: tuple[str, ...] = ("lstm", "gru", "elman")
@@ -29,8 +29,13 @@ class Settings:
     """Sizes B,T,I,H: batch, time, inputs, hidden."""
 
 
-def errors(kind: str, size: Size) -> tuple[float, float]:
-    """Relative errors of the outputs and of the gradients."""
+class Errors(NamedTuple):
+    outputs: float
+    gradients: float
+
+
+def errors(kind: str, size: Size) -> Errors:
+    """Relative errors in bfloat16."""
     cell = CELLS[kind](size.inputs, size.hidden)
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (size.time, size.batch, size.inputs))
@@ -47,21 +52,16 @@ def errors(kind: str, size: Size) -> tuple[float, float]:
         return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(a))
 
     (ys, slopes), (half_ys, half_slopes) = run(jnp.float32), run(jnp.bfloat16)
-    return error(ys, half_ys), max(jax.tree.leaves(jax.tree.map(error, slopes, half_slopes)))
+    return Errors(error(ys, half_ys), max(jax.tree.leaves(jax.tree.map(error, slopes, half_slopes))))
 
 
-def main(settings: Settings) -> None:
-    console = Console(width=110)
-    console.print(f"{machine()}; {versions(('jaxrnn', 'jax', 'jaxlib'))}")
-    table = Table()
-    for column in ("cell", "B, T, I, H", "outputs", "gradients"):
-        table.add_column(column)
-    for kind in settings.cells:
-        for text in settings.sizes:
-            outputs, gradients = errors(kind, Size(*map(int, text.split(","))))
-            table.add_row(kind, text, f"{outputs:.1%}", f"{gradients:.1%}")
-    console.print(table)
+def records(settings: Settings) -> Iterator[Record]:
+    for text in progress(settings.sizes, "bench.precision"):
+        for kind in settings.cells:
+            for name, error in errors(kind, Size.read(text))._asdict().items():
+                yield Record("errors in bfloat16", SIZE, text, f"{kind}, {name}", 100 * error, "%")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)

@@ -1,13 +1,14 @@
 """What a benchmark gives: figures. One place prints them as tables, stores them, and compares them with earlier ones.
 
-    found = report(records(settings), settings)         in every benchmark
+Every benchmark has `records(settings)`, which measures, and ends with `report(records(settings), settings)`.
 """
 
 import json
 import pathlib
 import platform
+import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -18,7 +19,20 @@ from rich.table import Table
 
 from bench.timing import machine, versions
 
-__all__ = ["Output", "Record", "Slower", "compare", "load", "progress", "report", "show", "store", "tables"]
+__all__ = [
+    "Output",
+    "Record",
+    "Slower",
+    "compare",
+    "described",
+    "load",
+    "progress",
+    "report",
+    "say",
+    "show",
+    "store",
+    "tables",
+]
 
 PACKAGES = (
     *("jaxrnn", "jax", "jaxlib", "llvmlite", "numpy", "flax", "dm-haiku", "equinox", "keras", "optax", "torch"),
@@ -87,7 +101,7 @@ def tables(records: Iterable[Record]) -> list[Table]:
             table.add_column(column if shared else ", ".join(filter(None, (column, unit))), justify="right")
         cells = {(record.row, record.column): figure(record) for record in found}
         for row in dict.fromkeys(record.row for record in found):
-            table.add_row(row.replace(",", ", "), *(cells.get((row, column), "–") for column in units))
+            table.add_row(re.sub(r",(?! )", ", ", row), *(cells.get((row, column), "–") for column in units))
         made.append(table)
     return made
 
@@ -156,7 +170,7 @@ def say(earlier: Sequence[Record], later: Sequence[Record], console: Console, bo
     if not slower:
         console.print(f"nothing of ours is slower by more than {bound - 1:.0%} beyond that")
         return False
-    table = Table("table", "row", "column", "earlier", "now", "slower by", title="slower, beyond that", box=box.MARKDOWN)
+    table = Table("slower beyond that", "row", "column", "earlier", "now", "by", box=box.MARKDOWN)
     for old, new, ratio in slower:
         table.add_row(*new.place, figure(old), f"{figure(new)} {new.unit}", f"{ratio - 1:.0%}")
     console.print(table, markup=False)
@@ -169,7 +183,8 @@ def report(records: Iterable[Record], output: Output) -> None:
     console.print("; ".join(described().values()))
     found: list[Record] = []
     try:
-        found.extend(records)
+        for record in records:
+            found.append(record)
     except KeyboardInterrupt:
         console.print("stopped")
     show(found, console)
@@ -177,6 +192,3 @@ def report(records: Iterable[Record], output: Output) -> None:
         store(output.json, found)
     if output.against is not None and say(load(output.against), found, console):
         raise SystemExit(1)
-
-
-Figure = Callable[..., Record]

@@ -18,7 +18,10 @@ from jaxrnn.engine.chunks import default_chunk
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-__all__ = ["RIVALS", "Programs", "Size", "programs"]
+__all__ = ["OURS", "RIVALS", "SIZE", "Programs", "Size", "programs"]
+
+
+SIZE = "B, T, I, H"
 
 
 class Size(NamedTuple):
@@ -26,6 +29,11 @@ class Size(NamedTuple):
     time: int
     inputs: int
     hidden: int
+
+    @classmethod
+    def read(cls, text: str) -> "Size":
+        """`Size.read("32,128,64,128")`."""
+        return cls(*map(int, text.split(",")))
 
     def flops(self, kind: str) -> float:
         """Floating-point operations of the products of one forward pass; a training step has three times as many."""
@@ -235,6 +243,8 @@ RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
     "onnxruntime": ("onnxruntime", onnxruntime),
 }
 """Name in the table -> (the package it needs, how its programs are made)."""
+
+OURS = ("jaxrnn", "scan path")
 
 
 def programs(kind: str, size: Size, names: tuple[str, ...]) -> dict[str, Programs]:

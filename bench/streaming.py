@@ -8,21 +8,21 @@ A step is one call from Python with the state donated, the output waited for. Py
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import jaxrnn
-from bench.timing import interleaved, machine, versions
+from bench.records import Output, Record, report
+from bench.rivals import OURS
+from bench.timing import interleaved
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
     """Measure one time step of a stack of LSTMs."""
 
     layers: int = 3
@@ -96,19 +96,16 @@ def _x(s: Settings) -> jax.Array:
 RIVALS = {"jaxrnn": ours, "flax": flax, "torch": torch}
 
 
-def main(settings: Settings) -> None:
-    console = Console(width=110)
-    console.print(f"{machine()}; {versions(('jaxrnn', 'jax', 'jaxlib', 'flax', 'torch'))}")
-    made = {name: make(settings) for name, make in RIVALS.items() if importlib.util.find_spec(name) is not None}
-    compiling, seconds = interleaved(made, settings.repeats)
-    table = Table(title=f"one step of {settings.layers} LSTM layers of {settings.hidden}, batch {settings.batch}")
-    for column in ("", "µs a step", "ratio", "first call s"):
-        table.add_column(column, justify="left" if column == "" else "right")
+def records(s: Settings) -> Iterator[Record]:
+    made = {name: make(s) for name, make in RIVALS.items() if importlib.util.find_spec(name) is not None}
+    _, seconds = interleaved(made, s.repeats)
     for name in made:
-        row = 1e6 * seconds[name], seconds[name] / seconds["jaxrnn"], compiling[name]
-        table.add_row(name, *(f"{figure:.2f}" for figure in row))
-    console.print(table)
+        row = f"{s.batch},{s.layers},{s.hidden}"
+        yield Record(
+            "one step of LSTM layers", "batch, layers, units", row, name, 1e6 * seconds[name], "µs", name in OURS
+        )
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)

@@ -1,0 +1,116 @@
+"""Makes every table of bench/README.md and its plot, about two hours on two cores.
+
+    python -m bench.all
+    python -m bench.all --against runs/bench/results.json --directory runs/later
+    python -m bench.all --quick                                         whether all of it runs, some minutes
+
+`results.json`, `tables.md` and `speed.png` in the directory are written anew after every benchmark, so that what was
+measured is kept when the rest is stopped.
+"""
+
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import tyro
+from rich.console import Console
+
+from bench import cells, grid, options, plot, precision, rl, streaming, unroll
+from bench.records import Record, described, load, say, show, store
+
+
+class Part(NamedTuple):
+    """One benchmark."""
+
+    records: Callable[[Any], Iterator[Record]]
+    settings: Any
+    quick: Any
+    minutes: float  # about, on two cores
+
+
+PARTS = {
+    "unroll": Part(
+        unroll.records,
+        unroll.Settings(),
+        unroll.Settings(sizes=("4,16,8,16", "128,8,8,16"), repeats=1),
+        45,
+    ),
+    "grid": Part(
+        grid.records,
+        grid.Settings(seed=2026, count=30),
+        grid.Settings(seed=2026, count=2, repeats=1, most=1e7),
+        15,
+    ),
+    "options": Part(
+        options.records,
+        options.Settings(),
+        options.Settings(sizes=("4,16,8,16",), long=(16, 64), repeats=1),
+        25,
+    ),
+    "precision": Part(precision.records, precision.Settings(), precision.Settings(sizes=("2,8,16,16",)), 1),
+    "streaming": Part(streaming.records, streaming.Settings(), streaming.Settings(hidden=16, repeats=1), 1),
+    "rl": Part(rl.records, rl.Settings(), rl.Settings(sizes=("16,8,16",), repeats=1), 5),
+    "cells": Part(
+        cells.records,
+        cells.Settings(repeats=3),
+        cells.Settings(cells=("LSTM", "MinGRU"), size="4,16,16,16", repeats=1),
+        10,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Run all benchmarks."""
+
+    directory: pathlib.Path = pathlib.Path("runs/bench")
+    """Everything is written here."""
+    only: tuple[str, ...] = tuple(PARTS)
+    """Which benchmarks."""
+    quick: bool = False
+    """Small sizes, one turn each: tests that everything runs, measures nothing."""
+    against: pathlib.Path | None = None
+    """Compare with the `results.json` of an earlier run; exits with 1 if anything became slower."""
+
+
+def main(settings: Settings) -> None:
+    if unknown := set(settings.only) - set(PARTS):
+        raise SystemExit(f"only: got {', '.join(sorted(unknown))}, needs some of {', '.join(PARTS)}")
+    console, begin = Console(width=160), time.monotonic()
+    earlier = None if settings.against is None else load(settings.against)
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    console.print("; ".join(described().values()))
+    found: list[Record] = []
+    for name in settings.only:
+        part = PARTS[name]
+        spent = (time.monotonic() - begin) / 60
+        about = "" if settings.quick else f", about {part.minutes:g} minutes"
+        console.rule(f"bench.{name}{about}, {spent:.0f} minutes so far")
+        try:
+            new = list(part.records(part.quick if settings.quick else part.settings))
+        except KeyboardInterrupt:
+            console.print("stopped")
+            break
+        show(new, console)
+        found += new
+        write(settings.directory, found)
+    console.print(f"\n{(time.monotonic() - begin) / 60:.1f} minutes; tables and plot in {settings.directory}")
+    if earlier is not None and say(earlier, found, console):
+        raise SystemExit(1)
+
+
+def write(directory: pathlib.Path, found: list[Record]) -> None:
+    """The figures, their tables, and the plot where `bench.unroll` ran."""
+    store(directory / "results.json", found)
+    with open(directory / "tables.md", "w", encoding="utf-8") as file:
+        show(found, Console(file=file, width=240))
+    if any(record.column == unroll.LIMIT for record in found):
+        plot.draw(found, directory / "speed.png")
+
+
+if __name__ == "__main__":
+    plt.switch_backend("agg")
+    main(tyro.cli(Settings))
