@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import jaxrnn
 from bench.timing import machine, versions
 
 __all__ = [
@@ -35,8 +36,7 @@ __all__ = [
 ]
 
 PACKAGES = (
-    *("jaxrnn", "jax", "jaxlib", "llvmlite", "numpy", "flax", "dm-haiku", "equinox", "keras", "optax", "torch"),
-    "onnxruntime",
+    *("jax", "jaxlib", "llvmlite", "numpy", "flax", "dm-haiku", "equinox", "keras", "optax", "torch", "onnxruntime"),
 )
 TIMES = ("s", "ms", "µs")
 SHARE = "of plain scan"
@@ -117,7 +117,8 @@ def show(records: Iterable[Record], console: Console) -> None:
 
 def described() -> dict[str, str]:
     """What the figures depend on."""
-    return {"machine": machine(), "versions": versions(PACKAGES), "python": platform.python_version()}
+    own = f"Python {platform.python_version()}, jaxrnn {jaxrnn.__version__}"
+    return {"machine": machine(), "versions": f"{own}, {versions(PACKAGES)}"}
 
 
 def store(path: pathlib.Path, records: Iterable[Record]) -> None:

@@ -1,0 +1,127 @@
+"""The benchmarks' figures are printed, stored and compared as they were measured; the programs compared are alike."""
+
+import io
+import math
+
+import jax
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from rich.console import Console
+
+from bench import all as everything
+from bench import plot, rl, unroll
+from bench.records import SHARE, Record, compare, load, show, store
+
+TITLE = "lstm, training step"
+
+
+def made(ours: float, theirs: float, memory: float = 0.5) -> list[Record]:
+    """Two sizes of a made-up run."""
+    return [
+        Record(TITLE, "B, T, I, H", "2,8,3,4", "jaxrnn", ours, "ms"),
+        Record(TITLE, "B, T, I, H", "2,8,3,4", "torch", theirs, "ms", ours=False),
+        Record(TITLE, "B, T, I, H", "2,8,3,4", unroll.LIMIT, theirs / 4, "ms", ours=False),
+        Record(TITLE, "B, T, I, H", "256,8,3,4", "jaxrnn", 2 * ours, "ms"),
+        Record(TITLE, "B, T, I, H", "256,8,3,4", "torch", 2 * theirs, "ms", ours=False),
+        Record(TITLE, "B, T, I, H", "256,8,3,4", unroll.LIMIT, 1.5 * theirs / 4, "ms", ours=False),
+        Record("memory", "B, T, I, H", "2,8,3,4", "lengths", memory, SHARE),
+        Record("cells", "cell", "`LSTM(heads=n, rank=L)`", "parameters", 1234),
+        Record("cells", "cell", "`LSTM(heads=n, rank=L)`", "compilation", math.nan, "s"),
+    ]
+
+
+def printed(records: list[Record]) -> list[str]:
+    text = io.StringIO()
+    show(records, Console(file=text, width=200))
+    return [" ".join(line.split()) for line in text.getvalue().splitlines() if line.strip()]
+
+
+def test_tables_are_markdown_with_a_dash_for_what_was_not_measured():
+    lines = printed(made(3.0, 40.0))
+    assert lines[0] == f"{TITLE}, ms"
+    assert lines[1] == "| B, T, I, H | jaxrnn | torch | limit |"
+    assert lines[3] == "| 2, 8, 3, 4 | 3.00 | 40.0 | 10.0 |"
+    assert lines[-3] == "| cell | parameters | compilation, s |"
+    assert lines[-1] == "| `LSTM(heads=n, rank=L)` | 1234 | – |"
+
+
+def test_files_keep_every_figure(tmp_path):
+    records = made(3.0, 4.0)[:-1]
+    store(tmp_path / "folder" / "results.json", records)
+    assert load(tmp_path / "folder" / "results.json") == records
+
+
+@pytest.mark.parametrize(
+    ("later", "pace", "slower"),
+    [
+        (made(3.0, 4.0), 1.0, []),
+        (made(6.0, 8.0), 2.0, []),  # the machine is half as fast
+        (made(3.0, 2.0), 0.5, [2.0, 2.0]),  # it is twice as fast, and ours is not
+        (made(3.9, 4.0), 1.0, [1.3, 1.3]),
+        (made(1.0, 4.0, memory=0.52), 1.0, []),
+        (made(3.0, 8.0, memory=0.75), 2.0, [1.5]),
+    ],
+)
+def test_slower_is_what_the_machine_does_not_explain(later, pace, slower):
+    found, ours = compare(made(3.0, 4.0), later)
+    assert found == pytest.approx(pace)
+    assert [s.ratio for s in ours] == pytest.approx(slower)
+
+
+def test_all_writes_its_files_and_a_slowdown_fails(tmp_path, monkeypatch, capsys):
+    def run(ours, **settings):
+        part = everything.Part(lambda _: iter(made(ours, 4.0)), None, None, 1)
+        monkeypatch.setitem(everything.PARTS, "unroll", part)
+        everything.main(everything.Settings(only=("unroll",), quick=True, **settings))
+
+    run(3.0, directory=tmp_path / "earlier")
+    results = tmp_path / "earlier" / "results.json"
+    assert {path.name for path in results.parent.iterdir()} == {"results.json", "tables.md", "speed.png"}
+    assert "| 2, 8, 3, 4  |" in (results.parent / "tables.md").read_text()
+    run(3.1, directory=tmp_path / "same", against=results)
+    assert "nothing of ours is slower" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="1"):
+        run(4.5, directory=tmp_path / "later", against=results)
+    assert "50%" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="only: got nothing, needs some of unroll"):
+        everything.main(everything.Settings(only=("nothing",)))
+
+
+def test_the_summary_is_a_geometric_mean_by_rows():
+    found = [r for r in made(1.0, 4.0) if r.table == TITLE]
+    found[4] = found[4]._replace(value=18.0)  # nine times ours
+    summary = {(r.table, r.row, r.column): r.value for r in unroll.summary(found)}
+    few, many = (f"others / jaxrnn, geometric mean, {rows}" for rows in ("fewer than 128 rows", "128 rows or more"))
+    assert summary[few, "lstm, torch", "training step"] == pytest.approx(4.0)
+    assert summary[many, "lstm, torch", "training step, least"] == pytest.approx(9.0)
+
+
+def test_the_plot_shows_every_library_and_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    plot.draw(made(3.0, 4.0), tmp_path / "speed.png")
+    (ax,) = plt.gcf().axes
+    assert [line.get_label() for line in ax.lines] == ["jaxrnn", "torch", "limit: the products alone"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [1 / 3, 1.5 / 6])
+    with pytest.raises(ValueError, match="records: got none of bench"):
+        plot.draw(made(3.0, 4.0)[-1:], tmp_path / "none.png")
+
+
+def test_episodes_cut_and_paste():
+    resets = np.zeros((5, 2), bool)
+    resets[2, 0] = resets[0, 1] = resets[4, 1] = True
+    gather, scatter, rows = rl.episodes(resets)
+    assert gather.shape == (4, 4)  # lengths 2, 3, 4, 1
+    np.testing.assert_array_equal(rows, [0, -1, -1, -1])
+    values = np.arange(10)  # of [T, B]
+    np.testing.assert_array_equal(values[gather].reshape(-1)[scatter], values)
+    np.testing.assert_array_equal(values[gather][:3, 1], [4, 6, 8])
+
+
+def test_updates_of_ppo_are_the_same_in_every_library():
+    programs = rl.programs((3, 5, 4), ends=0.3)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        losses = {name: [float(program()) for _ in range(2)] for name, program in programs.items()}
+    assert losses["jaxrnn"][0] != losses["jaxrnn"][1]
+    for name, values in losses.items():
+        np.testing.assert_allclose(values, losses["flax linen"], rtol=1e-5, err_msg=name)
