@@ -108,22 +108,29 @@ def ppo(logits, values, data: Rollout):
     return jnp.mean(-gain + VALUE_WEIGHT * (values - data.returns) ** 2 - ENTROPY_WEIGHT * entropy)
 
 
-def start(size: tuple[int, int, int], ends: float) -> tuple[Any, jax.Array, Rollout]:
-    """`(params, carry, data)`, the same for all."""
-    batch, time, hidden = size
+class Start(NamedTuple):
+    """What all programs begin with."""
+
+    params: Any
+    carry: jax.Array  # [B, H]
+    data: Rollout
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def start(batch: int, time: int, hidden: int, ends: float) -> Start:
     data, carry = rollout(time, batch, ends), jax.random.normal(jax.random.key(2), (batch, hidden))
     small = jax.tree.map(lambda a: a[:, :1], data)
     params = Agent(hidden, ours=False).init(jax.random.key(0), carry[:1], small.observations, small.resets)
-    return params, carry, data
+    return Start(params, carry, data)
 
 
-def flax_update(ours: bool, size: tuple[int, int, int], ends: float) -> Callable[[], jax.Array]:
+def flax_update(ours: bool, begin: Start) -> Callable[[], jax.Array]:
     """A program that takes an update further at every call and gives its loss."""
-    params, carry, data = start(size, ends)
-    agent = Agent(size[2], ours)
+    params, carry, data = begin
+    agent = Agent(carry.shape[-1], ours)
     optimizer = optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(LEARNING_RATE))
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @jax.jit
     def update(params, moments, carry, data):
         def loss_fn(params):
             return ppo(*agent.apply(params, carry, data.observations, data.resets), data)
@@ -161,11 +168,11 @@ def episodes(resets: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return gather, scatter, np.where((begin == 0) & ~resets[0][row], row, -1)
 
 
-def torch_update(size: tuple[int, int, int], ends: float) -> Callable[[], Any]:
+def torch_update(begin: Start) -> Callable[[], Any]:
     """The same in PyTorch, on padded episodes."""
     import torch
 
-    params, carry, data = start(size, ends)
+    params, carry, data = begin
     named = jax.tree.map(lambda a: torch.tensor(np.array(a)), params["params"])
     gru = convert.to_torch(*convert.from_flax(params["params"]["rnn"]["cell"]))
     layers = {name: torch.nn.Linear(*named[name]["kernel"].shape) for name in ("embed", "policy", "value")}
@@ -173,9 +180,9 @@ def torch_update(size: tuple[int, int, int], ends: float) -> Callable[[], Any]:
         layer.weight.data, layer.bias.data = named[name]["kernel"].T.contiguous(), named[name]["bias"]
     weights = [*gru.parameters(), *(w for layer in layers.values() for w in layer.parameters())]
     adam = torch.optim.Adam(weights, LEARNING_RATE)
-    resets, hidden = np.array(data.resets), size[2]
+    resets = np.array(data.resets)
     tensors = Rollout(*(torch.tensor(np.array(a)) for a in data))
-    carries = torch.cat([torch.tensor(np.array(carry)), torch.zeros(1, hidden)])
+    carries = torch.cat([torch.tensor(np.array(carry)), torch.zeros(1, carry.shape[-1])])
 
     def program():
         gather, scatter, rows = (torch.from_numpy(a) for a in episodes(resets))
@@ -196,17 +203,17 @@ def torch_update(size: tuple[int, int, int], ends: float) -> Callable[[], Any]:
     return program
 
 
-def programs(size: tuple[int, int, int], ends: float) -> dict[str, Callable[[], Any]]:
-    made = {"jaxrnn": flax_update(True, size, ends), "flax linen": flax_update(False, size, ends)}
+def programs(begin: Start) -> dict[str, Callable[[], Any]]:
+    made = {"jaxrnn": flax_update(True, begin), "flax linen": flax_update(False, begin)}
     if importlib.util.find_spec("torch") is not None:
-        made["torch"] = torch_update(size, ends)
+        made["torch"] = torch_update(begin)
     return made
 
 
 def records(settings: Settings) -> Iterator[Record]:
     for text in progress(settings.sizes, "bench.rl"):
         batch, time, hidden = map(int, text.split(","))
-        _, seconds = interleaved(programs((batch, time, hidden), settings.ends), settings.repeats)
+        _, seconds = interleaved(programs(start(batch, time, hidden, settings.ends)), settings.repeats)
         for name, spent in seconds.items():
             yield Record("an update of recurrent PPO", "B, T, H", text, name, 1e3 * spent, "ms", name in OURS)
 
