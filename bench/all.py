@@ -1,4 +1,4 @@
-"""Makes every table of bench/README.md and its plot, about two hours on two cores.
+"""Makes every table of bench/README.md and its plot, in about an hour on two cores.
 
     python -m bench.all
     python -m bench.all --against runs/bench/results.json --directory runs/later
@@ -36,28 +36,28 @@ PARTS = {
         unroll.records,
         unroll.Settings(),
         unroll.Settings(sizes=("4,16,8,16", "128,8,8,16"), repeats=1),
-        45,
+        25,
     ),
     "grid": Part(
         grid.records,
         grid.Settings(seed=2026, count=30),
         grid.Settings(seed=2026, count=2, repeats=1, most=1e7),
-        15,
+        8,
     ),
     "options": Part(
         options.records,
         options.Settings(),
         options.Settings(sizes=("4,16,8,16",), long=(16, 64), repeats=1),
-        25,
+        7,
     ),
     "precision": Part(precision.records, precision.Settings(), precision.Settings(sizes=("2,8,16,16",)), 1),
     "streaming": Part(streaming.records, streaming.Settings(), streaming.Settings(hidden=16, repeats=1), 1),
-    "rl": Part(rl.records, rl.Settings(), rl.Settings(sizes=("16,8,16",), repeats=1), 5),
+    "rl": Part(rl.records, rl.Settings(), rl.Settings(sizes=("16,8,16",), repeats=1), 4),
     "cells": Part(
         cells.records,
         cells.Settings(repeats=3),
         cells.Settings(cells=("LSTM", "MinGRU"), size="4,16,16,16", repeats=1),
-        10,
+        4,
     ),
 }
 

@@ -1,6 +1,8 @@
 """Draws what `bench.unroll` measured: ours, every other library, and the machine's limit.
 
-python -m bench.plot runs/bench/results.json speed.png
+    python -m bench.plot bench/results.json bench/speed.png
+
+The results are what `bench.unroll --json` or `bench.all` wrote.
 """
 
 import pathlib
@@ -45,7 +47,7 @@ def draw(records: Sequence[Record], path: pathlib.Path) -> None:
                 line = {"color": "black", "linewidth": 2, "zorder": 3}
             marker = MARKERS[i % len(MARKERS)]
             ax.plot(places, [found[sizes[k]] for k in places], marker=marker, markersize=4, label=name, **line)
-        ax.axhline(1.0, color="black", linestyle="--", linewidth=1, label="limit: the products alone")
+        ax.axhline(1.0, color="black", linestyle="--", linewidth=1, label="the products alone, at the machine's rate")
         ax.set_title(title, loc="left", fontsize=10)
         ax.set_ylabel("share of the product rate", fontsize=8)
         ax.set_ylim(bottom=0)
@@ -54,7 +56,7 @@ def draw(records: Sequence[Record], path: pathlib.Path) -> None:
     axes[-1, 0].set_xlabel("B, T, I, H")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=8)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

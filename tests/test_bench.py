@@ -2,6 +2,8 @@
 
 import io
 import math
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +15,8 @@ from bench import all as everything
 from bench import plot, rl, unroll
 from bench.records import SHARE, Record, compare, load, show, store
 
+BENCH = Path(__file__).parent.parent / "bench"
+README = (BENCH / "README.md").read_text()
 TITLE = "lstm, training step"
 
 
@@ -101,10 +105,30 @@ def test_the_plot_shows_every_library_and_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "close", lambda figure: None)
     plot.draw(made(3.0, 4.0), tmp_path / "speed.png")
     (ax,) = plt.gcf().axes
-    assert [line.get_label() for line in ax.lines] == ["jaxrnn", "torch", "limit: the products alone"]
+    assert [line.get_label() for line in ax.lines] == ["jaxrnn", "torch", "the products alone, at the machine's rate"]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [1 / 3, 1.5 / 6])
     with pytest.raises(ValueError, match="records: got none of bench"):
         plot.draw(made(3.0, 4.0)[-1:], tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("task", ["training step", "forward"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_tables_are_those_of_the_results(cell, task):
+    """In `bench/README.md`, training before forward, the LSTM before the GRU."""
+    records = [r for r in load(BENCH / "results.json") if r.table == f"{cell}, {task}" and r.column != unroll.LIMIT]
+    found = re.findall(r"^\| B, T, I, H \| (jaxrnn .*)\n\|[-|]*\n((?:^\|.*\n)+)", README, flags=re.MULTILINE)
+    header, body = found[2 * (task == "forward") + (cell == "gru")]
+    rows = [line.strip("| ").split(" | ") for line in body.splitlines()]
+    columns = header.strip("| ").split(" | ")
+    measured = {(r.row, r.column): r.value for r in records}
+    assert {
+        (row.replace(" ", ""), c): float(v) for row, *values in rows for c, v in zip(columns, values, strict=True)
+    } == measured
+
+
+def test_commands_of_the_page_are_there():
+    commands = set(re.findall(r"python -m bench\.(\w+)", README))
+    assert set(everything.PARTS) | {"all", "plot"} == commands
 
 
 def test_episodes_cut_and_paste():
