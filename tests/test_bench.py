@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import jax
+import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 from rich.console import Console
+
+mpl.use("agg")
+
+from matplotlib import pyplot as plt
 
 from bench import all as everything
 from bench import plot, rl, unroll
