@@ -1,5 +1,6 @@
 # make demo    set up, train the three example models in their quick form, draw and sample
 # make test    set up, run the tests
+# make exhaustive    set up, run the tests' cases that take seconds each
 # make compat  the tests that depend on the versions of JAX and Python: for a newer or an older one
 # make bench   set up with the rivals, make every table of bench/README.md and the plot
 # make lint    ruff and mypy
@@ -16,7 +17,7 @@ STAMP := $(VENV)/.installed-
 # gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
 TESTED := $(STAMP)test $(if $(CI)$(TORCH),$(STAMP)torch)
 
-.PHONY: demo test compat bench lint dist clean
+.PHONY: demo test exhaustive compat bench lint dist clean
 
 demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
@@ -24,7 +25,10 @@ demo: $(STAMP)examples
 test: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile walk
+exhaustive: $(TESTED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests
+
+COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation
 
 compat: $(STAMP)test
 	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py)
