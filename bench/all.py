@@ -19,7 +19,7 @@ import tyro
 from rich.console import Console
 
 from bench import cells, grid, options, plot, precision, rl, streaming, unroll
-from bench.records import Record, described, load, say, show, store
+from bench.records import Record, collect, described, load, say, show, store
 
 
 class Part(NamedTuple):
@@ -89,14 +89,12 @@ def main(settings: Settings) -> None:
         spent = (time.monotonic() - begin) / 60
         about = "" if settings.quick else f", about {part.minutes:g} minutes"
         console.rule(f"bench.{name}{about}, {spent:.0f} minutes so far")
-        try:
-            new = list(part.records(part.quick if settings.quick else part.settings))
-        except KeyboardInterrupt:
-            console.print("stopped")
-            break
+        new, whole = collect(part.records(part.quick if settings.quick else part.settings))
         show(new, console)
         found += new
         write(settings.directory, found)
+        if not whole:
+            break
     console.print(f"\n{(time.monotonic() - begin) / 60:.1f} minutes; tables and plot in {settings.directory}")
     if earlier is not None and say(earlier, found, console):
         raise SystemExit(1)

@@ -24,6 +24,7 @@ __all__ = [
     "Output",
     "Record",
     "Slower",
+    "collect",
     "compare",
     "described",
     "load",
@@ -178,18 +179,25 @@ def say(earlier: Sequence[Record], later: Sequence[Record], console: Console, bo
     return True
 
 
-def report(records: Iterable[Record], output: Output) -> None:
-    """Measures, prints, stores, compares; Ctrl-C keeps what there is."""
-    console = Console(width=160)
-    console.print("; ".join(described().values()))
+def collect(records: Iterable[Record]) -> tuple[list[Record], bool]:
+    """`(found, whole)`: Ctrl-C keeps what there is, and then it is not whole."""
     found: list[Record] = []
     try:
         for record in records:
             found.append(record)
     except KeyboardInterrupt:
-        console.print("stopped")
+        return found, False
+    return found, True
+
+
+def report(records: Iterable[Record], output: Output) -> None:
+    """Measures, prints, stores, compares."""
+    console = Console(width=160)
+    earlier = None if output.against is None else load(output.against)
+    console.print("; ".join(described().values()))
+    found, _ = collect(records)
     show(found, console)
     if output.json is not None:
         store(output.json, found)
-    if output.against is not None and say(load(output.against), found, console):
+    if earlier is not None and say(earlier, found, console):
         raise SystemExit(1)

@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 from bench import all as everything
 from bench import plot, rl, unroll
-from bench.records import SHARE, Record, compare, load, show, store
+from bench.records import SHARE, Record, collect, compare, load, show, store
 
 BENCH = Path(__file__).parent.parent / "bench"
 README = (BENCH / "README.md").read_text()
@@ -52,6 +52,15 @@ def test_tables_are_markdown_with_a_dash_for_what_was_not_measured():
     assert lines[3] == "| 2, 8, 3, 4 | 3.00 | 40.0 | 10.0 |"
     assert lines[-3] == "| cell | parameters | compilation, s |"
     assert lines[-1] == "| `LSTM(heads=n, rank=L)` | 1234 | – |"
+
+
+def test_what_was_measured_is_kept_when_the_rest_is_stopped():
+    def records():
+        yield made(3.0, 4.0)[0]
+        raise KeyboardInterrupt
+
+    assert collect(records()) == (made(3.0, 4.0)[:1], False)
+    assert collect(made(3.0, 4.0)[:2]) == (made(3.0, 4.0)[:2], True)
 
 
 def test_files_keep_every_figure(tmp_path):
