@@ -31,7 +31,7 @@ exhaustive: $(TESTED)
 COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation
 
 compat: $(STAMP)test
-	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py)
+	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py) README.md
 
 bench: $(TESTED)
 	$(BIN)/python -m bench.all
