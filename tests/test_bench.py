@@ -141,7 +141,8 @@ def test_the_tables_are_those_of_the_results(cell, task):
 
 def test_commands_of_the_page_are_there():
     commands = set(re.findall(r"python -m bench\.(\w+)", README))
-    assert set(everything.PARTS) | {"all", "plot"} == commands
+    assert commands >= set(everything.PARTS) | {"all", "plot"}
+    assert [name for name in commands if not (BENCH / f"{name}.py").exists()] == []
 
 
 def test_episodes_cut_and_paste():
