@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_choice, check_key, check_rate, check_sizes
+from jaxrnn.checks import check_arrays, check_choice, check_key, check_rate, check_sizes
 from jaxrnn.ops import drop
 from jaxrnn.typing import Array, Key, PyTree
 
@@ -36,6 +36,7 @@ def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, sha
     check_rate(rate=rate)
     for axis in share:
         check_choice(share=axis, among=("batch",))
+    check_arrays(tokens=tokens, embedded=embedded)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(f"tokens: got the dtype {tokens.dtype}, needs integers")
     if embedded.shape[:-1] != tokens.shape:
