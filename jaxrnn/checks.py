@@ -42,7 +42,7 @@ def check_key(key: Any, *, optional: bool = False) -> Any:
     dtype = getattr(key, "dtype", None)
     if dtype == np.uint32:  # of `jax.random.PRNGKey`
         key = jax.random.wrap_key_data(key)
-    elif not (isinstance(key, jax.Array) and jnp.issubdtype(dtype, jax.dtypes.prng_key)):
+    elif not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key: got {key!r}, {needs}")
     if key.shape:
         raise ValueError(f"key: got keys of the shape {key.shape}, {needs}")
@@ -143,8 +143,8 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
 
 
 def _check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:
-    tree = jax.tree.structure(want)
-    if jax.tree.structure(got) == tree:
+    tree: Any = jax.tree.structure(want)
+    if tree == jax.tree.structure(got):
         return
     paths = [f"{name}{jax.tree_util.keystr(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(want)]
     try:

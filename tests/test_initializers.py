@@ -15,7 +15,7 @@ import pytest
 import jaxrnn
 from jaxrnn import initializers
 from tests import registry
-from tests.registry import unrolled
+from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)
 
@@ -220,13 +220,19 @@ LAPACK = re.compile(r"\b(qr|geqrf|householder_product|lu|cholesky|triangular_sol
 
 
 @pytest.mark.parametrize("entry", registry.CELLS + registry.NETWORKS, ids=registry.name)
-def test_no_cell_starts_with_lapack(entry):
+def test_no_cell_starts_or_runs_with_lapack(entry):
     """Whose decompositions, batched and several in one program, can wait for each other for ever on the CPU."""
-    assert not LAPACK.search(str(jax.make_jaxpr(entry.cell.init)(KEY)))
+    _, xs, state = jax.eval_shape(lambda: example(entry.cell, steps=2))
+
+    def run(key, xs, state):
+        return jaxrnn.unroll(entry.cell, entry.cell.init(key), xs, state, path="scan")
+
+    assert not LAPACK.search(str(jax.make_jaxpr(run)(KEY, xs, state)))
 
 
 def test_lapack_is_seen():
     assert LAPACK.search(str(jax.make_jaxpr(lambda key: jax.nn.initializers.orthogonal()(key, (4, 4)))(KEY)))
+    assert LAPACK.search(str(jax.make_jaxpr(jax.scipy.linalg.expm)(jnp.eye(4))))
 
 
 def test_an_ensemble_starts_in_every_fresh_process():
