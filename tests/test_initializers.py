@@ -1,6 +1,7 @@
 """Initializers: what each promises, block by block."""
 
 import functools
+import inspect
 import itertools
 import os
 import re
@@ -151,6 +152,19 @@ def test_chrono_needs_more_than_two_steps(bad):
 def test_chrono_needs_gates():
     with pytest.raises(ValueError, match=r"shape: got \(1, 4\), needs \[4, H\] .* or \[3, H\]"):
         jaxrnn.Elman(3, 4).init(KEY, bias_init=initializers.chrono(10))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in jaxrnn.cells.__all__ if hasattr(getattr(jaxrnn.cells, name), "init")]
+)
+def test_docstrings_say_the_defaults(name):
+    """Beside each initializer, or for all of them in the first paragraph of `init`."""
+    init = vars(getattr(jaxrnn.cells, name)).get("init")
+    names = [p for p in inspect.signature(init).parameters if p.endswith("_init")] if init else []
+    for initializer in names:
+        first, *_, last = init.__doc__.split("Raises:")[0].split("\n\n", 1)
+        said = re.search(rf"\n {{12}}{initializer}: (.*?)(?=\n {{12}}\w|\n\n|\Z)", last, flags=re.DOTALL)[1]
+        assert "default" in said or "None: " in said or "by default" in first, initializer
 
 
 # Orthogonal matrices.
