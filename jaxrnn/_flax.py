@@ -75,9 +75,9 @@ def run(
     time_major: bool,
 ) -> tuple[State, PyTree]:
     """Calls `unroll` with the time axis moved first, unless `time_major`, and in `dtype`, unless None."""
+    leading = check_input(cell, xs, "xs")
     if dtype is not None:
         params, xs = cast(params, dtype), cast(xs, dtype)
-    leading = check_input(cell, xs, "xs")
     layout = "[T, *batch" if time_major else "[*batch, T"
     if not leading:
         shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]

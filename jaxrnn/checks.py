@@ -42,7 +42,7 @@ def check_key(key: Any, *, optional: bool = False) -> Any:
     dtype = getattr(key, "dtype", None)
     if dtype == np.uint32:  # of `jax.random.PRNGKey`
         key = jax.random.wrap_key_data(key)
-    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    elif not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key: got {key!r}, {needs}")
     if key.shape:
         raise ValueError(f"key: got keys of the shape {key.shape}, {needs}")
@@ -75,6 +75,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def check_arrays(**arrays: Any) -> None:
+    """Raise unless every array is one of JAX's or NumPy's, or a number: no tensor of another library, no list."""
+    for name, array in arrays.items():
+        if isinstance(array, jax.Array | numbers.Number) or isinstance(getattr(array, "dtype", None), np.dtype):
+            continue
+        kind = type(array)
+        got = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+        converts = hasattr(array, "__array__") or isinstance(array, list | tuple)
+        way = f"; jnp.asarray({name}) makes one" if converts else ""
+        raise TypeError(f"{name}: got a {got}, needs an array of JAX's or NumPy's{way}")
+
+
 @functools.lru_cache(maxsize=1024)
 def _params_spec(cell: Any) -> PyTree:
     return jax.eval_shape(cell.init, jax.random.key(0))
@@ -102,10 +114,10 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
     """Raise unless `x` is an input of `cell`; return its leading axes, all but those of one example."""
     spec = cell.input_spec
-    if _treedef(x) != _treedef(spec):
-        raise TypeError(f"{name}: got the structure {structure(x)}, {cell} needs {structure(spec)}")
+    _check_structure(name, x, spec, f"{cell} needs {structure(spec)}")
     leading = set()
-    for leaf, want in zip(jax.tree.leaves(x), jax.tree.leaves(spec), strict=True):
+    for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(spec), strict=True):
+        check_arrays(**{f"{name}{jax.tree_util.keystr(path)}": leaf})
         shape, axes = jnp.shape(leaf), len(want.shape)
         needed = f"[{'T, ' * time}*batch{''.join(f', {n}' for n in want.shape)}]"
         if len(shape) < axes + time or shape[len(shape) - axes :] != want.shape:
@@ -119,19 +131,29 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
 
 
 def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
-    if _treedef(got) != _treedef(want):
-        raise TypeError(f"{name}: got the structure {structure(got)}, needs {structure(want)}, {source}")
+    _check_structure(name, got, want, f"needs {structure(want)}, {source}")
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
         where = f"{name}{jax.tree_util.keystr(path)}"
+        check_arrays(**{where: g})
         if jnp.shape(g) != jnp.shape(w):
             raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
         if _kind(g) != _kind(w):
             raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
 
 
-def _treedef(tree: PyTree) -> Any:
-    return jax.tree.structure(tree)
+def _check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:
+    tree: Any = jax.tree.structure(want)
+    if tree == jax.tree.structure(got):
+        return
+    paths = [f"{name}{jax.tree_util.keystr(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(want)]
+    try:
+        parts = tree.flatten_up_to(got)
+    except ValueError:
+        parts = []
+    # Where an array is needed, lists of numbers are no pytrees of scalars.
+    check_arrays(**{path: part for path, part in zip(paths, parts, strict=False) if isinstance(part, list)})
+    raise TypeError(f"{name}: got the structure {structure(got)}, {needs}")
 
 
 def structure(tree: PyTree) -> str:

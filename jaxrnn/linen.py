@@ -75,12 +75,12 @@ class Cell(nn.RNNCellBase):
         check_layer(self.cell)
         super().__post_init__()
 
-    def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
-        """Runs one time step: `(carry, y)` from inputs `[*batch, I]`."""
+    def __call__(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
+        """Runs one time step: `(carry, y)` from inputs `[*batch, I]`; rows that `reset` `[*batch]` flags begin anew."""
         params = self.parameters()
         if self.dtype is not None:
             params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
-        return self.cell(params, carry, inputs)
+        return self.cell(params, carry, inputs, reset=reset)
 
     @nn.compact
     def parameters(self) -> Params:
@@ -163,9 +163,12 @@ class RNN(nn.Module):
         """Returns the state before the first time step, for one time step's input `[*batch, I]`, as `Cell` does."""
         return Cell(self.cell, self.dtype, self.param_dtype).initialize_carry(rng, input_shape)
 
-    def step(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
-        """Runs one time step with the same parameters, without dropout: `(carry, y)` from inputs `[*batch, I]`."""
-        return self._cell(carry, inputs)
+    def step(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
+        """Runs one time step with the same parameters, without dropout: `(carry, y)` from inputs `[*batch, I]`.
+
+        Rows that `reset` `[*batch]` flags begin a new sequence with this step.
+        """
+        return self._cell(carry, inputs, reset=reset)
 
     def __call__(
         self,

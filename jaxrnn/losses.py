@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrnn.checks import check_choice, check_flags, check_key, check_lengths, check_positive, check_sizes
+from jaxrnn.checks import (
+    check_arrays,
+    check_choice,
+    check_flags,
+    check_key,
+    check_lengths,
+    check_positive,
+    check_sizes,
+)
 from jaxrnn.engine.masks import mean, valid_steps
 from jaxrnn.ops import keep
 from jaxrnn.typing import Array, Key, PyTree
@@ -64,6 +72,7 @@ def sequence_loss(
         >>> round(float(sequence_loss(per_step, logits, labels, reduction="time")), 4)
         6.9315
     """
+    check_arrays(predictions=predictions, targets=targets)
     check_choice(reduction=reduction, among=("tokens", "time", "sequences"))
     if repeat_targets:
         targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
@@ -102,6 +111,7 @@ def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Ar
     def per_step(logits: Array, keys: Array) -> Array:
         return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, keys), axis=-1)
 
+    check_arrays(logits=logits, keys=keys)
     return sequence_loss(per_step, logits, keys, mask)
 
 
@@ -123,6 +133,7 @@ def ctc_loss(
 
     Reference: Graves, Fernández, Gomez & Schmidhuber 2006, "Connectionist temporal classification".
     """
+    check_arrays(logits=logits, labels=labels)
     steps, rows = logits.shape[:2]
     paddings = []
     for name, n, given in (("lengths", steps, lengths), ("label_lengths", labels.shape[1], label_lengths)):
@@ -193,6 +204,7 @@ def _noisy_scores(
 ) -> tuple[Array, Array, Array]:
     """Scores of the targets `[*leading]` and of the noise `[*leading, k]`, less log(k q); and the noise."""
     check_sizes(samples=samples)
+    check_arrays(hidden=hidden, w=w, b=b, targets=targets)
     if w.shape != (hidden.shape[-1], b.shape[0]) or table.alias.shape != b.shape:
         raise ValueError(
             f"w: got the shape {w.shape}, needs [H, V] of hidden {hidden.shape}, b {b.shape}, table {table.alias.shape}"

@@ -20,6 +20,7 @@ from flax import nnx
 
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
+from jaxrnn.checks import check_params
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
@@ -78,22 +79,27 @@ class Cell(nnx.RNNCellBase):
         if params is None:
             if rngs is None:
                 raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")
+            if not isinstance(rngs, nnx.Rngs):
+                raise TypeError(f"rngs: got {rngs!r}, needs nnx.Rngs, such as nnx.Rngs(0)")
             params = cell.init(rngs.params(), dtype=jnp.float32 if param_dtype is None else param_dtype, **initializers)
         elif initializers or rngs is not None or param_dtype is not None:
             raise ValueError(
                 "params: got params and what makes fresh ones (rngs, param_dtype, initializers), needs one"
             )
+        else:
+            params = nnx.as_pure(params)
+            check_params(cell, params)
         axes = iter(_flax.sharding_names(sharding or {}, params).values())
         self.cell = cell
         self.dtype = dtype
         self.params = nnx.data(jax.tree.map(lambda leaf: _param(leaf, next(axes)), params))
 
-    def __call__(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
-        """Runs one time step: `(carry, y)` from inputs `[*batch, I]`."""
+    def __call__(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
+        """Runs one time step: `(carry, y)` from inputs `[*batch, I]`; rows that `reset` `[*batch]` flags begin anew."""
         params = nnx.as_pure(self.params)
         if self.dtype is not None:
             params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
-        return self.cell(params, carry, inputs)
+        return self.cell(params, carry, inputs, reset=reset)
 
     def initialize_carry(
         self,
@@ -117,7 +123,7 @@ class Cell(nnx.RNNCellBase):
             return state
         if rngs is None:
             raise ValueError("rngs: got None, needs nnx.Rngs for carry_init")
-        stream = rngs.carry if isinstance(rngs, nnx.Rngs) else rngs
+        stream = _stream(rngs, "carry")
         return jax.tree.map(lambda leaf: carry_init(stream(), leaf.shape, leaf.dtype), state)
 
     @property
@@ -187,9 +193,12 @@ class RNN(nnx.Module):
         """Returns the state before the first time step, for one time step's input `[*batch, I]`, as `Cell` does."""
         return self.cell.initialize_carry(input_shape, rngs, carry_init)
 
-    def step(self, carry: State, inputs: PyTree) -> tuple[State, PyTree]:
-        """Runs one time step with the same parameters, without dropout: `(carry, y)` from inputs `[*batch, I]`."""
-        return self.cell(carry, inputs)
+    def step(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
+        """Runs one time step with the same parameters, without dropout: `(carry, y)` from inputs `[*batch, I]`.
+
+        Rows that `reset` `[*batch]` flags begin a new sequence with this step.
+        """
+        return self.cell(carry, inputs, reset=reset)
 
     def __call__(
         self,
@@ -223,7 +232,7 @@ class RNN(nnx.Module):
         Raises:
             TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.
         """
-        stream = rngs.dropout if isinstance(rngs, nnx.Rngs) else rngs
+        stream = None if rngs is None else _stream(rngs, "dropout")
         return _flax.run(
             self.cell.cell,
             nnx.as_pure(self.cell.params),
@@ -239,6 +248,14 @@ class RNN(nnx.Module):
             dtype=self.cell.dtype,
             time_major=self.time_major,
         )
+
+
+def _stream(rngs: Any, name: str) -> nnx.RngStream:
+    if isinstance(rngs, nnx.Rngs):
+        return getattr(rngs, name)
+    if not isinstance(rngs, nnx.RngStream):
+        raise TypeError(f"rngs: got {rngs!r}, needs nnx.Rngs, such as nnx.Rngs({name}=0), or a stream of it")
+    return rngs
 
 
 def _param(value: Array, axes: tuple[str | None, ...] | None) -> nnx.Param:

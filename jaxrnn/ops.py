@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.checks import check_key, check_rate
+from jaxrnn.checks import check_arrays, check_key, check_rate
 from jaxrnn.typing import Array, DTypeLike, Key, PyTree
 
 __all__ = [
@@ -168,6 +168,8 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
     keys = iter(jax.random.split(key, len(jax.tree.leaves(xs))))
 
     def one(x: Array) -> Array:
+        check_arrays(xs=x)
+        x = jnp.asarray(x)
         if not all(-x.ndim <= axis < x.ndim for axis in broadcast):
             raise ValueError(f"broadcast: got {broadcast}, needs axes of the shape {x.shape}")
         shape = tuple(1 if axis in broadcast or axis - x.ndim in broadcast else n for axis, n in enumerate(x.shape))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_flags
+from jaxrnn.checks import check_arrays, check_flags
 from jaxrnn.engine.masks import mean
 from jaxrnn.ops import keep, safe_sqrt
 from jaxrnn.typing import Array
@@ -14,6 +14,7 @@ __all__ = ["activation_regularization", "batch_entropy", "norm_stabilizer", "tem
 
 def _valid(hs: Array, mask: Array | None) -> tuple[Array, Array]:
     """Returns `hs` with its padding zeroed, and the mask. Selecting before any arithmetic keeps gradients finite."""
+    check_arrays(hs=hs)
     hs = jnp.asarray(hs)
     if mask is None:
         return hs, jnp.ones(hs.shape[:-1], bool)
@@ -81,6 +82,7 @@ def batch_entropy(logits: Array, minimum: float | None = None) -> Array:
 
     Reference: Element-Research/dpnn, `CategoricalEntropy`.
     """
+    check_arrays(logits=logits)
     mean = jnp.mean(jax.nn.softmax(logits).reshape(-1, logits.shape[-1]), axis=0)
     entropy = jnp.sum(jax.scipy.special.entr(mean))
     return jnp.maximum((float(np.log(logits.shape[-1])) if minimum is None else minimum) - entropy, 0.0)

@@ -1,17 +1,20 @@
-"""Dropout of words, and predictions with dropout on."""
+"""Dropout of words, predictions with dropout on, and masks that are given instead of drawn."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_choice, check_key, check_rate, check_sizes
+from jaxrnn.checks import check_arrays, check_choice, check_key, check_rate, check_sizes
+from jaxrnn.engine.noise import Draw, Kept, Request
+from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import drop
-from jaxrnn.typing import Array, Key, PyTree
+from jaxrnn.typing import Array, Key, Params, PyTree, State
 
-__all__ = ["MonteCarlo", "embedding_dropout", "monte_carlo"]
+__all__ = ["GivenMasks", "MonteCarlo", "embedding_dropout", "monte_carlo"]
 
 
 def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, share: tuple[str, ...] = ()) -> Array:
@@ -36,6 +39,7 @@ def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, sha
     check_rate(rate=rate)
     for axis in share:
         check_choice(share=axis, among=("batch",))
+    check_arrays(tokens=tokens, embedded=embedded)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(f"tokens: got the dtype {tokens.dtype}, needs integers")
     if embedded.shape[:-1] != tokens.shape:
@@ -80,3 +84,73 @@ def monte_carlo(predict: Callable[[Key], PyTree], key: Key, samples: int) -> Mon
     key = check_key(key)
     drawn = jax.vmap(predict)(jax.random.split(key, samples))
     return MonteCarlo(*(jax.tree.map(lambda y, f=f: f(y, axis=0), drawn) for f in (jnp.mean, jnp.std)))
+
+
+@dataclass(frozen=True)
+class GivenMasks(StepWrapper):
+    """A cell with dropout or zoneout whose masks are given: the input is `(x, masks)`.
+
+    `masks` is a tuple of booleans `[T, *batch, ...]`, in the order in which a step uses them; `input_spec[1]` has their
+    shapes for one example. True: dropout keeps the value, zoneout takes the new state. No key is needed; `share` has
+    no effect.
+
+    Args:
+        cell: a cell with randomness, such as a `Zoneout`; of a network, `jaxrnn.Stepped(network)`.
+
+    Raises:
+        TypeError, ValueError: `cell` is no cell that runs step by step, or draws something other than such masks.
+
+    Example:
+        >>> import jaxrnn
+        >>> cell = GivenMasks(jaxrnn.Zoneout(jaxrnn.GRU(3, 4), 0.5))
+        >>> params, xs, masks = cell.init(jax.random.key(0)), jnp.ones((5, 2, 3)), (jnp.zeros((5, 2, 4), bool),)
+        >>> state, ys = jaxrnn.unroll(cell, params, (xs, masks))        # every unit keeps its old state
+        >>> bool((state.h == 0).all())
+        True
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self._requests():
+            raise ValueError(f"cell: got {self.cell}, which has no dropout and no zoneout")
+
+    @property
+    def input_spec(self) -> PyTree:
+        """The cell's input, and a tuple of booleans."""
+        return self.cell.input_spec, tuple(jax.ShapeDtypeStruct(r.shape, jnp.bool_) for r in self._requests())
+
+    def _requests(self) -> list[Kept]:
+        """Returns what a step of one example asks for."""
+        requests: list[Kept] = []
+
+        def record(request: Request) -> Array | None:
+            if not request.random:
+                return None
+            if not isinstance(request, Kept):
+                raise ValueError(f"cell: got {self.cell}, which draws {type(request).__name__}, needs masks of values")
+            requests.append(request)
+            return request.example(())
+
+        def step(params: Params, state: State, x: PyTree) -> Any:
+            return self.cell.advance(params, state, x, record)
+
+        params = jax.eval_shape(self.cell.init, jax.random.key(0))
+        jax.eval_shape(step, params, jax.eval_shape(self.cell.initial_state), self.cell.input_spec)
+        return requests
+
+    def project(self, params: Params, x: tuple[PyTree, tuple[Array, ...]]) -> PyTree:
+        """Returns the cell's drive, and the masks."""
+        return self.cell.project(params, x[0]), x[1]
+
+    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+        """Takes one step with these masks."""
+        masks = iter(drive[1])
+
+        def given(request: Request) -> Array | None:
+            return next(masks) if request.random else draw(request)
+
+        return self.cell.step_with(params, state, drive[0], given)
+
+    def readout(self, params: Params, output: PyTree, drive: PyTree) -> PyTree:
+        """Returns the cell's `y`."""
+        return self.cell.readout(params, output, drive[0])

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_flags, check_input, check_lengths, check_sizes
+from jaxrnn.checks import check_arrays, check_flags, check_input, check_lengths, check_sizes
 from jaxrnn.engine.driver import unroll
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.masks import at, flip, mean, valid_steps
+from jaxrnn.networks.bidirectional import Merge, check_merge, merge_outputs
 from jaxrnn.ops import keep, select
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
@@ -31,6 +32,7 @@ __all__ = [
     "bidirectional_last_output",
     "buckets",
     "from_packed_sequence",
+    "held_output",
     "last_of_each",
     "last_output",
     "lengths_from_mask",
@@ -70,6 +72,7 @@ def mask_from_zeros(xs: Array) -> Array:
         >>> mask_from_zeros(jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])).tolist()
         [True, False, True]
     """
+    check_arrays(xs=xs)
     return jnp.any(xs != 0, axis=-1)
 
 
@@ -93,6 +96,9 @@ def lengths_from_mask(mask: Array) -> Array:
 
 
 def _mask_of(ys: Array, mask: Array | None) -> Array:
+    check_arrays(ys=ys)
+    if jnp.ndim(ys) < 2:
+        raise ValueError(f"ys: got the shape {jnp.shape(ys)}, needs [T, *batch, H]")
     if mask is None:
         return jnp.ones(ys.shape[:-1], bool)
     return check_flags(mask, ys.shape[:-1], "mask")
@@ -109,14 +115,40 @@ def last_output(ys: Array, mask: Array | None = None) -> Array:
         >>> last_output(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([True, True, False])).tolist()
         [2.0]
     """
-    mask = _mask_of(ys, mask)
-    if not ys.shape[0]:
+    return _output_at_end(ys, _mask_of(ys, mask), reverse=False)
+
+
+def _output_at_end(ys: Array, mask: Array, reverse: bool) -> Array:
+    """Returns the output at each row's last valid step, or at its first."""
+    steps = ys.shape[0]
+    if not steps:
         return jnp.zeros(ys.shape[1:], ys.dtype)
-    return _output_at(ys, ys.shape[0] - 1 - jnp.argmax(mask[::-1], axis=0), mask)
+    end = jnp.argmax(mask, axis=0) if reverse else steps - 1 - jnp.argmax(mask[::-1], axis=0)
+    return keep(jnp.any(mask, axis=0), at(ys, end[None])[0])
 
 
-def _output_at(ys: Array, index: Array, mask: Array) -> Array:
-    return keep(jnp.any(mask, axis=0), at(ys, index[None])[0])
+def held_output(ys: Array, mask: Array, *, reverse: bool = False) -> Array:
+    """Repeats at each masked step the output of the last valid step before it, as Keras does; zero if there is none.
+
+    Args:
+        ys: `[T, *batch, H]`, such as the outputs of a `Masked`, which are zero at masked steps.
+        mask: `[T, *batch]` booleans.
+        reverse: for outputs of a reverse run, whose last valid step is the one that follows in time.
+
+    Example:
+        >>> ys, mask = jnp.array([[0.0], [1.0], [0.0], [2.0]]), jnp.array([False, True, False, True])
+        >>> held_output(ys, mask)[:, 0].tolist(), held_output(ys, mask, reverse=True)[:, 0].tolist()
+        ([0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 2.0, 2.0])
+    """
+    mask = _mask_of(ys, mask)
+    steps = ys.shape[0]
+    if not steps:
+        return jnp.asarray(ys)
+    nothing = steps if reverse else -1
+    times = jnp.arange(steps).reshape(steps, *[1] * (mask.ndim - 1))
+    times = jnp.where(mask, jnp.broadcast_to(times, mask.shape), nothing)
+    last = jax.lax.cummin(times, reverse=True) if reverse else jax.lax.cummax(times)
+    return keep(last != nothing, at(ys, last))
 
 
 def mean_output(ys: Array, mask: Array | None = None) -> Array:
@@ -143,24 +175,34 @@ def max_output(ys: Array, mask: Array | None = None) -> Array:
     return keep(jnp.any(mask, axis=0), jnp.max(select(mask, ys, lowest), axis=0))
 
 
-def bidirectional_last_output(ys: Array, mask: Array | None = None, forward_size: int | None = None) -> Array:
-    """Returns each direction's last output: the forward part at the last valid step, the backward part at the first.
+def bidirectional_last_output(
+    ys: Array,
+    mask: Array | None = None,
+    forward_size: int | None = None,
+    merge: Merge = "concat",
+) -> Array:
+    """Merges each direction's last output: the forward part at the last valid step, the backward part at the first.
 
     Args:
-        ys: `[T, *batch, F + G]`, outputs of a `Bidirectional` with the merge "concat".
+        ys: `[T, *batch, F + G]`, outputs of a `Bidirectional` that concatenates them. Outputs that are merged otherwise
+            cannot be taken apart.
         mask: `[T, *batch]` booleans; None: all steps are valid.
         forward_size: F, length of the forward part; None: half.
+        merge: "concat", "sum", or a function, such as `jnp.multiply`, as in `Bidirectional`.
+
+    Raises:
+        ValueError: another `merge`.
 
     Example:
-        >>> bidirectional_last_output(jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])).tolist()
-        [3.0, 10.0]
+        >>> ys = jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
+        >>> bidirectional_last_output(ys).tolist(), bidirectional_last_output(ys, merge=jnp.multiply).tolist()
+        ([3.0, 10.0], [30.0])
     """
-    size = ys.shape[-1] // 2 if forward_size is None else forward_size
+    check_merge(merge)
     mask = _mask_of(ys, mask)
-    if not ys.shape[0]:
-        return jnp.zeros(ys.shape[1:], ys.dtype)
-    backward = _output_at(ys[..., size:], jnp.argmax(mask, axis=0), mask)
-    return jnp.concatenate([last_output(ys[..., :size], mask), backward], axis=-1)
+    size = ys.shape[-1] // 2 if forward_size is None else forward_size
+    forward = _output_at_end(ys[..., :size], mask, reverse=False)
+    return merge_outputs(merge, forward, _output_at_end(ys[..., size:], mask, reverse=True))
 
 
 def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
@@ -170,6 +212,8 @@ def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
         >>> reverse_sequence(jnp.array([[1, 1], [2, 2], [3, 3]]), jnp.array([3, 2])).T.tolist()
         [[3, 2, 1], [2, 1, 3]]
     """
+    for leaf in [xs] if isinstance(xs, list) else jax.tree.leaves(xs):
+        check_arrays(xs=leaf)
     if lengths is not None:
         steps, *rest = jnp.shape(jax.tree.leaves(xs)[0])
         lengths = check_lengths(lengths, steps, tuple(rest[: jnp.ndim(lengths)]))
@@ -301,11 +345,13 @@ def _first_fit(sizes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def unpack(packed: Packed, ys: Array) -> list[Array]:
     """Splits `ys` `[T, R, ...]` into the packed sequences: a list of `[T_i, ...]` in their original order."""
+    check_arrays(ys=ys)
     return [ys[s : s + n, r] for r, s, n in zip(packed.rows, packed.starts, packed.sizes, strict=True)]
 
 
 def last_of_each(packed: Packed, ys: Array) -> Array:
     """Returns `ys` `[T, R, ...]` at the last step of each packed sequence: `[N, ...]`."""
+    check_arrays(ys=ys)
     return ys[packed.starts + packed.sizes - 1, packed.rows]
 
 
@@ -345,7 +391,7 @@ def _buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: in
         return padded._replace(numbers=np.array([*numbers, *[-1] * fill]))
 
     for i, sequence in enumerate(sequences):
-        array = np.asarray(sequence)
+        (array,) = _arrays([sequence])
         steps = next((n for n in boundaries if len(array) <= n), None)
         if steps is None:
             raise ValueError(f"sequences: got one of length {len(array)}, needs at most {boundaries[-1]}")

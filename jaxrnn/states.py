@@ -10,7 +10,7 @@ carried     the state that a call gives is an argument of the next; `remember` s
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_choice, check_key
+from jaxrnn.checks import check_arrays, check_choice, check_key
 from jaxrnn.engine.layer import Layer
 from jaxrnn.typing import Array, DTypeLike, Key, State
 
@@ -44,6 +44,7 @@ def noisy_state(key: Key, std: float, state: State) -> State:
     keys = iter(jax.random.split(key, len(jax.tree.leaves(state))))
 
     def one(leaf: Array) -> Array:
+        check_arrays(state=leaf)
         k = next(keys)
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf

@@ -129,16 +129,18 @@ def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
 @typical_cells
 @pytest.mark.usefixtures("x64")
 def test_unroll_is_the_loop_of_single_calls(entry: Entry):
-    """A loop of T, and of one."""
+    """A loop of T, and of one, in which some rows begin anew."""
     params, xs, state = example(entry.cell, batch=(2, 4), dtype=jnp.float64)
-    final, ys = unrolled(entry.cell, params, xs, state)
+    resets = np.arange(T * 8).reshape(T, 2, 4) % 3 == 1
+    final, ys = unrolled(entry.cell, params, xs, state, resets=resets)
     call = jax.jit(entry.cell)
     for t in range(T):
         before = state
-        state, y = call(params, state, jax.tree.map(lambda x, t=t: np.asarray(x)[t], xs))
+        state, y = call(params, state, jax.tree.map(lambda x, t=t: np.asarray(x)[t], xs), reset=resets[t])
         close(y, ys[t])
     close(state, final)
-    close(unrolled(entry.cell, params, jax.tree.map(lambda x: x[-1:], xs), before), (state, y[None]))
+    last = unrolled(entry.cell, params, jax.tree.map(lambda x: x[-1:], xs), before, resets=resets[-1:])
+    close(last, (state, y[None]))
 
 
 @typical_networks

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import convert
+from jaxrnn import convert, sequences
 from jaxrnn.convert.keras import average, pair
 from tests.oracles import oracle
-from tests.registry import T, draw, example
+from tests.registry import T, draw, example, unrolled
 
 pytestmark = [
     pytest.mark.usefixtures("x64"),
@@ -260,6 +260,23 @@ def keras_layers(layers):
             jaxrnn.ConvLSTM((2, 3, 2, 1), 1, (1, 2, 1)),
         ),
     }
+
+
+def test_outputs_held_over_gaps_are_those_of_keras():
+    """In both directions of time; a gap before the first valid step of a run holds zero."""
+    keras = oracle("keras")
+    xs = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
+    mask = np.array([[0, 1, 1, 0, 1, 0], [1, 0, 0, 1, 1, 1]], bool)
+    with jax.legacy_prng_key("allow"):
+        layer = keras.layers.SimpleRNN(4, return_sequences=True)
+        layer.build((None, None, 3))
+        cell, params = convert.from_keras(layer)
+        for reverse in (False, True):
+            layer.go_backwards = reverse
+            expected = np.swapaxes(layer(xs, mask=mask), 0, 1)[:: -1 if reverse else 1]
+            _, ys = unrolled(jaxrnn.Masked(cell), params, (np.swapaxes(xs, 0, 1), mask.T), reverse=reverse)
+            held = sequences.held_output(ys, mask.T, reverse=reverse)
+            np.testing.assert_allclose(held, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_keras():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import checks
+from jaxrnn import checks, linen, losses, nnx, ops, penalties, regularization, sequences, states
 from tests.cells import Counter, Token
 from tests.registry import example
 
@@ -197,6 +197,16 @@ BAD_CALLS = {
         ValueError,
         r"x: got the shape \(2, 4\), .*\[\*batch, 3\]",
     ),
+    "step: real resets": (
+        lambda: LSTM(PARAMS, STATE, XS[0], reset=jnp.zeros(2)),
+        TypeError,
+        r"reset: got the dtype float32, needs booleans; reset\.astype\(bool\) makes them",
+    ),
+    "step: resets of another batch": (
+        lambda: LSTM(PARAMS, STATE, XS[0], reset=jnp.zeros(3, bool)),
+        ValueError,
+        r"reset: got the shape \(3,\), needs \[\*batch\] = \(2,\)",
+    ),
     "step: integers": (lambda: LSTM(PARAMS, STATE, jnp.ones((2, 3), int)), TypeError, "x: got the dtype int32"),
     "step: batch of the state": (
         lambda: LSTM(PARAMS, WIDER, XS[0]),
@@ -257,6 +267,84 @@ BAD_CALLS = {
 def test_bad_calls(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Tensor:
+    """An array of another library, as a check sees it."""
+
+    shape, dtype, ndim = (5, 2, 3), "torch.float32", 3
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones(self.shape, dtype)
+
+
+Tensor.__module__ = "torch"
+KEY, ONES, TABLE = jax.random.key(0), jnp.ones((5, 2, 3)), losses.alias_table(np.full(3, 1 / 3))
+PACKED = sequences.pack([np.ones((2, 3)), np.ones((5, 3))])
+MEMORY = example(DECODER)[0]
+TAKES_ARRAYS = {
+    "xs": [
+        lambda a: run(xs=a),
+        sequences.mask_from_zeros,
+        sequences.reverse_sequence,
+        lambda a: nnx.RNN(LSTM, params=PARAMS)(a),
+        lambda a: nnx.RNN(LSTM, params=PARAMS, dtype=jnp.bfloat16)(a),
+        lambda a: linen.RNN(LSTM).apply({"params": {"cell": linen.to_dict(PARAMS)}}, a),
+    ],
+    "x": [lambda a: LSTM(PARAMS, STATE, a), lambda a: sequences.repeat(LSTM, PARAMS, a, 3)],
+    "xs[1]": [lambda a: run(jaxrnn.Masked(LSTM), xs=(XS, a))],
+    "params.w_h": [
+        lambda a: run(params=PARAMS._replace(w_h=a)),
+        lambda a: nnx.RNN(LSTM, params=PARAMS._replace(w_h=a)),
+    ],
+    "state.c": [lambda a: run(state=STATE._replace(c=a))],
+    "ys": [
+        sequences.last_output,
+        sequences.mean_output,
+        sequences.max_output,
+        sequences.bidirectional_last_output,
+        lambda a: sequences.held_output(a, jnp.ones((5, 2), bool)),
+        lambda a: sequences.unpack(PACKED, a),
+        lambda a: sequences.last_of_each(PACKED, a),
+    ],
+    "tokens": [lambda a: regularization.embedding_dropout(KEY, 0.5, a, ONES)],
+    "embedded": [lambda a: regularization.embedding_dropout(KEY, 0.5, jnp.ones((5, 2), int), a)],
+    "predictions": [lambda a: losses.sequence_loss(jnp.subtract, a, ONES)],
+    "targets": [
+        lambda a: losses.sequence_loss(jnp.subtract, ONES, a),
+        lambda a: losses.nce_loss(KEY, ONES, jnp.ones((3, 3)), jnp.ones(3), a, TABLE, 2),
+        lambda a: losses.sampled_softmax_loss(KEY, ONES, jnp.ones((3, 3)), jnp.ones(3), a, TABLE, 2),
+    ],
+    "logits": [lambda a: losses.piano_roll_loss(a, ONES), penalties.batch_entropy],
+    "labels": [lambda a: losses.ctc_loss(ONES, a)],
+    "hs": [functools.partial(penalties.norm_stabilizer, beta=1.0)],
+    "memory": [lambda a: DECODER.attend(MEMORY, a)],
+}
+
+
+@pytest.mark.parametrize("name", TAKES_ARRAYS)
+def test_tensors_and_lists_are_refused_by_name(name):
+    """Where they would lose their gradients, or be pytrees of numbers."""
+    for call in TAKES_ARRAYS[name]:
+        for bad, kind in [(Tensor(), "torch.Tensor"), (np.ones((5, 2, 3)).tolist(), "list")]:
+            needs = f"{name}: got a {kind}, needs an array of JAX's or NumPy's; jnp.asarray({name}) makes one"
+            with pytest.raises(TypeError, match=f"^{re.escape(needs)}"):
+                call(bad)
+
+
+def test_tensors_are_refused_where_lists_are_pytrees():
+    for call in (lambda a: ops.dropout(KEY, 0.5, a), lambda a: states.noisy_state(KEY, 0.1, a)):
+        with pytest.raises(TypeError, match=r"got a torch\.Tensor, needs an array"):
+            call(Tensor())
+    with pytest.raises(TypeError, match=r"key: got .*Tensor.*, needs a key"):
+        run(key=Tensor())
+
+
+def test_numbers_for_sequences_are_refused():
+    with pytest.raises(ValueError, match=r"ys: got the shape \(\), needs \[T, \*batch, H\]"):
+        sequences.last_output(3.0)
+    with pytest.raises(ValueError, match=r"sequences: got arrays of the shapes \[\(\)\], needs \[T_i, ...\]"):
+        next(sequences.buckets([3, 4], (2,), 1))
 
 
 def test_bad_calls_inside_of_jit():

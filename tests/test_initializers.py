@@ -1,6 +1,7 @@
 """Initializers: what each promises, block by block."""
 
 import functools
+import inspect
 import itertools
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 import jaxrnn
 from jaxrnn import initializers
 from tests import registry
-from tests.registry import unrolled
+from tests.registry import example, unrolled
 
 KEY = jax.random.key(0)
 
@@ -153,6 +154,19 @@ def test_chrono_needs_gates():
         jaxrnn.Elman(3, 4).init(KEY, bias_init=initializers.chrono(10))
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in jaxrnn.cells.__all__ if hasattr(getattr(jaxrnn.cells, name), "init")]
+)
+def test_docstrings_say_the_defaults(name):
+    """Beside each initializer, or for all of them in the first paragraph of `init`."""
+    init = vars(getattr(jaxrnn.cells, name)).get("init")
+    names = [p for p in inspect.signature(init).parameters if p.endswith("_init")] if init else []
+    for initializer in names:
+        first, *_, last = init.__doc__.split("Raises:")[0].split("\n\n", 1)
+        said = re.search(rf"\n {{12}}{initializer}: (.*?)(?=\n {{12}}\w|\n\n|\Z)", last, flags=re.DOTALL)[1]
+        assert "default" in said or "None: " in said or "by default" in first, initializer
+
+
 # Orthogonal matrices.
 
 
@@ -225,8 +239,16 @@ def test_no_cell_starts_with_lapack(entry):
     assert not LAPACK.search(str(jax.make_jaxpr(entry.cell.init)(KEY)))
 
 
+@pytest.mark.parametrize("entry", registry.expensive(registry.CELLS + registry.NETWORKS))
+def test_no_cell_runs_with_lapack(entry):
+    args = jax.eval_shape(lambda: example(entry.cell, steps=2))
+    run = functools.partial(jaxrnn.unroll, entry.cell, path="scan")
+    assert not LAPACK.search(str(jax.make_jaxpr(run)(*args)))
+
+
 def test_lapack_is_seen():
     assert LAPACK.search(str(jax.make_jaxpr(lambda key: jax.nn.initializers.orthogonal()(key, (4, 4)))(KEY)))
+    assert LAPACK.search(str(jax.make_jaxpr(jax.scipy.linalg.expm)(jnp.eye(4))))
 
 
 def test_an_ensemble_starts_in_every_fresh_process():

@@ -102,6 +102,16 @@ def test_cell_inside_flax_rnn(cell):
     close((state, ys[0], ys[1, :3]), (want_state, want_ys[0], want_ys[1, :3]))
 
 
+def test_rows_begin_anew_with_a_step():
+    cell = LSTM(I, H)
+    params, xs, carry = example(cell)
+    rnn, reset = jaxrnn.linen.RNN(cell), np.array([True, False])
+    state, ys = rnn.apply(variables_of(params), xs[0][:, None], initial_carry=carry, resets=reset[:, None])
+    close(rnn.apply(variables_of(params), carry, xs[0], reset=reset, method=rnn.step), (state, ys[:, 0]))
+    module = jaxrnn.linen.Cell(cell)
+    close(module.apply({"params": to_dict(params)}, carry, xs[0], reset=reset), (state, ys[:, 0]))
+
+
 def test_flax_bidirectional_around_cells():
     forward, backward = LSTM(I, H), Stack((GRU(I, 6), Elman(6, H)))
     net = Bidirectional(forward, backward)

@@ -191,6 +191,17 @@ def test_carry():
         cell.initialize_carry((B, I), carry_init=nnx.initializers.normal())
 
 
+def test_rows_begin_anew_with_a_step():
+    rnn = jaxrnn.nnx.RNN(LSTM(I, H), rngs=nnx.Rngs(0))
+    carry, x, reset = draw(0, rnn.initialize_carry((B, I)), jnp.float32), inputs((B, I)), np.array([True, False])
+    want = rnn(x[:, None], initial_carry=carry, resets=reset[:, None])
+    state, y = rnn.step(carry, x, reset=reset)
+    close((state, y[:, None]), want)
+    close(rnn.cell(carry, x, reset=reset), (state, y))
+    # A module's own parameters are parameters.
+    close(jaxrnn.nnx.RNN(LSTM(I, H), params=rnn.cell.params).step(carry, x, reset=reset), (state, y))
+
+
 def test_randomness_only_with_rngs():
     rnn = jaxrnn.nnx.RNN(Stack((GRU(I, 6), GRU(6, H)), dropout=0.5), rngs=nnx.Rngs(0))
     xs = inputs()
@@ -456,6 +467,15 @@ def test_errors():
         jaxrnn.nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), rngs=rngs)
     with pytest.raises(ValueError, match=r"rngs: got None, needs .* unless params"):
         jaxrnn.nnx.Cell(GRU(I, H))
+    for bad in (0, jax.random.key(0)):
+        with pytest.raises(TypeError, match=r"(?s)rngs: got .*, needs nnx.Rngs, such as nnx.Rngs\(0\)"):
+            jaxrnn.nnx.RNN(GRU(I, H), rngs=bad)
+        with pytest.raises(TypeError, match=r"(?s)rngs: got .*, needs nnx.Rngs, such as nnx.Rngs\(dropout=0\)"):
+            jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs)(inputs(), rngs=bad)
+        with pytest.raises(TypeError, match=r"(?s)rngs: got .*, needs nnx.Rngs, such as nnx.Rngs\(carry=0\)"):
+            jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs).initialize_carry((B, I), bad, jax.nn.initializers.ones)
+    with pytest.raises(TypeError, match=r"params: got the structure LSTMParams.*, needs GRUParams"):
+        jaxrnn.nnx.RNN(GRU(I, H), params=LSTM(I, H).init(jax.random.key(0)))
     with pytest.raises(TypeError, match="forget_bias"):
         jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs, initializers={"forget_bias": 1.0})
     with pytest.raises(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 import jaxrnn
 from bench.loops import equations, innermost_loops
@@ -94,6 +95,29 @@ def test_orthogonal_weights_are_rotations(angles, size):
     w = np.asarray(weights(example(cell, dtype=jnp.float64)[0]))
     np.testing.assert_allclose(w @ w.T, np.eye(size), atol=1e-13)
     np.testing.assert_allclose(np.linalg.det(w), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.usefixtures("x64")
+def test_orthogonal_weights_are_those_of_scipy(dtype):
+    """Values and gradients, for norms from 0 to some hundreds; what cannot be computed is NaN."""
+    cell, rng = jaxrnn.Orthogonal(jaxrnn.ModReLU(3, 20)), np.random.default_rng(0)
+    above = np.triu_indices(20, 1)
+    params = cell.init(jax.random.key(0), dtype=dtype)
+    weights = jax.jit(lambda entries: cell.weights(params._replace(w_h=entries)).w_h)
+    slopes = jax.jit(lambda entries, out: jax.vjp(weights, entries)[1](out)[0])
+    for scale in (0.0, 1e-3, 0.1, 1.0, 30.0):
+        a = np.zeros((20, 20))
+        a[above] = scale * rng.normal(size=len(above[0]))
+        a, out = a - a.T, rng.normal(size=(20, 20))
+        found = weights(a[above].astype(dtype))
+        # Rounding of the entries alone moves the result by as much.
+        near = functools.partial(np.testing.assert_allclose, atol=4 * np.finfo(dtype).eps * (1 + np.linalg.norm(a)))
+        assert found.dtype == dtype
+        near(found, scipy.linalg.expm(a))
+        back = scipy.linalg.expm_frechet(a.T, out, compute_expm=False)
+        near(slopes(a[above].astype(dtype), out.astype(dtype)) / 20, (back - back.T)[above] / 20)
+    assert np.isnan(weights(np.full(len(above[0]), 1e6, dtype))).all()
 
 
 @pytest.mark.usefixtures("x64")

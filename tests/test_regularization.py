@@ -536,3 +536,49 @@ def test_recurrent_dropout_needs_a_product_to_act_on():
     for cell in (Diagonal(3, 4), jaxrnn.MinGRU(3, 4)):
         with pytest.raises(ValueError, match=rf"{type(cell).__name__}.*has no product of its state with a parameter"):
             jaxrnn.RecurrentDropout(cell, 0.5)
+
+
+# Given masks
+
+
+def test_given_masks_are_used_step_by_step():
+    """Against the equations of an Elman unit with dropout before the product and zoneout after the step."""
+    cell = reg.GivenMasks(jaxrnn.Zoneout(jaxrnn.RecurrentDropout(jaxrnn.Elman(3, 4), 0.25), 0.5))
+    params, (xs, masks), state = example(cell)
+    assert [m.shape for m in masks] == [(T, B, 4)] * 2
+    lengths = np.array([5, 3])
+
+    def by_hand(params, xs, state):
+        h, hs = state.h, []
+        for t in range(T):
+            kept = jnp.where(masks[0][t], h / 0.75, 0.0)
+            new = jnp.where(masks[1][t], jnp.tanh(xs[t] @ params.w_x + params.b[None] + kept @ params.w_h), h)
+            valid = (t < lengths)[:, None] & np.ones((B, 4), bool)
+            h = jnp.where(valid, new, h)
+            hs.append(jnp.where(valid, new, 0.0))
+        return h, jnp.stack(hs)
+
+    def ours(params, xs, state):
+        final, ys = jaxrnn.unroll(cell, params, (xs, masks), state, lengths=lengths)
+        return final.h, ys
+
+    @jax.jit
+    def both(params, xs, state):
+        def cubes(run, *args):
+            return jnp.sum(run(*args)[1] ** 3)
+
+        runs, args = (ours, by_hand), (params, xs, state)
+        slopes = jax.grad(cubes, (1, 2, 3))
+        return [run(*args) for run in runs], [slopes(run, *args) for run in runs]
+
+    for mine, expected in both(params, xs, state):
+        close(mine, expected)
+
+
+def test_masks_that_cannot_be_given():
+    for cell, message in [
+        (GRU, "cell: got GRU.*, which has no dropout and no zoneout"),
+        (jaxrnn.Stepped(jaxrnn.WeightDrop(GRU, 0.5)), "cell: got .*, which draws KeptWeights, needs masks of values"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            reg.GivenMasks(cell)

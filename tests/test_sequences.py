@@ -195,6 +195,19 @@ def test_pooling_reads_valid_steps_only():
     np.testing.assert_allclose(seq.max_output(ys), ys.max(0))
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_held_outputs_are_the_last_valid_ones(reverse):
+    """`test_convert.py` compares them with Keras's."""
+    ys = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
+    held = jax.jit(functools.partial(seq.held_output, reverse=reverse))(np.where(MASK[..., None], ys, np.nan), MASK)
+    for row in range(4):
+        last = np.zeros(3)
+        for t in range(6)[:: -1 if reverse else 1]:
+            last = ys[t, row] if MASK[t, row] else last
+            np.testing.assert_array_equal(held[t, row], last)
+    assert seq.held_output(ys[:0], MASK[:0], reverse=reverse).shape == (0, 4, 3)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_pooling_of_no_steps_is_zero(pool):
     pooled = jax.jit(pool)(jnp.ones((0, 2, 4), jnp.bfloat16), jnp.ones((0, 2), bool))
@@ -211,6 +224,11 @@ def test_each_direction_ends_where_its_final_state_says():
     pooled = seq.bidirectional_last_output(ys, seq.mask_from_lengths(lengths, T), forward_size=4)
     close(pooled, jnp.concatenate([state.forward.h, state.backward.h], -1))
     close(seq.last_output(ys[..., :4], seq.mask_from_lengths(lengths, T)), state.forward.h)
+    pair = state.forward.h[:, 2:], state.backward.h
+    for merge, merged in [("sum", np.add(*pair)), (jnp.multiply, np.multiply(*pair))]:
+        close(seq.bidirectional_last_output(ys[..., 2:], seq.mask_from_lengths(lengths, T), merge=merge), merged)
+    with pytest.raises(ValueError, match="merge: got 'mean', needs one of 'concat', 'sum'"):
+        seq.bidirectional_last_output(ys, merge="mean")
 
 
 def test_reverse_sequence_is_within_lengths():

@@ -124,9 +124,9 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of the blocks i, f, o of `w_h`, each `[H, H]`.
-            candidate_init: of the block g of `w_h`.
+            input_init: of each `[I, H]` block of `w_x`; by default `orthogonal`.
+            recurrent_init: of the blocks i, f, o of `w_h`, each `[H, H]`; by default `orthogonal`.
+            candidate_init: of the block g of `w_h`; by default the identity.
             forget_bias: the bias of f; the other biases are zero.
             scale: of every norm; with 1 the tanh saturates and gradients vanish (the paper).
         """

@@ -91,9 +91,9 @@ class Clockwork(Cell[ClockworkParams, ClockworkState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`.
-            recurrent_init: of `w_h`.
-            bias_init: of `b`; sees `[1, H]`.
+            input_init: of `w_x`; by default normal with deviation 0.1.
+            recurrent_init: of `w_h`; by default normal with deviation 0.1.
+            bias_init: of `b`; sees `[1, H]`; by default zeros.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         kx, kh, kb = jax.random.split(key, 3)

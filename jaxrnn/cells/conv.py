@@ -138,11 +138,11 @@ class ConvLSTM(Conv[ConvLSTMParams, ConvLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`.
-            recurrent_init: of each block of `w_h`, as a matrix `[kernel places x F, F]`.
-            bias_init: of `b`; sees `[4, F]`, one row per gate. Ignored without bias.
+            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`; by default `glorot_uniform`.
+            recurrent_init: of each block of `w_h`, as a matrix `[kernel places x F, F]`; by default `orthogonal`.
+            bias_init: of `b`; sees `[4, F]`, one row per gate; by default zeros. Ignored without bias.
             forget_bias: added to the bias of f. Ignored without bias.
-            peephole_init: of `w_c`; sees `[*space, 3F]`.
+            peephole_init: of `w_c`; sees `[*space, 3F]`; by default zeros.
         """
         check_initializers(
             input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init, peephole_init=peephole_init
@@ -247,9 +247,10 @@ class ConvGRU(Conv[ConvGRUParams, ConvGRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`.
-            recurrent_init: of `w_n` and of each block of `w_h`, as a matrix `[kernel places x F, F]`.
-            bias_init: of `b`; sees `[3, F]`, one row per gate. Ignored without bias.
+            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`; by default `glorot_uniform`.
+            recurrent_init: of `w_n` and of each block of `w_h`, as a matrix `[kernel places x F, F]`; by default
+                `orthogonal`.
+            bias_init: of `b`; sees `[3, F]`, one row per gate; by default zeros. Ignored without bias.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         f, channels = self.hidden_size, self.input_size[-1]

@@ -83,7 +83,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`, and of `w_b`.
+            input_init: of each `[I, H]` block of `w_x`, and of `w_b`; by default `glorot_uniform`.
         """
         check_initializers(input_init=input_init)
         i, h = self.input_size, self.hidden_size

@@ -85,9 +85,9 @@ class Elman(Cell[ElmanParams, ElmanState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`.
-            recurrent_init: of `w_h`; with several heads, of each head's block.
-            bias_init: of `b`; sees `[1, H]`. Ignored without bias.
+            input_init: of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of `w_h`; with several heads, of each head's block; by default `orthogonal`.
+            bias_init: of `b`; sees `[1, H]`; by default zeros. Ignored without bias.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size

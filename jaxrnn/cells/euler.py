@@ -83,9 +83,9 @@ class Euler(Cell[EulerParams, EulerState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of `w_h`.
-            bias_init: of `b`; sees `[n, H]`, one row per block.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
+            recurrent_init: of `w_h`; by default `lecun_normal`.
+            bias_init: of `b`; sees `[n, H]`, one row per block; by default zeros.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h, n = self.input_size, self.hidden_size, 2 if self.gated else 1

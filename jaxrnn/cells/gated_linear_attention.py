@@ -95,8 +95,8 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`, of `w_a` and of `w_b`.
-            bias_init: of `b` `[H]`.
+            input_init: of each `[I, H]` block of `w_x`, of `w_a` and of `w_b`; by default `glorot_uniform`.
+            bias_init: of `b` `[H]`; by default zeros.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size

@@ -142,9 +142,9 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`.
+            input_init: of `w_x`; by default `glorot_uniform`.
             recurrent_init: of the `[H, H]` of each direction, by default scaled, because two products add up.
-            bias_init: of `b` `[H]`.
+            bias_init: of `b` `[H]`; by default zeros.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         (_, i), h = self.input_size, self.hidden_size
@@ -246,11 +246,11 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, for each direction.
-            bias_init: of `b`; sees `[5, H]`, one row per gate.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`, for each direction; by default `orthogonal`.
+            bias_init: of `b`; sees `[5, H]`, one row per gate; by default zeros.
             forget_bias: added to the biases of f_above and f_left.
-            peephole_init: of `w_c`; sees `[4, H]`, one row per gate.
+            peephole_init: of `w_c`; sees `[4, H]`, one row per gate; by default zeros.
         """
         check_initializers(
             input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init, peephole_init=peephole_init

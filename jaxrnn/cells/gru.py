@@ -100,10 +100,11 @@ class GRU(Cell[GRUParams, GRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; with several heads, of each head's block.
-            bias_init: of `b`; sees `[3, H]`, one row per gate. Ignored without bias.
-            recurrent_bias_init: of `b_n` `[H]`. Ignored without bias, or with the reset before.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; with several heads, of each head's block; by
+                default `orthogonal`.
+            bias_init: of `b`; sees `[3, H]`, one row per gate; by default zeros. Ignored without bias.
+            recurrent_bias_init: of `b_n` `[H]`; by default zeros. Ignored without bias, or with the reset before.
         """
         check_initializers(
             input_init=input_init,

@@ -86,8 +86,8 @@ class Highway(Cell[HighwayParams, HighwayState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of every layer.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of every layer; by default `orthogonal`.
             transform_bias: the bias of t, negative so that at first the layers carry; other biases are zero.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)

@@ -81,9 +81,9 @@ class IndRNN(Cell[IndRNNParams, IndRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`.
+            input_init: of `w_x`; by default `glorot_uniform`.
             recurrent_init: of `u` `[H]`, by default uniform on [0, 1).
-            bias_init: of `b`; sees `[1, H]`.
+            bias_init: of `b`; sees `[1, H]`; by default zeros.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size

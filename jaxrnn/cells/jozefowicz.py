@@ -99,9 +99,9 @@ class MUT(Cell[MUTParams, MUTState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, of `w_z` and of `w_n`.
-            bias_init: of `b`; sees `[3, H]`, rows r, z, n.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`, of `w_z` and of `w_n`; by default `orthogonal`.
+            bias_init: of `b`; sees `[3, H]`, rows r, z, n; by default zeros.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size

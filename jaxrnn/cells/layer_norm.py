@@ -103,8 +103,8 @@ class LayerNormLSTM(Cell[LayerNormLSTMParams, LayerNormLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
             forget_bias: the bias of f.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)
@@ -215,8 +215,8 @@ class LayerNormGRU(Cell[LayerNormGRUParams, LayerNormGRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         i, h = self.input_size, self.hidden_size

@@ -83,9 +83,9 @@ class LMU(Cell[LMUParams, LMUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            weight_init: of W_x `[I, H]`, W_h `[H, H]` and W_m `[d, H]`.
-            encoder_init: of e_x `[I, 1]` and e_h `[H, 1]`.
-            memory_encoder_init: of e_m `[d, 1]`.
+            weight_init: of W_x `[I, H]`, W_h `[H, H]` and W_m `[d, H]`; by default `glorot_normal`.
+            encoder_init: of e_x `[I, 1]` and e_h `[H, 1]`; by default `lecun_uniform`.
+            memory_encoder_init: of e_m `[d, 1]`; by default zeros.
         """
         check_initializers(weight_init=weight_init, encoder_init=encoder_init, memory_encoder_init=memory_encoder_init)
         i, h, d = self.input_size, self.hidden_size, self.order

@@ -99,9 +99,10 @@ class LSTM(Cell[LSTMParams, LSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`; with several heads, of each head's block.
-            bias_init: of `b`; sees `[4, H]`, one row per gate. Ignored without bias.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`; with several heads, of each head's block; by default
+                `orthogonal`.
+            bias_init: of `b`; sees `[4, H]`, one row per gate; by default zeros. Ignored without bias.
             forget_bias: added to the bias of f, so that the memory starts open. Ignored without bias.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)

@@ -88,9 +88,9 @@ class MGU(Cell[MGUParams, MGUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`.
-            bias_init: of `b` and of `b_n`; sees `[2, H]`, rows f, n, and `[1, H]`.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; by default `orthogonal`.
+            bias_init: of `b` and of `b_n`; sees `[2, H]`, rows f, n, and `[1, H]`; by default zeros.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size

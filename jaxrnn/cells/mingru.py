@@ -96,8 +96,8 @@ class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            bias_init: of `b`; sees `[2, H]`, one row per gate. Ignored without bias.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            bias_init: of `b`; sees `[2, H]`, one row per gate; by default zeros. Ignored without bias.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)
         i, h = self.input_size, self.hidden_size
@@ -198,8 +198,8 @@ class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            bias_init: of `b`; sees `[3, H]`, one row per gate. Ignored without bias.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            bias_init: of `b`; sees `[3, H]`, one row per gate; by default zeros. Ignored without bias.
             forget_bias: added to the bias of f. Ignored without bias.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)

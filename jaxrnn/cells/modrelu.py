@@ -76,9 +76,9 @@ class ModReLU(Cell[ModReLUParams, ModReLUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`.
-            recurrent_init: of `w_h`.
-            bias_init: of `b`; sees `[1, H]`.
+            input_init: of `w_x`; by default normal with variance 2 / I.
+            recurrent_init: of `w_h`; by default `orthogonal`.
+            bias_init: of `b`; sees `[1, H]`; by default uniform in ±0.01.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
         kx, kh, kb = jax.random.split(key, 3)

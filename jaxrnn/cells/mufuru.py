@@ -108,9 +108,9 @@ class MuFuRu(Cell[MuFuRuParams, MuFuRuState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_v`.
-            bias_init: of `b`; sees `[2 + J, H]`, rows r, v, operations.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`, and of `w_v`; by default `orthogonal`.
+            bias_init: of `b`; sees `[2 + J, H]`, rows r, v, operations; by default zeros.
             reset_bias: added to the bias of r, as in the authors' program, so that `v` sees the state at first.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)

@@ -92,8 +92,8 @@ class Multiplicative(Cell[MultiplicativeParams, Any]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`, and the cell's.
-            recurrent_init: of `w_h`, and the cell's.
+            input_init: of `w_x`, and the cell's; by default `glorot_uniform`.
+            recurrent_init: of `w_h`, and the cell's; by default `orthogonal`.
             **others: further initializers of the cell.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)

@@ -94,9 +94,9 @@ class NestedLSTM(Cell[NestedLSTMParams, NestedLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, `[I, H]`, and `[H, H]` further in.
-            recurrent_init: of each `[H, H]` block of `w_h`.
-            bias_init: of each `b`; sees `[4, H]`, one row per gate.
+            input_init: of each block of `w_x`, `[I, H]`, and `[H, H]` further in; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
+            bias_init: of each `b`; sees `[4, H]`, one row per gate; by default zeros.
             forget_bias: added to the bias of every f.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)

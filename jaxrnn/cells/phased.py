@@ -104,8 +104,8 @@ class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
             forget_bias: the bias of f; the other biases are zero.
             periods: the shortest and the longest τ, in units of time; log τ is uniform, and s is uniform in [0, τ).
             ratio: r of all units.

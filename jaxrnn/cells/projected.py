@@ -113,7 +113,7 @@ class Projected(Cell[ProjectedParams, Any]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            recurrent_init: of each block of the cell's `w_h`, `[R, H]`, of `w_p` and of `w_q`.
+            recurrent_init: of each block of the cell's `w_h`, `[R, H]`, of `w_p` and of `w_q`; by default `orthogonal`.
             **others: further initializers of the cell.
         """
         check_initializers(recurrent_init=recurrent_init)

@@ -86,8 +86,8 @@ class QRNN(LinearCell[QRNNParams, QRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            bias_init: of `b`; sees `[n, H]`, one row per gate. Ignored without bias.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            bias_init: of `b`; sees `[n, H]`, one row per gate; by default zeros. Ignored without bias.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)
         i, h, n = self.input_size, self.hidden_size, 1 + len(self.pooling)

@@ -91,8 +91,9 @@ class RGLRU(LinearCell[RGLRUParams, RGLRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[H, H]` block of `w_x`; with several heads, of each head's block.
-            bias_init: of `b`; sees `[2, H]`, one row per gate.
+            input_init: of each `[H, H]` block of `w_x`; with several heads, of each head's block; by default
+                `lecun_normal`.
+            bias_init: of `b`; sees `[2, H]`, one row per gate; by default zeros.
             a_min: the least `a` at an open gate, r = 1; λ is drawn so that `a` is uniform.
             a_max: the greatest `a` at an open gate.
 

@@ -94,8 +94,8 @@ class SCRN(Cell[SCRNParams, SCRNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`, `w_s` and `w_c`.
-            recurrent_init: of `w_h`.
+            input_init: of `w_x`, `w_s` and `w_c`; by default `glorot_uniform`.
+            recurrent_init: of `w_h`; by default `orthogonal`.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)
         i, h, s = self.input_size, self.hidden_size, self.context_size

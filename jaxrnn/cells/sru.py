@@ -80,8 +80,8 @@ class SRU(Cell[SRUParams, SRUState]):
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x`; None: uniform of variance 1/I, as in the paper.
-            bias_init: of `b`; sees `[2, H]`, one row per gate.
-            memory_init: of `w_c`; sees `[2, H]`, one row per gate.
+            bias_init: of `b`; sees `[2, H]`, one row per gate; by default zeros.
+            memory_init: of `w_c`; sees `[2, H]`, one row per gate; by default zeros.
         """
         i, h = self.input_size, self.hidden_size
         input_init = initializers.uniform((3 / i) ** 0.5) if input_init is None else input_init

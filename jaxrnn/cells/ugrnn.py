@@ -77,9 +77,9 @@ class UGRNN(Cell[UGRNNParams, UGRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`.
-            bias_init: of `b`; sees `[2, H]`, rows g, n.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
+            bias_init: of `b`; sees `[2, H]`, rows g, n; by default zeros.
             gate_bias: added to the bias of g, so that the unit keeps its state at first.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)

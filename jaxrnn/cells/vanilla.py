@@ -172,12 +172,14 @@ class VanillaLSTM(Cell[VanillaLSTMParams, VanillaLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`; with several heads, of each head's block.
-            bias_init: of `b`; sees `[k + 1, H]`, one row per block. Ignored without bias.
+            input_init: of each `[I, H]` block of `w_x`; by default normal with deviation 0.1.
+            recurrent_init: of each `[H, H]` block of `w_h`; with several heads, of each head's block; by default
+                normal with deviation 0.1.
+            bias_init: of `b`; sees `[k + 1, H]`, one row per block; by default zeros. Ignored without bias.
             forget_bias: added to the bias of f. Ignored without bias or without that gate.
-            peephole_init: of `w_c`; sees `[k, H]`, one row per gate. Full peepholes: sees each `[H, H]` block.
-            gate_init: of each `[H, H]` block of `w_g`.
+            peephole_init: of `w_c`; sees `[k, H]`, one row per gate; by default normal with deviation 0.1. Full
+                peepholes: sees each `[H, H]` block.
+            gate_init: of each `[H, H]` block of `w_g`; by default normal with deviation 0.1.
         """
         check_initializers(
             input_init=input_init,

@@ -92,9 +92,9 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`.
-            recurrent_init: of each `[H, H]` block of `w_h`, with several heads of each head's.
-            bias_init: sees `[4, H]`, one row per gate.
+            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            recurrent_init: of each `[H, H]` block of `w_h`, with several heads of each head's; by default `orthogonal`.
+            bias_init: sees `[4, H]`, one row per gate; by default zeros.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, bias_init=bias_init)
@@ -211,8 +211,9 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x` and each `[I, heads]` block of `w_g`.
-            bias_init: sees `[4, H]`, and `[2, heads]` for the gates.
+            input_init: of each `[I, H]` block of `w_x` and each `[I, heads]` block of `w_g`; by default
+                `glorot_uniform`.
+            bias_init: sees `[4, H]`, and `[2, heads]` for the gates; by default zeros.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_input, check_params, check_state
+from jaxrnn.checks import check_flags, check_input, check_params, check_state
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
-from jaxrnn.ops import spread_like
-from jaxrnn.typing import DTypeLike, Key, PyTree
+from jaxrnn.ops import select, spread_like
+from jaxrnn.typing import Array, DTypeLike, Key, PyTree
 
 __all__ = ["Layer", "check_layer", "computation_dtype", "state_dtype"]
 
@@ -98,13 +98,15 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         """Length of one example's `y`, or its shape if it has several axes; a pytree of these if `y` is a pytree."""
         return self.hidden_size
 
-    def __call__(self, params: P, state: S, x: PyTree) -> tuple[S, PyTree]:
+    def __call__(self, params: P, state: S, x: PyTree, *, reset: Array | None = None) -> tuple[S, PyTree]:
         """Runs one time step: `(state, y)`.
 
         Args:
             params: from `init`.
             state: from `initial_state` or the step before, leaves `[*batch, ...]`; keeps its dtypes.
             x: the input, leaves `[*batch, *input_spec.shape]`.
+            reset: `[*batch]` booleans: before the step, the state of a flagged row becomes the initial state, as by
+                the `resets` of `unroll`; such as what an environment says of the end of an episode.
 
         Raises:
             TypeError, ValueError: an argument does not have the structure, shape or kind of dtype that is needed, or
@@ -112,7 +114,12 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         """
         check_layer(self)
         check_params(self, params)
-        check_state(self, state, check_input(self, x))
+        batch_shape = check_input(self, x)
+        check_state(self, state, batch_shape)
+        if reset is not None:
+            flags = check_flags(reset, batch_shape, "reset", "[*batch]")
+            fresh = self.restart(params, state, batch_shape)
+            state = jax.tree.map(functools.partial(select, flags), fresh, state)
         return self.advance(params, state, x)
 
     def __repr__(self) -> str:

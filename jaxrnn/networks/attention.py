@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_choice, check_flags, check_sizes
+from jaxrnn.checks import check_arrays, check_choice, check_flags, check_sizes
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
@@ -205,6 +205,7 @@ class Attention(Wrapper):
             state: the cell's first state, such as an encoder's last one; None: zero. With the query "before", its
                 output is the first query.
         """
+        check_arrays(memory=memory)
         shape = jnp.shape(memory)
         if len(shape) < 2 or (shape[0], shape[-1]) != (self.memory_steps, self.memory_size):
             needed = f"[{self.memory_steps}, *batch, {self.memory_size}]"

@@ -1,6 +1,7 @@
 """Two cells over one sequence, one in each direction of time."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,18 @@ from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import keep
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["Bidirectional", "BidirectionalLM", "BidirectionalParams", "BidirectionalState"]
+__all__ = [
+    "Bidirectional",
+    "BidirectionalLM",
+    "BidirectionalParams",
+    "BidirectionalState",
+    "Merge",
+    "check_merge",
+    "merge_outputs",
+]
+
+Merge = Literal["concat", "sum"] | Callable[[Array, Array], Array]
+"""How the outputs of two directions become one."""
 
 
 class BidirectionalParams(NamedTuple):
@@ -60,7 +72,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
 
     forward: Layer
     backward: Layer | None = None
-    merge: Literal["concat", "sum"] | Callable[[Array, Array], Array] = "concat"
+    merge: Merge = "concat"
 
     def __post_init__(self) -> None:
         forward, backward = self.cells
@@ -70,8 +82,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
             raise ValueError(
                 f"backward: got inputs {backward.input_spec}, needs those of forward, {forward.input_spec}"
             )
-        if not callable(self.merge):
-            check_choice(merge=self.merge, among=("concat", "sum"))
+        check_merge(self.merge)
         there, back = (structure(_spec(cell)) for cell in self.cells)
         if there != back:
             raise ValueError(
@@ -113,11 +124,6 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
     def cells(self) -> tuple[Layer, Layer]:
         """The forward and the backward cell."""
         return self.forward, self.forward if self.backward is None else self.backward
-
-    def _merge(self, forward: Array, backward: Array) -> Array:
-        if self.merge == "concat":
-            return jnp.concatenate([forward, backward], axis=-1)
-        return forward + backward if self.merge == "sum" else self.merge(forward, backward)
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
         """Returns fresh parameters of both directions; `initializers` go to each cell's `init`.
@@ -161,13 +167,26 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
 
     def merged(self, ys: PyTree, zs: PyTree, valid: Array | None) -> PyTree:
         """Merges both outputs; zero at steps that are not valid."""
-        ys = jax.tree.map(self._merge, ys, zs)
+        ys = jax.tree.map(functools.partial(merge_outputs, self.merge), ys, zs)
         return ys if valid is None else keep(valid, ys)  # a function need not merge zeros into zero
 
     def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
         """Returns the network with `function` applied in both directions."""
         forward, backward = (cell.with_cells(function) for cell in self.cells)
         return dataclasses.replace(self, forward=forward, backward=backward)
+
+
+def check_merge(merge: Any) -> None:
+    """Raises unless `merge` is "concat", "sum" or a function."""
+    if not callable(merge):
+        check_choice(merge=merge, among=("concat", "sum"))
+
+
+def merge_outputs(merge: Merge, forward: Array, backward: Array) -> Array:
+    """Merges the outputs of two directions."""
+    if merge == "concat":
+        return jnp.concatenate([forward, backward], axis=-1)
+    return forward + backward if merge == "sum" else merge(forward, backward)
 
 
 def _spec(cell: Layer) -> PyTree:
