@@ -95,21 +95,8 @@ def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) ->
     new, ys = closed.jaxpr.outvars[:m], closed.jaxpr.outvars[m:]
 
     of = dict.fromkeys(shared, _Of.CONSTS) | dict.fromkeys(states, _Of.CARRY) | dict.fromkeys(inputs, _Of.INPUT)
-    repeated: set[Any] = set()
-    for eqn in closed.jaxpr.eqns:
-        made = max((of[v] for v in variables(eqn.invars)), default=_Of.CONSTS)
-        if made == _Of.INPUT and _multiplies(eqn):
-            made = _Of.PRODUCT
-        of |= dict.fromkeys(eqn.outvars, made)
-        if eqn.primitive.name in _REPEATED.get(made, ()):
-            repeated.update(eqn.outvars)
-
-    awaited = _ancestors(closed, new)
-    late: set[Any] = set()
-    for eqn in closed.jaxpr.eqns:
-        free = of[eqn.outvars[0]] == _Of.CARRY and not awaited.intersection(eqn.outvars)
-        if free and (_multiplies(eqn) or late.intersection(variables(eqn.invars))):
-            late.update(eqn.outvars)
+    repeated = _spread(closed, of)
+    late = _late(closed, of, new)
 
     def crosses(v: Any) -> bool:
         """Whether a step reads a value that it does not compute."""
@@ -124,9 +111,9 @@ def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) ->
     reads, step = part(closed, [*new, *out], crosses)
     given = [v for v in reads if of[v] == _Of.CONSTS]
     read = [v for v in reads if of[v] in (_Of.INPUT, _Of.PRODUCT)]
+    drive = [v for v in dict.fromkeys([*read, *seen]) if of[v] == _Of.PRODUCT]
     if not (states and read):
         raise Unsupported("a step without state or input")
-    drive = [v for v in dict.fromkeys([*read, *seen]) if of[v] == _Of.PRODUCT]
 
     def function(made: tuple[list[Any], Callable[..., Leaves]], *groups: list[Any]) -> Callable[..., Leaves]:
         """A part as a function of the values in the groups."""
@@ -149,14 +136,32 @@ def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) ->
     )
 
 
+def _spread(closed: Any, of: dict[Any, _Of]) -> set[Any]:
+    """Adds to `of` what computed values are made of; returns those that every step computes again."""
+    repeated: set[Any] = set()
+    for eqn in closed.jaxpr.eqns:
+        made = max((of[v] for v in variables(eqn.invars)), default=_Of.CONSTS)
+        if made == _Of.INPUT and _multiplies(eqn):
+            made = _Of.PRODUCT
+        of |= dict.fromkeys(eqn.outvars, made)
+        if eqn.primitive.name in _REPEATED.get(made, ()):
+            repeated.update(eqn.outvars)
+    return repeated
+
+
+def _late(closed: Any, of: dict[Any, _Of], new: list[Any]) -> set[Any]:
+    """Products that the new carry is not made of, and what is made of them."""
+    awaited = set(variables(new))
+    for eqn in reversed(closed.jaxpr.eqns):
+        if awaited.intersection(eqn.outvars):
+            awaited.update(variables(eqn.invars))
+    late: set[Any] = set()
+    for eqn in closed.jaxpr.eqns:
+        free = of[eqn.outvars[0]] == _Of.CARRY and not awaited.intersection(eqn.outvars)
+        if free and (_multiplies(eqn) or late.intersection(variables(eqn.invars))):
+            late.update(eqn.outvars)
+    return late
+
+
 def _multiplies(eqn: Any) -> bool:
     return is_product(eqn) or has_products(eqn)
-
-
-def _ancestors(closed: Any, results: list[Any]) -> set[Any]:
-    """The values that results are made of."""
-    found = set(variables(results))
-    for eqn in reversed(closed.jaxpr.eqns):
-        if found.intersection(eqn.outvars):
-            found.update(variables(eqn.invars))
-    return found
