@@ -12,7 +12,7 @@ from jaxrnn import GRU, LSTM, Clockwork, ConvGRU, Elman, RecurrentDropout, Vanil
 from jaxrnn.cells import Projected
 from jaxrnn.engine import operation
 from jaxrnn.mosaic.rules import rewritten
-from tests.registry import example
+from tests.registry import CELLS, NETWORKS, example, expensive
 from tests.test_operation import both, close, gradients
 
 
@@ -36,32 +36,45 @@ def tpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
 
 
-T, B = 18, 2  # two blocks, the second of two steps
-MASKS = {"lengths": jnp.array([18, 11]), "resets": jnp.arange(T * B).reshape(T, B) % 7 == 2}
+def masks(steps):
+    return {"lengths": jnp.array([steps, 3]), "resets": jnp.arange(steps * 2).reshape(steps, 2) % 4 == 2}
+
+
+SOME = frozenset(
+    (
+        Clockwork(3, 4, periods=(1, 3)),
+        Projected(VanillaLSTM(3, 4, peephole="full", cell_clip=0.4), 2, nonrecurrent_size=3, clip=0.2),
+    )
+)
 
 
 @pytest.mark.usefixtures("x64", "interpreted")
-@pytest.mark.parametrize(
-    ("cell", "options"),
-    [
-        (Projected(VanillaLSTM(3, 4), 2, nonrecurrent_size=3), MASKS),
-        (
-            RecurrentDropout(Zoneout(GRU(3, 4, heads=2), 0.3), 0.3, share=("time",)),
-            {"key": jax.random.key(3), "reverse": True, "save": "states", **MASKS},
-        ),
-        (Clockwork(3, 4, periods=(1, 3)), {"reverse": True}),
-    ],
-    ids=["masks", "draws", "integers"],
-)
-def test_values_and_gradients_are_those_of_the_scan(cell, options):
-    args = example(cell, steps=T, dtype=jnp.float64)
+@pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, SOME))
+def test_values_and_gradients_are_those_of_the_scan(entry):
+    cell, args = entry.cell, example(entry.cell, dtype=jnp.float64)
+    if all(choice.path == "scan" for choice in jaxrnn.explain(cell, steps=5, batch=2, dtype=jnp.float64)):
+        pytest.skip("no kernel")
+
+    @jax.jit
+    def every(*args):
+        return [gradients(cell, args, path=path, **masks(5)) for path in ("auto", "scan")]
+
+    close(*every(*args))
+
+
+@pytest.mark.usefixtures("x64", "interpreted")
+def test_options_change_no_value():
+    """Draws for rows and steps, the other direction, states kept alone; two blocks, the second of two steps."""
+    cell = RecurrentDropout(Zoneout(GRU(3, 4, heads=2), 0.3), 0.3, share=("time",))
+    args = example(cell, steps=18, dtype=jnp.float64)
+    options = {"key": jax.random.key(3), "reverse": True, "save": "states", **masks(18)}
     close(*both(lambda *args, path: gradients(cell, args, path=path, **options), *args))
 
 
 @pytest.mark.usefixtures("x64", "interpreted")
 def test_tangents_are_those_of_the_scan():
     cell = Elman(3, 4)
-    args = example(cell, steps=T, dtype=jnp.float64)
+    args = example(cell, dtype=jnp.float64)
 
     def moved(*args, path):
         return jax.jvp(lambda *args: jaxrnn.unroll(cell, *args, path=path), args, jax.tree.map(jnp.cos, args))
@@ -72,10 +85,10 @@ def test_tangents_are_those_of_the_scan():
 def test_a_gradient_is_two_kernels_and_no_loop(tpu):
     """As it is lowered for a TPU: every equation of both kernels has code there."""
     cell = LSTM(8, 128)
-    args = example(cell, steps=T, dtype=jnp.bfloat16)
+    args = example(cell, steps=18, dtype=jnp.bfloat16)
 
     def loss(args):
-        return jnp.sum(jaxrnn.unroll(cell, *args, path="native", **MASKS)[1].astype(jnp.float32))
+        return jnp.sum(jaxrnn.unroll(cell, *args, path="native", **masks(18))[1].astype(jnp.float32))
 
     text = jax.jit(jax.grad(loss)).trace(args).lower(lowering_platforms=("tpu",)).as_text()
     assert (text.count("@tpu_custom_call"), text.count("stablehlo.while")) == (2, 0)

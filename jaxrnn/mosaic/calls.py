@@ -35,7 +35,7 @@ def fits(row: Row, steps: int, batch: int) -> str:
         if on_tpu():
             kernel.compile()
     except Exception as error:  # of whatever kind
-        return f"Mosaic cannot compile it: {str(error).splitlines()[0][:200]}"
+        return f"Mosaic cannot compile it: {' '.join(str(error).split())[:200]}"
     return ""
 
 
