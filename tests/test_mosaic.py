@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, Clockwork, ConvGRU, Elman, RecurrentDropout, VanillaLSTM, Zoneout, mosaic
+from jaxrnn import GRU, LRU, LSTM, Clockwork, ConvGRU, Elman, RecurrentDropout, VanillaLSTM, Zoneout, mosaic
 from jaxrnn.cells import Projected
 from jaxrnn.engine import operation
 from jaxrnn.mosaic.rules import rewritten
+from tests.cells import Token
 from tests.registry import CELLS, NETWORKS, example, expensive
 from tests.test_operation import both, close, gradients
 
@@ -98,7 +99,8 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
     def choice(cell, **sizes):
         return jaxrnn.explain(cell, **{"steps": 4, **sizes})[0]
 
-    assert choice(Elman(3, 4)) == (Elman(3, 4), "native", "")
+    assert choice(Token(3, 4)) == (Token(3, 4), "native", "")
+    assert choice(LRU(3, 4, scan="sequential")).reason == "complex numbers"
     assert choice(ConvGRU((4, 2), 3, 3)).reason.startswith("Mosaic cannot compile it: Unimplemented primitive")
     assert choice(Elman(3, 4), batch=10**6).reason.endswith("MiB for one step, and VMEM has 128")
     with pytest.raises(ValueError, match=r"path: got 'native', but ConvGRU.* cannot take it: Mosaic"):

@@ -1,12 +1,12 @@
 """Divides a row function in phases: what waits for the carry, and what can be done for all steps before or after.
 
     ahead    consts             -> given         once
-    before   consts, x          -> drive         products that see only the input, and what is made of them
+    before   consts, x          -> drive         products and look-ups that see only the input, and what is made of them
     step     given, carry, read -> carry, out    one step after the other; `read` are some of x and drive
     after    consts, seen       -> y             products that no later step waits for, and what is made of them;
                                                  `seen` are x, drive and out
 
-Element-wise work without a product stays in the step even where it could be done for all steps: there, its operands and
+Element-wise work without them stays in the step even where it could be done for all steps: there, its operands and
 results would be written to memory and read again.
 """
 
@@ -64,7 +64,7 @@ class _Of(IntEnum):
 
     CONSTS = 0
     INPUT = 1
-    PRODUCT = 2  # that sees the input, not the carry
+    PRODUCT = 2  # or a look-up, that sees the input and not the carry
     CARRY = 3
 
 
@@ -144,7 +144,7 @@ def _spread(closed: Any, of: dict[Any, _Of]) -> set[Any]:
     repeated: set[Any] = set()
     for eqn in closed.jaxpr.eqns:
         made = max((of[v] for v in variables(eqn.invars)), default=_Of.CONSTS)
-        if made == _Of.INPUT and _multiplies(eqn):
+        if made == _Of.INPUT and _is_wide(eqn):
             made = _Of.PRODUCT
         of |= dict.fromkeys(eqn.outvars, made)
         if eqn.primitive.name in _REPEATED.get(made, ()):
@@ -161,10 +161,11 @@ def _late(closed: Any, of: dict[Any, _Of], new: list[Any]) -> set[Any]:
     late: set[Any] = set()
     for eqn in closed.jaxpr.eqns:
         free = of[eqn.outvars[0]] == _Of.CARRY and not awaited.intersection(eqn.outvars)
-        if free and (_multiplies(eqn) or late.intersection(variables(eqn.invars))):
+        if free and (_is_wide(eqn) or late.intersection(variables(eqn.invars))):
             late.update(eqn.outvars)
     return late
 
 
-def _multiplies(eqn: Any) -> bool:
-    return is_product(eqn) or has_products(eqn)
+def _is_wide(eqn: Any) -> bool:
+    """Whether an equation is a product or a look-up, better done for all steps at once."""
+    return is_product(eqn) or has_products(eqn) or eqn.primitive.name in ("gather", "dynamic_slice")
