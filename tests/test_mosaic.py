@@ -10,7 +10,7 @@ import pytest
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, Clockwork, ConvGRU, Elman, RecurrentDropout, VanillaLSTM, Zoneout, mosaic
 from jaxrnn.cells import Projected
-from jaxrnn.engine import operation
+from jaxrnn.engine.machines import MACHINES
 from jaxrnn.mosaic.rules import rewritten
 from tests.cells import Token
 from tests.registry import CELLS, NETWORKS, example, expensive
@@ -28,7 +28,7 @@ class Interpreted:
 
 @pytest.fixture
 def interpreted(monkeypatch):
-    monkeypatch.setitem(operation.MACHINES, "cpu", Interpreted)
+    monkeypatch.setitem(MACHINES, "cpu", Interpreted)
 
 
 @pytest.fixture

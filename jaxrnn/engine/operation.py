@@ -23,12 +23,12 @@ import numpy as np
 from jax import lax
 from jax.interpreters import ad, batching, mlir
 
-from jaxrnn import mosaic, native
+from jaxrnn import native
+from jaxrnn.engine.machines import MACHINES, Machine, here, traced
 from jaxrnn.engine.recurrence import is_real, reals, states_before
 from jaxrnn.engine.rows import (
     Derivative,
     Leaves,
-    Machine,
     RowFunction,
     Run,
     Spec,
@@ -38,7 +38,6 @@ from jaxrnn.engine.rows import (
     put,
     specs_of,
     step_of,
-    traced,
 )
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
@@ -46,18 +45,9 @@ from jaxrnn.typing import Array, PyTree
 __all__ = ["obstacle", "run_as_one", "slower"]
 
 
-MACHINES: dict[str, Machine] = {"cpu": native, "tpu": mosaic}
-"""Who makes kernels for which of JAX's platforms."""
-
-
-def _machine() -> Machine:
-    """Returns who makes kernels for JAX's default device; where nobody does, `native` says so."""
-    return MACHINES.get(jax.default_backend(), native)
-
-
 def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
     """Returns why a run over `axes` batch axes, and its gradient, cannot be native kernels; empty if they can."""
-    machine = _machine()
+    machine = here()
     if reason := machine.obstacle():
         return reason
     if jax.device_count() > 1:
@@ -84,7 +74,7 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
 
 def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
     """Returns why a run that can be native is faster as a scan; empty if it is not."""
-    machine = _machine()
+    machine = here()
     steps, *batch_shape = jax.tree.leaves(xs)[0].shape[: 1 + axes]
     forward = step_of(run, *specs_of(consts, carry, xs, axes)).forward
     return machine.slower(traced(machine, forward), steps, math.prod(batch_shape))

@@ -20,7 +20,6 @@ from jaxrnn.typing import PyTree
 __all__ = [
     "Derivative",
     "Leaves",
-    "Machine",
     "RowFunction",
     "Run",
     "Spec",
@@ -30,7 +29,6 @@ __all__ = [
     "put",
     "specs_of",
     "step_of",
-    "traced",
 ]
 
 Leaves = list[Any]
@@ -79,41 +77,6 @@ class RowFunction:
     consts: PyTree
     carry: PyTree
     xs: PyTree
-
-
-class Machine(Protocol):
-    """A room that makes kernels for one kind of machine."""
-
-    @property
-    def Unsupported(self) -> type[Exception]:
-        """What `trace` raises where it cannot read a row function."""
-
-    @property
-    def sums(self) -> bool:
-        """Whether kernels add up what row functions give, such as gradients of constants."""
-
-    def __hash__(self) -> int: ...
-
-    def obstacle(self) -> str:
-        """Why there are no kernels on this machine and in this process; empty if there are."""
-
-    def trace(self, fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Any:
-        """Reads a function of one row; raises `Unsupported`."""
-
-    def fits(self, row: Any, steps: int, batch: int) -> str:
-        """Why there is no kernel for a run of this size; empty if there is."""
-
-    def slower(self, row: Any, steps: int, batch: int) -> str:
-        """Why the scan is faster than a kernel for a run of this size; empty if it is not."""
-
-    def run(self, row: Any, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool) -> Any:
-        """Runs a row function over all steps of a batch: `(carry, ys, sums)`."""
-
-
-@functools.lru_cache(maxsize=512)
-def traced(machine: Machine, row: RowFunction) -> Any:
-    """A row function as a machine's room reads it, once."""
-    return machine.trace(row.fun, row.consts, row.carry, row.xs)
 
 
 class Step:
