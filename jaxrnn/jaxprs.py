@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -84,11 +85,22 @@ def as_function(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
 
 
 def inline(closed: ClosedJaxpr) -> ClosedJaxpr:
-    """Returns the jaxpr without calls: their equations stand in their place."""
+    """Returns the jaxpr with the equations of calls in place of the calls, and of equal equations only the first."""
+    found: dict[Any, tuple[list[Any], list[Any]]] = {}  # with what an equation read, so that no other value has its id
+
+    def name(value: Any) -> Any:
+        return repr(value) if np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer) else id(value)
+
+    def rule(eqn: Any, values: list[Any], _: Any) -> tuple[list[Any], list[None]]:
+        key = eqn.primitive, *map(name, values), *eqn.params.items(), *(v.aval for v in eqn.outvars)
+        try:
+            _, results = found.get(key) or found.setdefault(key, (values, bind(eqn, values)))
+        except TypeError:  # parameters that cannot be compared
+            results = bind(eqn, values)
+        return results, [None] * len(results)
 
     def flat(*args: Any) -> list[Any]:
-        nothing = [None] * len(args)
-        return interpret(closed, args, nothing, lambda e, v, _: (bind(e, v), [None] * len(e.outvars)), CALLS)[0]
+        return interpret(closed, args, [None] * len(args), rule, CALLS)[0]
 
     return jax.make_jaxpr(flat)(*closed.in_avals)
 
