@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir
@@ -23,12 +24,15 @@ __all__ = [
     "evaluate",
     "flat_products",
     "has_products",
+    "inline",
     "interpret",
     "is_matrix_product",
     "is_product",
     "new_primitive",
+    "part",
     "sources",
     "split",
+    "variables",
     "without_closure",
 ]
 
@@ -78,6 +82,48 @@ def evaluate(closed: ClosedJaxpr, args: Iterable[Any], rule: Callable[[Any, list
 def as_function(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
     """Returns the jaxpr as a function of its leaves."""
     return jaxpr_as_fun(closed)
+
+
+def inline(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """Returns the jaxpr with the equations of calls in place of the calls, and of equal equations only the first."""
+    found: dict[Any, tuple[list[Any], list[Any]]] = {}  # with what an equation read, so that no other value has its id
+
+    def name(value: Any) -> Any:
+        return repr(value) if np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer) else id(value)
+
+    def rule(eqn: Any, values: list[Any], _: Any) -> tuple[list[Any], list[None]]:
+        key = eqn.primitive, *map(name, values), *eqn.params.items(), *(v.aval for v in eqn.outvars)
+        try:
+            _, results = found.get(key) or found.setdefault(key, (values, bind(eqn, values)))
+        except TypeError:  # parameters that cannot be compared
+            results = bind(eqn, values)
+        return results, [None] * len(results)
+
+    def flat(*args: Any) -> list[Any]:
+        return interpret(closed, args, [None] * len(args), rule, CALLS)[0]
+
+    return jax.make_jaxpr(flat)(*closed.in_avals)
+
+
+def part(
+    closed: ClosedJaxpr, results: list[Any], given: Callable[[Any], bool]
+) -> tuple[list[Any], Callable[..., list[Any]]]:
+    """Returns a part of a jaxpr as `(reads, function)`: `function(*values of reads)` gives the values of `results`.
+
+    The part goes back from the variables `results` to those for which `given` holds, or that no equation computes.
+    """
+    needed = dict.fromkeys(variables(results))
+    equations: list[Any] = []
+    for eqn in reversed(closed.jaxpr.eqns):
+        if any(v in needed and not given(v) for v in eqn.outvars):
+            equations.insert(0, eqn)
+            needed |= dict.fromkeys(variables(eqn.invars))
+    computed = {v for eqn in equations for v in eqn.outvars if not given(v)}
+    reads = [v for v in needed if v not in computed]
+    jaxpr = Jaxpr(
+        constvars=[], invars=reads, outvars=results, eqns=equations, effects=closed.effects, debug_info=_DEBUG_INFO
+    )
+    return reads, jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
 
 
 def depends(closed: ClosedJaxpr, flags: Iterable[Any]) -> list[bool]:
@@ -146,6 +192,11 @@ def split(
         return run(args, compute)[0]
 
     return ahead, rest
+
+
+def variables(atoms: Iterable[Any]) -> list[Any]:
+    """Returns those of an equation's operands, or of a jaxpr's results, that are not literals."""
+    return [atom for atom in atoms if not isinstance(atom, Literal)]
 
 
 def bind(eqn: Any, values: list[Any]) -> list[Any]:

@@ -101,9 +101,10 @@ def unroll(
             sequences; chunks run again too, and memory grows with T / chunk + chunk. "residuals": everything that
             derivatives need; nothing is computed again, at several times the memory and, on a CPU, more time. Like
             `chunk` it changes no value.
-        path: "native": each cell's run is one native loop of the CPU (`pip install 'jaxrnn[cpu]'`). "scan": it is a
-            loop of JAX's. "auto": native where that can be done and is faster; `jaxrnn.explain` tells which, and why.
-            Values agree up to rounding. A native loop chooses its own chunks.
+        path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (`pip install
+            'jaxrnn[cpu]'`), a Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be
+            done and is faster; `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel
+            chooses its own chunks.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`

@@ -1,4 +1,4 @@
-"""A run over time as one operation, which a machine may carry out in a way of its own.
+"""A run over time as one operation, which a machine may carry out by a kernel of its own.
 
     forward     (consts, carry, xs) -> (carry, ys)
     keep        the same, and `kept`: what derivatives need to know of every step
@@ -6,8 +6,8 @@
     cotangent   (consts, carry, xs, kept; dcarry, dys) -> (dconsts, dcarry, dxs)     its transpose
 
 The derivative of `forward` is a `keep` and a `tangent`; `tangent` and `cotangent` are each other's transposes. All four
-are one primitive, and there are two ways to do each. On the CPU, a native loop runs the rows of the batch; it is
-generated from what one row does in one step. Everywhere else, and for derivatives of derivatives, it is the reference:
+are one primitive, and there are two ways to do each. On the CPU and on a TPU it is a kernel, which the machine's room
+generates from what one row does in one step. Everywhere else, and for derivatives of derivatives, it is the reference:
 the engine's own loop, and JAX's derivatives of it, which need nothing that was kept.
 """
 
@@ -24,8 +24,21 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from jaxrnn import native
+from jaxrnn.engine.machines import MACHINES, Machine, here, traced
 from jaxrnn.engine.recurrence import is_real, reals, states_before
-from jaxrnn.engine.rows import Derivative, Leaves, Run, Spec, Step, derivative_of, pick, put, specs_of, step_of
+from jaxrnn.engine.rows import (
+    Derivative,
+    Leaves,
+    RowFunction,
+    Run,
+    Spec,
+    Step,
+    derivative_of,
+    pick,
+    put,
+    specs_of,
+    step_of,
+)
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
 
@@ -33,36 +46,38 @@ __all__ = ["obstacle", "run_as_one", "slower"]
 
 
 def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
-    """Returns why a run over `axes` batch axes, and its gradient, cannot be native loops; empty if they can."""
-    if reason := native.obstacle():
+    """Returns why a run over `axes` batch axes, and its gradient, cannot be native kernels; empty if they can."""
+    machine = here()
+    if reason := machine.obstacle():
         return reason
     if jax.device_count() > 1:
-        return f"{jax.device_count()} devices, and a native loop runs on one"
+        return f"{jax.device_count()} devices, and a native kernel runs on one"
     leaves = jax.tree.leaves((consts, carry, xs))
     if any(not jax.typeof(leaf).sharding.mesh.empty for leaf in leaves):
         return "arrays on a mesh"
-    if not all(isinstance(n, int) for n in jax.tree.leaves(xs)[0].shape):
+    steps, *batch_shape = jax.tree.leaves(xs)[0].shape[: 1 + axes]
+    if not all(isinstance(n, int) for n in (steps, *batch_shape)):
         return "a symbolic number of steps or rows"
-    return _unsupported(run, *specs_of(consts, carry, xs, axes))
+    return _unsupported(machine, run, *specs_of(consts, carry, xs, axes), steps, math.prod(batch_shape))
 
 
 @functools.lru_cache(maxsize=512)
-def _unsupported(run: Run, tree: Any, specs: tuple["Spec", ...]) -> str:
+def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...], steps: int, batch: int) -> str:
+    forward = _Call("forward", run, tree, specs, (False,) * len(specs))
+    keep = replace(forward, kind="keep", active=tuple(map(is_real, specs)))
     try:
-        row = step_of(run, tree, specs)
-        derivative = derivative_of(run, tree, specs, tuple(map(is_real, specs)))
-        _ = row.forward, derivative.keep, derivative.cotangent((True,) * len(reals(row.ys)))
-    except native.Unsupported as error:
-        return str(error)
+        back = replace(keep, kind="cotangent", dys=(True,) * len(reals(forward.row.ys)))
+        return next(filter(None, (call.refusal(machine, steps, batch) for call in (forward, keep, back))), "")
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
         return f"its step does not run without batch axes ({str(error).splitlines()[0]})"
-    return ""
 
 
 def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
     """Returns why a run that can be native is faster as a scan; empty if it is not."""
+    machine = here()
     steps, *batch_shape = jax.tree.leaves(xs)[0].shape[: 1 + axes]
-    return native.fits(step_of(run, *specs_of(consts, carry, xs, axes)).forward, steps, math.prod(batch_shape))
+    forward = step_of(run, *specs_of(consts, carry, xs, axes)).forward
+    return machine.slower(traced(machine, forward), steps, math.prod(batch_shape))
 
 
 def run_as_one(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[PyTree, PyTree]:
@@ -164,34 +179,51 @@ class _Call:
         _, dcarry, dys = rest[3:]
         return jax.tree.leaves(pull((dcarry, put([jnp.zeros_like(y) for y in ys], self.dys, dys))))
 
-    def native(self, *args: Any) -> Leaves:
-        """The call by a native loop."""
+    def function(self, machine: Machine) -> RowFunction:
+        """What a kernel does for one row in one step."""
+        if self.kind == "forward":
+            return self.row.forward
+        if self.kind == "cotangent":
+            return self.derivative.cotangent(self.dys, machine.sums)
+        return self.derivative.keep if self.kind == "keep" else self.derivative.tangent
+
+    def refusal(self, machine: Machine, steps: int, batch: int) -> str:
+        """Returns why the machine has no kernel for the call, empty if it has."""
+        try:
+            return machine.fits(traced(machine, self.function(machine)), steps, batch)
+        except machine.Unsupported as error:
+            return str(error)
+
+    def kernel(self, machine: Machine, *args: Any) -> Leaves:
+        """The call by a kernel."""
         consts, carry, xs, *rest = self.groups(args)
         row, reverse = self.row, self.run.reverse
-        if self.kind == "forward":
-            return jax.tree.leaves(native.run(row.forward, row.ahead(consts), carry, xs, reverse=reverse))
+        run = functools.partial(machine.run, traced(machine, self.function(machine)))
+        if self.kind in ("forward", "keep"):
+            return jax.tree.leaves(run(row.ahead(consts), carry, xs, reverse=reverse))
         d = self.derivative
-        if self.kind == "keep":
-            return jax.tree.leaves(native.run(d.keep, row.ahead(consts), carry, xs, reverse=reverse))
 
         def ahead(moved: Leaves) -> tuple[Leaves, Leaves]:
             given = row.ahead(put(consts, d.consts, moved))
             return pick(given, d.given), given
 
         _, _, kept, dconsts, dcarry, last = rest
-        first, count = pick(carry, d.states), sum(d.states)
         fixed = pick(carry, row.fixed)
         moved = pick(consts, d.consts)
+        # Back in time, the loops of the CPU find the states before a step where they lie.
+        shifts = self.kind == "cotangent" and machine is native
+        shift = native.Shifted if shifts else functools.partial(states_before, reverse=reverse)
+        count = sum(d.states)
+        before = [shift(f, k) for f, k in zip(pick(carry, d.states), kept[:count], strict=True)]
+        known = [*before, *kept[count:]]
+        at = known, xs, last
         if self.kind == "tangent":
             _, dgiven, given = jax.jvp(ahead, (moved,), (dconsts,), has_aux=True)
-            before = [states_before(f, k, reverse) for f, k in zip(first, kept[:count], strict=True)]
-            at = ([*before, *kept[count:]], xs, last)
-            (dcarry, _), dys, _ = native.run(d.tangent, (given, dgiven), (dcarry, fixed), at, reverse=reverse)
+            (dcarry, _), dys, _ = run((given, dgiven), (dcarry, fixed), at, reverse=reverse)
             return [*dcarry, *dys]
         _, pull, given = jax.vjp(ahead, moved, has_aux=True)
-        shifted = [native.Shifted(f, k) for f, k in zip(first, kept[:count], strict=True)]
-        at = ([*shifted, *kept[count:]], xs, last)
-        (dcarry, _), dxs, dgiven = native.run(d.cotangent(self.dys), given, (dcarry, fixed), at, reverse=not reverse)
+        (dcarry, _), found, dgiven = run(given, (dcarry, fixed), at, reverse=not reverse)
+        dgiven, dxs = (dgiven, found) if machine.sums else d.pulled(self.dys, given, fixed, known, xs, found, last)
         return [*pull(dgiven)[0], *dcarry, *dxs]
 
 
@@ -301,9 +333,13 @@ def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: _Call) -> t
     return split, [r - 1 for r in results]
 
 
-def _lower(ctx: Any, *args: Any, call: _Call) -> Any:
-    # What is exported runs in processes that have not made these loops.
-    way = call.reference if ctx.module_context.lowering_parameters.for_export else call.native
+def _lower(platform: str, ctx: Any, *args: Any, call: _Call) -> Any:
+    """Lowers to a kernel where there is one: `vmap` may have added rows, or JAX lowers for another than its device."""
+    machine = MACHINES[platform]
+    sizes = next(a.shape for a, axes in zip(ctx.avals_in, _leading(call.arguments()), strict=True) if axes == 2)
+    # What is exported runs in processes that have not made the loops of the CPU.
+    exported = platform == "cpu" and ctx.module_context.lowering_parameters.for_export
+    way = call.reference if exported or call.refusal(machine, *sizes[:2]) else functools.partial(call.kernel, machine)
     return mlir.lower_fun(way, multiple_results=True)(ctx, *args)
 
 
@@ -312,4 +348,5 @@ ad.primitive_jvps[_operation] = _jvp
 ad.primitive_transposes[_operation] = _transpose
 batching.primitive_batchers[_operation] = _batch
 mlir.register_lowering(_operation, mlir.lower_fun(lambda *args, call: call.reference(*args), multiple_results=True))
-mlir.register_lowering(_operation, _lower, platform="cpu")
+for _platform in MACHINES:
+    mlir.register_lowering(_operation, functools.partial(_lower, _platform), platform=_platform)

@@ -1,23 +1,35 @@
-"""What one row of a batch does in one step of a run, and its derivative: the functions that native loops are made of.
+"""What one row of a batch does in one step of a run, and its derivative: the functions that kernels are made of.
 
 Constants, carry and inputs are lists of leaves here.
 """
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxrnn import native
 from jaxrnn.engine.linearize import linear_program
 from jaxrnn.engine.options import Save
 from jaxrnn.engine.recurrence import is_real, reals
 from jaxrnn.jaxprs import as_function, depends, interpret, sources, split
 from jaxrnn.typing import PyTree
 
-__all__ = ["Derivative", "Leaves", "Run", "Spec", "Step", "derivative_of", "pick", "put", "specs_of", "step_of"]
+__all__ = [
+    "Derivative",
+    "Leaves",
+    "RowFunction",
+    "Run",
+    "Spec",
+    "Step",
+    "derivative_of",
+    "pick",
+    "put",
+    "specs_of",
+    "step_of",
+]
 
 Leaves = list[Any]
 
@@ -57,6 +69,16 @@ def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any,
     return jax.tree.structure(parts), tuple(specs)
 
 
+@dataclass(frozen=True, eq=False)
+class RowFunction:
+    """A function of one row and step, `(consts, carry, x) -> (carry, y, sums)`, with specs of what it takes."""
+
+    fun: Callable[..., Any]
+    consts: PyTree
+    carry: PyTree
+    xs: PyTree
+
+
 class Step:
     """One step of one row, in two parts: what depends on the constants alone is computed once, ahead of all steps.
 
@@ -88,9 +110,9 @@ class Step:
         return results[: len(carry)], results[len(carry) :]
 
     @functools.cached_property
-    def forward(self) -> native.Row:
-        """The step for the native loop."""
-        return native.trace(lambda *args: (*self.step(*args), ()), self.given, self.carry, self.xs)
+    def forward(self) -> RowFunction:
+        """A step of the run."""
+        return RowFunction(lambda *args: (*self.step(*args), ()), self.given, self.carry, self.xs)
 
 
 def _kind(eqn: Any, tags: list[Any]) -> Any:
@@ -150,7 +172,7 @@ class Derivative:
         apply, known = self.program(given, carry, x)
         return apply, put(known, self.saved, kept[count:]) if self.saved else known
 
-    # The steps of the native loops. Fixed leaves of the carry go along.
+    # The steps of the kernels. Fixed leaves of the carry go along.
 
     def keeping(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Leaves, Leaves]:
         """A step that returns with its output what is kept."""
@@ -159,12 +181,12 @@ class Derivative:
         return new, [*y, *pick(new, self.states), *saved]
 
     @functools.cached_property
-    def keep(self) -> native.Row:
+    def keep(self) -> RowFunction:
         """A step of the run that keeps."""
-        return native.trace(lambda *args: (*self.keeping(*args), ()), self.row.given, self.row.carry, self.row.xs)
+        return RowFunction(lambda *args: (*self.keeping(*args), ()), self.row.given, self.row.carry, self.row.xs)
 
     @functools.cached_property
-    def tangent(self) -> native.Row:
+    def tangent(self) -> RowFunction:
         """A step of the tangents' run."""
 
         def step(consts: Any, carry: Any, at: Any) -> Any:
@@ -176,10 +198,14 @@ class Derivative:
         row = self.row
         consts = row.given, pick(row.given, self.given)
         carry = pick(row.carry, self.carry), pick(row.carry, row.fixed)
-        return native.trace(step, consts, carry, (self.kept, row.xs, pick(row.xs, self.xs)))
+        return RowFunction(step, consts, carry, (self.kept, row.xs, pick(row.xs, self.xs)))
 
-    def _cotangent(self, dys: tuple[bool, ...]) -> native.Row:
-        """A step of the cotangents' run; flagged outputs have cotangents."""
+    def _cotangent(self, dys: tuple[bool, ...], sums: bool) -> RowFunction:
+        """A step of the cotangents' run; flagged outputs have cotangents.
+
+        With `sums` it gives the cotangents of its inputs and, as sums, of the constants. Without, it gives those of its
+        carry, from which `pulled` makes both.
+        """
         row = self.row
         point = pick(row.given, self.given), pick(row.carry, self.carry), pick(row.xs, self.xs)
         ys = reals(row.ys)
@@ -188,11 +214,35 @@ class Derivative:
             (dcarry, fixed), (kept, x, dy) = carry, at
             apply, known = self.known(given, fixed, x, kept)
             dy = put([jnp.zeros(y.shape, y.dtype) for y in ys], dys, dy)
-            ((dgiven, dcarry, dx),) = jax.linear_transpose(functools.partial(apply, known), point)((dcarry, dy))
-            return (dcarry, fixed), dx, dgiven
+            ((dgiven, before, dx),) = jax.linear_transpose(functools.partial(apply, known), point)((dcarry, dy))
+            return (before, fixed), *((dx, dgiven) if sums else (dcarry, ()))
 
         carry = point[1], pick(row.carry, row.fixed)
-        return native.trace(step, row.given, carry, (self.kept, row.xs, pick(ys, dys)))
+        return RowFunction(step, row.given, carry, (self.kept, row.xs, pick(ys, dys)))
+
+    def pulled(
+        self,
+        flags: tuple[bool, ...],
+        given: Leaves,
+        fixed: Leaves,
+        kept: Leaves,
+        xs: Leaves,
+        dcarry: Leaves,
+        dys: Leaves,
+    ) -> tuple[Leaves, Leaves]:
+        """Cotangents `(dgiven, dxs)` from those of all new carries and flagged outputs, leaves `[T, B, ...]`."""
+        zeros = [jnp.zeros(a.shape, a.dtype) for a in pick(self.row.carry, self.carry)]
+
+        def one(dgiven: Leaves, fixed: Leaves, kept: Leaves, x: Leaves, dx: Leaves) -> tuple[Leaves, Leaves]:
+            apply, known = self.known(given, fixed, x, kept)
+            dcarry, dys = apply(known, (dgiven, zeros, dx))
+            return dcarry, pick(dys, flags)
+
+        def every(dgiven: Leaves, dxs: Leaves) -> tuple[Leaves, Leaves]:
+            rows = jax.vmap(one, (None, 0, 0, 0, 0))
+            return jax.vmap(rows, (None, None, 0, 0, 0))(dgiven, fixed, kept, xs, dxs)
+
+        return jax.linear_transpose(every, pick(given, self.given), pick(xs, self.xs))((dcarry, dys))
 
 
 def _from_step(eqn: Any, values: Leaves, tags: Leaves) -> tuple[Leaves, Leaves]:

@@ -50,13 +50,16 @@ waited for. Results are the same from run to run; sums over rows depend on the n
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
     emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
     compile.py        LLVM                                    store.py          kept objects
-    division.py       chunks, parts, teams, `fits`            calls.py          `run`, `reference`
+    division.py       chunks, parts, teams, `slower`          calls.py          `run`, `reference`
 """
 
-from jaxrnn.native.calls import Shifted, reference, run
+from jaxrnn.native.calls import Shifted, fits, reference, run
 from jaxrnn.native.compile import obstacle
-from jaxrnn.native.division import fits
+from jaxrnn.native.division import slower
 from jaxrnn.native.graph import Row, Unsupported
 from jaxrnn.native.rows import trace
 
-__all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "run", "trace"]
+__all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "run", "slower", "sums", "trace"]
+
+sums = True
+"""Whether a loop adds up what a row function gives beside its output."""

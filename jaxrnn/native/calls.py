@@ -14,7 +14,7 @@ from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
 
-__all__ = ["Shifted", "reference", "run"]
+__all__ = ["Shifted", "fits", "reference", "run"]
 
 
 class Shifted(NamedTuple):
@@ -25,6 +25,11 @@ class Shifted(NamedTuple):
 
     first: Any  # [B, ...]
     after: Any  # [T, B, ...]
+
+
+def fits(row: Row, steps: int, batch: int) -> str:
+    """Returns why there is no native call for a run of this size: there is one for any."""
+    return ""
 
 
 def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False) -> tuple[PyTree, PyTree, PyTree]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
 
-__all__ = ["Division", "divide", "fits"]
+__all__ = ["Division", "divide", "slower"]
 
 KIB, MIB = 2**10, 2**20
 CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
@@ -70,7 +70,7 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def fits(row: Row, steps: int, batch: int) -> str:
+def slower(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a run of this size, "" if it isn't."""
     if (moved := _sizes(row).moved) > MOST_MOVED:
         return f"{moved} numbers that move at every step"

@@ -1,0 +1,85 @@
+"""Runs a row function over time around one kernel, and says whether there is one."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxrnn.mosaic.kernel import loop
+from jaxrnn.mosaic.memory import MIB, on_tpu, plan
+from jaxrnn.mosaic.phases import Row
+from jaxrnn.typing import Array, PyTree
+
+__all__ = ["fits", "obstacle", "run", "slower"]
+
+
+def obstacle() -> str:
+    """Returns why kernels cannot run on this machine, empty if they can."""
+    return "" if (backend := jax.default_backend()) == "tpu" else f"JAX runs on {backend!r}, these kernels on 'tpu'"
+
+
+@functools.lru_cache(maxsize=512)
+def fits(row: Row, steps: int, batch: int) -> str:
+    """Returns why there is no kernel for a run of this size, empty if there is.
+
+    Mosaic is asked: it lowers the kernel and, on a TPU, compiles it, so that a user's program never fails on it.
+    """
+    groups = ((), row.given), ((batch,), row.carry), ((steps, batch), row.read)
+    args = [[jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype) for spec in specs] for lead, specs in groups]
+    try:
+        memory = plan(row, steps, batch)
+        if not memory.block:
+            return f"{memory.needed / MIB:.0f} MiB for one step, and VMEM has {memory.size / MIB:.0f}"
+        kernel = jax.jit(functools.partial(loop, row, memory)).trace(*args).lower(lowering_platforms=("tpu",))
+        if on_tpu():
+            kernel.compile()
+    except Exception as error:  # of whatever kind
+        return f"Mosaic cannot compile it: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def slower(row: Row, steps: int, batch: int) -> str:
+    """Returns why XLA is faster than a run of this size, empty if it is not: no such size is known."""
+    return ""
+
+
+def run(
+    row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False, interpret: bool = False
+) -> PyTree:
+    """Runs a row function over all steps of a batch.
+
+    Args:
+        row: from `trace`.
+        consts: arrays that all rows share.
+        carry: leaves `[B, ...]`.
+        xs: leaves `[T, B, ...]`.
+        reverse: whether to go from the last step to the first.
+        interpret: whether JAX carries the kernel out, on any device and slowly, for tests.
+
+    Returns:
+        `(carry, ys, ())`: leaves `[B, ...]` and `[T, B, ...]`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from jaxrnn import mosaic
+        >>> scalar = jax.ShapeDtypeStruct((), jnp.float32)
+        >>> row = mosaic.trace(lambda a, h, x: (a * h + x, h, ()), scalar, scalar, scalar)
+        >>> carry, ys, _ = mosaic.run(row, jnp.float32(0.5), jnp.zeros(1), jnp.ones((3, 1)), interpret=True)
+        >>> carry.tolist(), ys[:, 0].tolist()
+        ([1.75], [0.0, 1.0, 1.5])
+    """
+    shared, first, inputs = [*row.constants, *jax.tree.leaves(consts)], jax.tree.leaves(carry), jax.tree.leaves(xs)
+    steps, batch = inputs[0].shape[:2]
+
+    def at_once(function: Callable[..., list[Any]], seen: list[Array]) -> list[Array]:
+        axes = [None] * len(shared) + [0] * len(seen)
+        rows = jax.vmap(function, axes, axis_size=batch)
+        return jax.vmap(rows, axes, axis_size=steps)(*shared, *seen)
+
+    seen = [*inputs, *at_once(row.before, inputs)]
+    read = [seen[i] for i in row.reads]
+    memory = plan(row, steps, batch)
+    last, out = loop(row, memory, row.ahead(*shared), first, read, reverse=reverse, interpret=interpret)
+    return jax.tree.unflatten(jax.tree.structure(row.results), [*last, *at_once(row.after, [*seen, *out])])

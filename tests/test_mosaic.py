@@ -1,0 +1,140 @@
+"""Kernels on the TPU, carried out by JAX on the CPU, against the scan; and lowered for a TPU."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxrnn
+from jaxrnn import GRU, LRU, LSTM, Clockwork, ConvGRU, Elman, RecurrentDropout, VanillaLSTM, Zoneout, mosaic
+from jaxrnn.cells import Projected
+from jaxrnn.engine.machines import MACHINES
+from jaxrnn.mosaic.rules import rewritten
+from tests.cells import Token
+from tests.registry import CELLS, NETWORKS, example, expensive
+from tests.test_operation import both, close, gradients
+
+
+class Interpreted:
+    """The room, with kernels that JAX carries out."""
+
+    Unsupported, sums, trace = mosaic.Unsupported, mosaic.sums, staticmethod(mosaic.trace)
+    run = staticmethod(functools.partial(mosaic.run, interpret=True))
+    fits = slower = staticmethod(lambda row, steps, batch: "")
+    obstacle = staticmethod(lambda: "")
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    monkeypatch.setitem(MACHINES, "cpu", Interpreted)
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """JAX's default device seems to be a TPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+
+
+def masks(steps):
+    return {"lengths": jnp.array([steps, 3]), "resets": jnp.arange(steps * 2).reshape(steps, 2) % 4 == 2}
+
+
+SOME = frozenset(
+    (
+        Clockwork(3, 4, periods=(1, 3)),
+        Projected(VanillaLSTM(3, 4, peephole="full", cell_clip=0.4), 2, nonrecurrent_size=3, clip=0.2),
+    )
+)
+
+
+@pytest.mark.usefixtures("x64", "interpreted")
+@pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, SOME))
+def test_values_and_gradients_are_those_of_the_scan(entry):
+    cell, args = entry.cell, example(entry.cell, dtype=jnp.float64)
+    if all(choice.path == "scan" for choice in jaxrnn.explain(cell, steps=5, batch=2, dtype=jnp.float64)):
+        pytest.skip("no kernel")
+
+    @jax.jit
+    def every(*args):
+        return [gradients(cell, args, path=path, **masks(5)) for path in ("auto", "scan")]
+
+    close(*every(*args))
+
+
+@pytest.mark.usefixtures("x64", "interpreted")
+def test_options_change_no_value():
+    """Draws for rows and steps, the other direction, states kept alone; two blocks, the second of two steps."""
+    cell = RecurrentDropout(Zoneout(GRU(3, 4, heads=2), 0.3), 0.3, share=("time",))
+    args = example(cell, steps=18, dtype=jnp.float64)
+    options = {"key": jax.random.key(3), "reverse": True, "save": "states", **masks(18)}
+    close(*both(lambda *args, path: gradients(cell, args, path=path, **options), *args))
+
+
+@pytest.mark.usefixtures("x64", "interpreted")
+def test_tangents_are_those_of_the_scan():
+    cell = Elman(3, 4)
+    args = example(cell, dtype=jnp.float64)
+
+    def moved(*args, path):
+        return jax.jvp(lambda *args: jaxrnn.unroll(cell, *args, path=path), args, jax.tree.map(jnp.cos, args))
+
+    close(*both(moved, *args))
+
+
+def test_a_gradient_is_two_kernels_and_no_loop(tpu):
+    """As it is lowered for a TPU: every equation of both kernels has code there."""
+    cell = LSTM(8, 128)
+    args = example(cell, steps=18, dtype=jnp.bfloat16)
+
+    def loss(args):
+        return jnp.sum(jaxrnn.unroll(cell, *args, path="native", **masks(18))[1].astype(jnp.float32))
+
+    text = jax.jit(jax.grad(loss)).trace(args).lower(lowering_platforms=("tpu",)).as_text()
+    assert (text.count("@tpu_custom_call"), text.count("stablehlo.while")) == (2, 0)
+
+
+def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
+    def choice(cell, **sizes):
+        return jaxrnn.explain(cell, **{"steps": 4, **sizes})[0]
+
+    assert choice(Token(3, 4)) == (Token(3, 4), "native", "")
+    assert choice(LRU(3, 4, scan="sequential")).reason == "complex numbers"
+    assert choice(ConvGRU((4, 2), 3, 3)).reason.startswith("Mosaic cannot compile it: Unimplemented primitive")
+    assert choice(Elman(3, 4), batch=10**6).reason.endswith("MiB for one step, and VMEM has 128")
+    with pytest.raises(ValueError, match=r"path: got 'native', but ConvGRU.* cannot take it: Mosaic"):
+        choice(ConvGRU((4, 2), 3, 3), path="native")
+
+
+def test_the_step_has_only_what_must_wait():
+    """x W and what is no state, such as a second projection, are computed for all steps at once, nothing twice."""
+    w = jax.ShapeDtypeStruct((4, 4), jnp.float32)
+    h = jax.ShapeDtypeStruct((4,), jnp.float32)
+
+    def fun(w, h, x):
+        new, again = (jnp.tanh(h @ w + x @ w) for _ in range(2))
+        return new, (new @ w, again), ()
+
+    row = mosaic.trace(fun, w, h, h)
+    step = jax.make_jaxpr(row.step)(*row.given, *row.carry, *row.read)
+    assert [eqn.primitive.name for eqn in step.eqns] == ["dot_general", "add", "tanh"]
+    assert [len(specs) for specs in (row.given, row.carry, row.read, row.out)] == [1, 1, 1, 1]
+
+
+def test_rewritten_equations_are_those_of_numpy():
+    x = np.concatenate([-np.logspace(2, -9, 50), np.logspace(-9, 1.9, 50)]).astype(np.float32)
+    flags = x > 0
+
+    def fun(x, flags):
+        weights = jnp.ones((4, 2), jnp.bfloat16)
+        rows = jax.lax.broadcast_in_dim(flags, (2, 100), (1,))
+        half = jnp.asarray(x[:4], jnp.bfloat16)
+        return [jnp.expm1(x), jnp.cumsum(x.reshape(4, 25), 0), jax.lax.cumsum(x, reverse=True), rows, half @ weights]
+
+    expm1, down, back, rows, product = rewritten(fun)(x, flags)
+    np.testing.assert_allclose(expm1, np.expm1(x.astype(np.float64)), rtol=5e-7)
+    np.testing.assert_allclose(down, np.cumsum(x.reshape(4, 25), 0), rtol=1e-6)
+    np.testing.assert_allclose(back, np.cumsum(x[::-1].astype(np.float64))[::-1], rtol=1e-6, atol=1e-5)
+    assert (np.asarray(rows) == flags).all()
+    assert product.dtype == jnp.bfloat16
