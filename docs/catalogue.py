@@ -38,10 +38,10 @@ MODULES = {
 """The pages of the API: title, and the names; None: all public ones."""
 
 INSIDE = {
-    "engine": ("How the engine runs a cell", ("jaxrnn.engine.",)),
-    "native": ("How the native loops are made", ("jaxrnn.native",)),
+    "jaxrnn.engine": "How the engine runs a cell",
+    "jaxrnn.native": "How the native loops are made",
 }
-"""Pages of what modules say about themselves, for those who read the code."""
+"""Pages of what the modules of a folder say about themselves, for those who read the code."""
 
 REPOSITORY = {
     "README.md": "readme",
@@ -160,12 +160,15 @@ def toy(kind: Kind) -> Any:
 
 
 def letters(cls: type) -> list[str]:
-    """The gates by name, in the order of the drive, as the cell's `project` says them."""
+    """The gates by name, in the order of the drive, as the cell's `project` says them.
+
+    Those of two cells are more than one function of a sum, of which `Inspected` finds the first.
+    """
     import jaxrnn
 
     found = re.search(r"as the tuple ((?:[^\W\d](?:_\w+)?, )+[^\W\d]\b(?:_\w+)?)", inspect.getdoc(cls.project) or "")
     stepped = cls.run is jaxrnn.Cell.run  # a cell that runs in its own way has no single steps to look into
-    return found[1].split(", ") if found and stepped else []
+    return found[1].split(", ") if found and stepped and cls.__name__ not in ("OrderedLSTM", "SLSTM") else []
 
 
 def run(kind: Kind) -> tuple[Any, Any, dict[str, Any]]:
@@ -177,7 +180,7 @@ def run(kind: Kind) -> tuple[Any, Any, dict[str, Any]]:
 
     cell, steps, names = toy(kind), 48, letters(kind.cls)
     times = np.arange(steps)
-    signal = np.where((times >= 4) & (times < 16), 1.5, 0) + np.where(times >= 24, 1.5 * np.sin(times / 2), 0)
+    signal = np.where((times >= 4) & (times < 16), 1.5, 0) + np.where(times >= 24, 1.5 * np.sin((times - 24) / 2), 0)
     shape = cell.input_spec.shape
     xs = np.broadcast_to(signal.astype(np.float32).reshape(steps, *[1] * len(shape)), (steps, *shape))
     if len(shape) == 2:  # a row of places: a bar that moves
@@ -392,27 +395,29 @@ def module_page(name: str, title: str, names: list[str] | None) -> str:
     return page
 
 
-def inside_page(title: str, begins: tuple[str, ...]) -> str:
-    """What the modules of a folder say about themselves."""
+def inside_page(name: str, title: str) -> str:
+    """What a folder and its modules say about themselves."""
     import importlib
     import pkgutil
 
-    page = heading(title)
-    folder = begins[0].rstrip(".")
-    package = importlib.import_module(folder)
-    if begins[0] == folder:
-        page += f".. automodule:: {folder}\n   :no-members:\n   :no-index:\n\n"
-    for info in pkgutil.iter_modules(package.__path__):
-        doc = inspect.getdoc(importlib.import_module(f"{folder}.{info.name}")) or ""
-        page += heading(f"``{info.name}.py``", "-") + "\n".join(docstrings.converted(doc.splitlines())) + "\n\n"
+    package = importlib.import_module(name)
+    modules = [importlib.import_module(f"{name}.{info.name}") for info in pkgutil.iter_modules(package.__path__)]
+    page = heading(title) + said(package)
+    for module in modules:
+        page += heading(f"``{module.__name__.rpartition('.')[2]}.py``", "-") + said(module)
     return page
+
+
+def said(module: Any) -> str:
+    """The docstring of a module as reStructuredText."""
+    return "\n".join(docstrings.converted((inspect.getdoc(module) or "").splitlines())) + "\n\n"
 
 
 def write_modules(folder: Path) -> None:
     for name, (title, names) in MODULES.items():
         keep(folder / f"{name}.rst", module_page(name, title, names))
-    for name, (title, begins) in INSIDE.items():
-        keep(folder / f"{name}.rst", inside_page(title, begins))
+    for name, title in INSIDE.items():
+        keep(folder / f"{name}.rst", inside_page(name, title))
     listed = "".join(f"   {name}\n" for name in [*MODULES, *INSIDE])
     keep(
         folder / "index.rst",

@@ -16,7 +16,9 @@ def words(line: str) -> str:
     parts = re.split(r"(`[^`]+`)", line)
     for i, part in enumerate(parts):
         if i % 2 == 0:
-            part = re.sub(r"(?<!\*)\*(?!\*)", r"\\*", part).replace("|", r"\|")
+            # Emphasis stays, stars that stand alone are none.
+            part = re.sub(r"(\*\*?[^\s*](?:[^*]*[^\s*])?\*\*?)|\*", lambda star: star[1] or r"\*", part)
+            part = part.replace("|", r"\|")
             parts[i] = re.sub(r"(?<=\w)_(?!\w)", r"\\_", part)
             continue
         code = part[1:-1]

@@ -55,6 +55,19 @@ def test_every_row_of_costs_belongs_to_a_cell_and_most_were_measured():
     assert len([cost for cost in costs if cost.forward]) >= 50
 
 
+def test_cells_stand_in_the_row_of_their_time():
+    """In `docs/choosing.md`, by what `bench/README.md` measured."""
+    rows = catalogue.rows((DOCS / "choosing.md").read_text(), "µs a step")
+    measured = catalogue.rows((ROOT / "bench/README.md").read_text(), "cell | parameters | state | products")
+    times, least, seen = {row[0].strip("`"): float(row[5]) for row in measured}, 0.0, 0
+    for bound, cells in rows:
+        most = float(re.sub(r"\D", "", bound) or "inf")
+        found = [times[cell] for cell in re.findall("`(.*?)`", cells) if cell in times]
+        assert all(least < time <= most for time in found), bound
+        least, seen = most, seen + len(found)
+    assert seen >= 25
+
+
 def test_every_module_has_its_page():
     """Those that are imported by name; the cells are in the catalogue."""
     inside = {"cell", "cells", "checks", "typing", "jaxprs", "engine", "native"}
@@ -82,9 +95,10 @@ def test_links_out_of_the_folder_lead_to_pages(page, link, leads_to):
 
 
 def test_docstrings_become_what_autodoc_reads():
-    doc = "Does *it*.\n\n    h' = x W\n\nOf `h` and `[*batch]`, `W`s.\n\nArgs:\n    x: a `y`.\n\na    one\nb    two"
+    doc = "Does *it*, a * b.\n\n    h' = x W\n\n"
+    doc += "Of `h` and `[*batch]`, `W`s.\n\nArgs:\n    x: a `y`.\n\na    one\nb    two"
     assert docstrings.converted(doc.splitlines()) == [
-        "Does \\*it\\*.",
+        "Does *it*, a \\* b.",
         "",
         "::",
         "",
