@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import docstrings
+import toys
 
 MODULES = {
     "jaxrnn": ("The core", ["unroll", "Layer", "Cell", "LinearCell"]),
@@ -127,120 +128,6 @@ def costs() -> list[Cost]:
     return found
 
 
-def toy(kind: Kind) -> Any:
-    """A small cell of a kind with one input, or with as many as it needs."""
-    import jax.numpy as jnp
-
-    import jaxrnn
-
-    def leaky(params: Any, state: Any, x: Any) -> Any:
-        h = 0.9 * state + 0.1 * jnp.tanh(x @ params)
-        return h, h
-
-    special = {
-        "BatchNormLSTM": lambda: kind.cls(1, 4, steps=48),
-        "Clockwork": lambda: kind.cls(1, 4, periods=(1, 2, 4, 8)),
-        "ConvGRU": lambda: kind.cls((8, 1), 1, 3),
-        "ConvLSTM": lambda: kind.cls((8, 1), 1, 3),
-        "Function": lambda: kind.cls(
-            leaky, lambda key, dtype: jnp.ones((1, 4), dtype) * jnp.arange(1, 5), lambda b, dtype: jnp.zeros((*b, 4)), 1
-        ),
-        "HyperLSTM": lambda: kind.cls(1, 4, hyper_size=3),
-        "LMU": lambda: kind.cls(1, 4, order=6, theta=24.0),
-        "MDLSTM": lambda: kind.cls((8, 1), 1),
-        "MDRNN": lambda: kind.cls((8, 1), 1),
-        "MUT": lambda: kind.cls(1, 4, variant=3),
-        "Multiplicative": lambda: kind.cls(jaxrnn.LSTM(1, 4)),
-        "Projected": lambda: kind.cls(jaxrnn.LSTM(1, 4), 2),
-        "RGLRU": lambda: kind.cls(4),
-        "SCRN": lambda: kind.cls(1, 4, context_size=2),
-        "Window": lambda: kind.cls(1, 4),
-    }
-    return special.get(kind.name, lambda: kind.cls(1, 4))()
-
-
-def letters(cls: type) -> list[str]:
-    """The gates by name, in the order of the drive, as the cell's `project` says them.
-
-    Those of two cells are more than one function of a sum, of which `Inspected` finds the first.
-    """
-    import jaxrnn
-
-    found = re.search(r"as the tuple ((?:[^\W\d](?:_\w+)?, )+[^\W\d]\b(?:_\w+)?)", inspect.getdoc(cls.project) or "")
-    stepped = cls.run is jaxrnn.Cell.run  # a cell that runs in its own way has no single steps to look into
-    return found[1].split(", ") if found and stepped and cls.__name__ not in ("OrderedLSTM", "SLSTM") else []
-
-
-def run(kind: Kind) -> tuple[Any, Any, dict[str, Any]]:
-    """Input `[T, ...]`, outputs `[T, values]` and gates `[T]` of the first unit of a toy cell with fresh parameters."""
-    import jax
-    import numpy as np
-
-    import jaxrnn
-
-    cell, steps, names = toy(kind), 48, letters(kind.cls)
-    times = np.arange(steps)
-    signal = np.where((times >= 4) & (times < 16), 1.5, 0) + np.where(times >= 24, 1.5 * np.sin((times - 24) / 2), 0)
-    shape = cell.input_spec.shape
-    xs = np.broadcast_to(signal.astype(np.float32).reshape(steps, *[1] * len(shape)), (steps, *shape))
-    if len(shape) == 2:  # a row of places: a bar that moves
-        xs = np.where((np.arange(shape[0]) == times[:, None] // 6)[..., None], np.float32(2), np.float32(0))
-    seen = jaxrnn.Inspected(cell) if names else cell
-    ys = jax.jit(lambda key, xs: jaxrnn.unroll(seen, cell.init(key), xs, path="scan")[1])(jax.random.key(1), xs)
-    gates = {}
-    if names:
-        leaves = jax.tree.leaves(ys.gates, is_leaf=lambda leaf: leaf is None)
-        ys = ys.y
-        # Gates of one number for each unit; the names do not say what else there may be.
-        if len(leaves) >= len(names):
-            gates = {
-                n: np.asarray(g).reshape(steps, -1)[:, 0] for n, g in zip(names, leaves, strict=False) if g is not None
-            }
-    return np.asarray(xs), np.asarray(ys).reshape(steps, -1), gates
-
-
-COLORS = ("#1f6fb2", "#d1622b", "#2f8f5b", "#8a5fb5", "#b03a5b", "#6b6b6b")
-
-
-def draw(kind: Kind, path: Path) -> None:
-    """The picture of a cell: its input, its outputs, its gates."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    xs, ys, gates = run(kind)
-    plane = xs.ndim == 3
-    heights = [1.0 if plane else 0.7, 1.2, *([1.2] if gates and not plane else [])]
-    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "jaxrnn"}):
-        figure = Figure(figsize=(7.2, 1.25 * sum(heights) + 0.4), layout="constrained")
-        axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-        if plane:
-            for ax, values, name in ((axes[0], xs[..., 0], "input"), (axes[1], ys, "output")):
-                limit = abs(values).max() or 1.0
-                ax.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-                ax.set_ylabel(f"{name},\nplaces")
-        else:
-            axes[0].plot(xs.reshape(len(xs), -1)[:, 0], color="0.35", lw=1.4)
-            axes[0].set_ylabel("input")
-            for n, y in enumerate(ys.T):
-                axes[1].plot(y, lw=1.4, color=COLORS[n % len(COLORS)])
-            axes[1].set_ylabel("outputs")
-            if len(heights) == 3:
-                for n, (name, gate) in enumerate(gates.items()):
-                    axes[2].plot(gate, lw=1.4, label=name, color=COLORS[n % len(COLORS)])
-                axes[2].set_ylabel("gates of\nthe first unit")
-                axes[2].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-        axes[-1].set_xlabel("time step")
-        figure.align_ylabels(axes)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, metadata={"Date": None})
-
-
-def constructed(cell: Any) -> str:
-    """A cell as a call, without the values that are defaults; functions by their names."""
-    text = re.sub(r"<function (?:\w+\.)*(?:<locals>\.)?(\S+) at 0x\w+>", r"\1", repr(cell))
-    return text.replace("<lambda>", "…")
-
-
 def table(header: list[str], lines: list[list[str]]) -> str:
     """A list-table, with the markup of docstrings in its cells."""
     body = "".join(
@@ -263,7 +150,7 @@ def parameters(kind: Kind) -> str:
     """The table of a cell's parameters: shapes in letters from the source, and of the toy cell."""
     import jax
 
-    cell = toy(kind)
+    cell = toys.toy(kind.cls)
     params = jax.eval_shape(cell.init, jax.random.key(0))
     if not hasattr(params, "_fields") or not params:
         return ""
@@ -275,7 +162,7 @@ def parameters(kind: Kind) -> str:
         lines.append([f"`{field}`", shaped(comments.get(field, "")), f"`{shapes}`"])
     return (
         heading("Parameters and state", "-")
-        + docstrings.words(f"`{type(params).__name__}`, and beside it the shapes in `{constructed(cell)}`:")
+        + docstrings.words(f"`{type(params).__name__}`, and beside it the shapes in `{toys.constructed(cell)}`:")
         + "\n\n"
         + table(["parameter", "shape", "here"], lines)
     )
@@ -285,7 +172,7 @@ def state(kind: Kind) -> str:
     """What the state holds."""
     import jax
 
-    cell = toy(kind)
+    cell = toys.toy(kind.cls)
     start = jax.eval_shape(cell.initial_state)
     if not hasattr(start, "_fields"):
         return ""
@@ -314,8 +201,8 @@ def cell_page(kind: Kind, public: str) -> str:
             "``python -m bench.cells``; :doc:`benchmarks </project/benchmarks>` says on which machine.\n"
             ":doc:`/cells` says what the letters stand for.\n\n"
         )
-    seen = "Input, outputs and gates" if letters(kind.cls) else "Input and outputs"
-    what = f"{seen} of ``{constructed(toy(kind))}`` with fresh parameters."
+    seen = "Input, outputs and gates" if toys.letters(kind.cls) else "Input and outputs"
+    what = f"{seen} of ``{toys.constructed(toys.toy(kind.cls))}`` with fresh parameters."
     return (
         heading(kind.name)
         + docstrings.words(kind.paper)
@@ -344,10 +231,10 @@ def write_cells(folder: Path) -> None:
         public = f"jaxrnn.{kind.name}" if kind.name in jaxrnn.__all__ else f"jaxrnn.cells.{kind.name}"
         keep(folder / f"{kind.name}.rst", cell_page(kind, public))
         picture = folder / f"{kind.name}.svg"
-        # Drawn again only if the cell or this script changed.
-        newest = max(os.path.getmtime(file) for file in (kind.module.__file__, __file__))
+        # Drawn again only if the cell or the script changed.
+        newest = max(os.path.getmtime(file) for file in (kind.module.__file__, toys.__file__))
         if not picture.exists() or picture.stat().st_mtime < newest:
-            draw(kind, picture)
+            toys.draw(kind.cls, picture)
         index.append([f":doc:`{kind.name}`", docstrings.words(kind.paper)])
     named = {kind.name for kind in kinds()}
     for name in jaxrnn.cells.__all__:
@@ -391,8 +278,20 @@ def module_page(name: str, title: str, names: list[str] | None) -> str:
         thing = getattr(module, one)
         kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
         kind = "exception" if kind == "class" and issubclass(thing, Exception) else kind
-        page += f".. auto{kind}:: {one}\n" + ("   :members:\n" if kind == "class" else "") + "\n"
+        page += f".. auto{kind}:: {one}\n" + (members_of(thing) if kind == "class" else "") + "\n"
     return page
+
+
+def members_of(cls: type) -> str:
+    """Which methods a class shows: of a network, those that are not the protocol's, which its base class describes."""
+    import jaxrnn
+
+    protocol = (jaxrnn.Layer, jaxrnn.Cell, jaxrnn.LinearCell, jaxrnn.Wrapper, jaxrnn.StepWrapper, jaxrnn.Parametrized)
+    if cls in protocol or not issubclass(cls, jaxrnn.Layer):
+        return "   :members:\n"
+    shown = [m for m in vars(cls) if m == "init" or not (m[0] == "_" or any(hasattr(base, m) for base in protocol))]
+    methods = [m for m in shown if inspect.isroutine(vars(cls)[m])]
+    return f"   :members: {', '.join(methods)}\n" if methods else ""
 
 
 def inside_page(name: str, title: str) -> str:
