@@ -8,6 +8,7 @@ import inspect
 import os
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,11 +138,6 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return f".. list-table::\n   :header-rows: 1\n\n{body}\n"
 
 
-def shaped(comment: str) -> str:
-    """A comment on a field with the shapes in it as code."""
-    return re.sub(r"(\[[^\]]*\])", r"`\1`", comment)
-
-
 def heading(text: str, line: str = "=") -> str:
     return f"{text}\n{line * len(text)}\n\n"
 
@@ -159,7 +155,7 @@ def parameters(kind: Kind) -> str:
     for field in params._fields:
         value = getattr(params, field)
         shapes = ", ".join(str(list(leaf.shape)) for leaf in jax.tree.leaves(value)) or "none"
-        lines.append([f"`{field}`", shaped(comments.get(field, "")), f"`{shapes}`"])
+        lines.append([f"`{field}`", docstrings.shaped(comments.get(field, "")), f"`{shapes}`"])
     return (
         heading("Parameters and state", "-")
         + docstrings.words(f"`{type(params).__name__}`, and beside it the shapes in `{toys.constructed(cell)}`:")
@@ -178,7 +174,7 @@ def state(kind: Kind) -> str:
         return ""
     comments = {name: comment for name, _, _, comment in docstrings.fields_of(type(start))}
     items = [
-        f"- ``{field}``" + (f": {docstrings.words(shaped(comments[field]))}" if comments.get(field) else "")
+        f"- ``{field}``" + (f": {docstrings.words(docstrings.shaped(comments[field]))}" if comments.get(field) else "")
         for field in start._fields
     ]
     return docstrings.words(f"The state is a `{type(start).__name__}`:") + "\n\n" + "\n".join(items) + "\n\n"
@@ -219,8 +215,8 @@ def cell_page(kind: Kind, public: str) -> str:
     )
 
 
-def write_cells(folder: Path) -> None:
-    """Pages of cells, an index, and the types that belong to them."""
+def cell_pages(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Pages of cells, an index, and the types that belong to them; pictures that are not there are drawn."""
     import jaxrnn
 
     index, types = [], heading("Types of parameters and states")
@@ -229,7 +225,7 @@ def write_cells(folder: Path) -> None:
     )
     for kind in kinds():
         public = f"jaxrnn.{kind.name}" if kind.name in jaxrnn.__all__ else f"jaxrnn.cells.{kind.name}"
-        keep(folder / f"{kind.name}.rst", cell_page(kind, public))
+        yield folder / f"{kind.name}.rst", cell_page(kind, public)
         picture = folder / f"{kind.name}.svg"
         # Drawn again only if the cell or the script changed.
         newest = max(os.path.getmtime(file) for file in (kind.module.__file__, toys.__file__))
@@ -246,9 +242,9 @@ def write_cells(folder: Path) -> None:
         else:  # documented where it is defined
             home = next(k.module.__name__ for k in kinds() if name in k.module.__all__)
             types += f".. autodata:: {home}.{name}\n   :no-value:\n\n"
-    keep(folder / "types.rst", types)
+    yield folder / "types.rst", types
     body = "".join(f"   * - {link}\n     - {paper}\n" for link, paper in index)
-    keep(
+    yield (
         folder / "index.rst",
         heading("The catalogue")
         + "Every kind of cell, with its equations, parameters, cost, and a picture of what it does with a toy input.\n"
@@ -312,13 +308,14 @@ def said(module: Any) -> str:
     return "\n".join(docstrings.converted((inspect.getdoc(module) or "").splitlines())) + "\n\n"
 
 
-def write_modules(folder: Path) -> None:
+def module_pages(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Pages of modules and their index."""
     for name, (title, names) in MODULES.items():
-        keep(folder / f"{name}.rst", module_page(name, title, names))
+        yield folder / f"{name}.rst", module_page(name, title, names)
     for name, title in INSIDE.items():
-        keep(folder / f"{name}.rst", inside_page(name, title))
+        yield folder / f"{name}.rst", inside_page(name, title)
     listed = "".join(f"   {name}\n" for name in [*MODULES, *INSIDE])
-    keep(
+    yield (
         folder / "index.rst",
         heading("The API")
         + "Every public name, module by module. The cells are in :doc:`the catalogue </catalogue/index>`.\n\n"
@@ -367,26 +364,27 @@ def linked_cells(text: str) -> str:
     return re.sub(r"^\| (`[^`]+`)", one, text, flags=re.MULTILINE)
 
 
-def write_repository(folder: Path) -> None:
+def repository_pages(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Pages of the files of the repository that are there."""
     for source, name in REPOSITORY.items():
         if (root() / source).exists():
-            keep(folder / f"{name}.md", relinked((root() / source).read_text(), source))
+            yield folder / f"{name}.md", relinked((root() / source).read_text(), source)
 
 
-def keep(path: Path, text: str) -> None:
-    """Writes a file unless it says so already: what did not change is not built again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-
-
-def write(root: Path) -> None:
-    """Makes all pages."""
-    docs = root / "docs"
-    write_repository(docs / "project")
-    write_cells(docs / "catalogue")
-    write_modules(docs / "api")
+def write() -> None:
+    """Makes all pages; one that says so already is not touched, so not built again, and one of an earlier code goes."""
+    docs, kept = root() / "docs", set()
+    for folder, pages in zip(FOLDERS, (cell_pages, module_pages, repository_pages), strict=True):
+        for path, text in pages(docs / folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept.add(path)
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+    for folder in FOLDERS:
+        for path in (docs / folder).iterdir():
+            if path.with_suffix(".rst") not in kept and path not in kept:
+                path.unlink()
 
 
 if __name__ == "__main__":
-    write(root())
+    write()

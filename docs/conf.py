@@ -93,7 +93,7 @@ KINDS = ("class", "function", "exception", "data")
 
 
 def setup(app: Any) -> None:
-    app.connect("builder-inited", lambda app: catalogue.write(ROOT))
+    app.connect("builder-inited", lambda app: catalogue.write())
     app.connect("source-read", read)
     app.connect("missing-reference", link)
     app.connect("autodoc-process-docstring", docstrings.process_docstring, priority=100)

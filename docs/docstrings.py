@@ -83,6 +83,11 @@ def fields_of(cls: type) -> list[tuple[str, str, str, str]]:
     return found
 
 
+def shaped(comment: str) -> str:
+    """A comment on a field with the shapes in it as code."""
+    return re.sub(r"(\[[^\]]*\])", r"`\1`", comment)
+
+
 def is_named_tuple(thing: Any) -> bool:
     return inspect.isclass(thing) and issubclass(thing, tuple) and hasattr(thing, "_fields")
 
@@ -92,7 +97,7 @@ def process_docstring(app: Any, what: str, name: str, thing: Any, options: Any, 
     lines[:] = converted(lines)
     if is_named_tuple(thing):
         for field, kind, _, comment in fields_of(thing):
-            about = words(f"`{comment}`" if comment.startswith("[") and comment.endswith("]") else comment)
+            about = words(shaped(comment))
             lines.append(f"- ``{field}``" + (f": {about}" if comment else f": ``{kind}``"))
         lines.append("")
 
