@@ -93,6 +93,8 @@ KINDS = ("class", "function", "exception", "data")
 
 
 def setup(app: Any) -> None:
+    # Docstrings are read anew where their conversion changed.
+    app.add_config_value("conversion", os.path.getmtime(docstrings.__file__), "env")
     app.connect("builder-inited", lambda app: catalogue.write())
     app.connect("source-read", read)
     app.connect("missing-reference", link)

@@ -50,7 +50,9 @@ def converted(lines: list[str]) -> list[str]:
         if not first.startswith(" "):
             in_section, literal = bool(SECTION.match(first)), False
         if in_section:
-            result += [line if ">>>" in line or "..." in line[:11] else words(line) for line in part]
+            # "size: M." is no item of a list that begins with a number in Roman letters.
+            texts = [re.sub(r"^( +\w+: \w)\.", r"\1\\.", line) for line in map(words, part)]
+            result += [a if ">>>" in a or "..." in a[:11] else b for a, b in zip(part, texts, strict=True)]
         elif first.startswith(">>>"):
             result += part
         elif first.startswith("    ") or (len(part) > 1 and all(map(COLUMNS.search, part))):
