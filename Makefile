@@ -1,10 +1,12 @@
-# make demo    set up, train the three example models in their quick form, draw and sample
-# make test    set up, run the tests
-# make exhaustive    set up, run the tests' cases that take seconds each
-# make compat  the tests that depend on the versions of JAX and Python: for a newer or an older one
-# make bench   set up with the rivals, make every table of bench/README.md and the plot
-# make lint    ruff and mypy
-# make dist    build the packages, use the wheel as a stranger does
+# make demo        set up, train the three example models in their quick form, draw and sample
+# make test        set up, run the tests
+# make exhaustive  set up, run the tests' cases that take seconds each
+# make compat      the tests that depend on the versions of JAX and Python: for a newer or an older one
+# make bench       set up with the rivals, make every table of bench/README.md and the plot
+# make lint        ruff and mypy
+# make docs        set up, build the documentation site into docs/_build/html
+# make docs-test   the same, and open every page of it in Chromium, which has to be installed
+# make dist        build the packages, use the wheel as a stranger does
 #
 # `make test PYTHON=python3.12 VENV=/tmp/env` takes another Python and another folder.
 
@@ -17,7 +19,7 @@ STAMP := $(VENV)/.installed-
 # gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
 TESTED := $(STAMP)test $(if $(CI)$(TORCH),$(STAMP)torch)
 
-.PHONY: demo test exhaustive compat bench lint dist clean
+.PHONY: demo test exhaustive compat bench lint docs docs-test dist clean
 
 demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
@@ -47,8 +49,14 @@ dist: $(STAMP)test
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python -m tests.wheel dist
 
+docs: $(STAMP)docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q docs docs/_build/html
+
+docs-test: docs
+	$(BIN)/python docs/check.py docs/_build/html
+
 clean:
-	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .hypothesis docs/_build docs/api docs/catalogue docs/project
 
 # What is missing on a bare machine is said in one line.
 FOUND = $(shell ($(PYTHON) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "old")') 2>/dev/null)
@@ -74,6 +82,9 @@ $(STAMP)examples: $(BIN)/python pyproject.toml
 
 $(STAMP)test: $(BIN)/python pyproject.toml
 	$(call install,--editable '.[test]')
+
+$(STAMP)docs: $(BIN)/python pyproject.toml
+	$(call install,--editable '.[docs]')
 
 # This version: where a mirror offers its CPU build, it is a small download.
 $(STAMP)torch: $(STAMP)test

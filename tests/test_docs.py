@@ -1,0 +1,125 @@
+"""The documentation site, without building it: pages, pictures, and the scripts that make them."""
+
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxrnn
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+sys.path.append(str(DOCS))
+
+import catalogue  # noqa: E402
+import docstrings  # noqa: E402
+import pictures  # noqa: E402
+
+
+def entries() -> list[str]:
+    """What the table of contents lists."""
+    blocks = re.findall(r"^```\{toctree\}\n(.*?)^```", (DOCS / "index.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line and not line.startswith(":")]
+    return [re.sub(r".*<(.*)>", r"\1", line) for line in lines]
+
+
+def test_the_table_of_contents_is_whole():
+    """Every page is in it, and every entry is a page or one that the build makes."""
+    written = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.glob("*.md")}
+    written |= {f"notebooks/{path.stem}" for path in (DOCS / "notebooks").glob("*.md")}
+    made = {"catalogue/index", "api/index", "project/*", *(f"project/{name}" for name in catalogue.REPOSITORY.values())}
+    assert written - {"index"} <= set(entries())
+    assert set(entries()) <= written | made
+
+
+def test_every_public_cell_has_its_page():
+    public = {
+        name for name in jaxrnn.__all__ if inspect.getmodule(getattr(jaxrnn, name)).__name__.startswith("jaxrnn.cells.")
+    }
+    kinds = {kind.name: kind for kind in catalogue.kinds()}
+    assert public == kinds.keys()
+    page = catalogue.cell_page(kinds["LSTM"], "jaxrnn.LSTM")
+    assert ".. autoclass:: jaxrnn.LSTM" in page
+    assert "4H(I + H + 1)" in page
+    assert "``[I, 4H]``, blocks i, f, g, o" in page
+    assert all(kind.paper for kind in kinds.values())
+
+
+def test_every_row_of_costs_belongs_to_a_cell_and_most_were_measured():
+    names = {kind.name for kind in catalogue.kinds()}
+    costs = catalogue.costs()
+    assert {cost.kind for cost in costs} <= names
+    assert len([cost for cost in costs if cost.forward]) >= 50
+
+
+def test_cells_stand_in_the_row_of_their_time():
+    """In `docs/choosing.md`, by what `bench/README.md` measured."""
+    rows = catalogue.rows((DOCS / "choosing.md").read_text(), "µs a step")
+    measured = catalogue.rows((ROOT / "bench/README.md").read_text(), "cell | parameters | state | products")
+    times, least, seen = {row[0].strip("`"): float(row[5]) for row in measured}, 0.0, 0
+    for bound, cells in rows:
+        most = float(re.sub(r"\D", "", bound) or "inf")
+        found = [times[cell] for cell in re.findall("`(.*?)`", cells) if cell in times]
+        assert all(least < time <= most for time in found), bound
+        least, seen = most, seen + len(found)
+    assert seen >= 20
+
+
+def test_every_module_has_its_page():
+    """Those that are imported by name; the cells are in the catalogue."""
+    inside = {"cell", "cells", "checks", "typing", "jaxprs", "engine", "native"}
+    modules = {p.stem for p in (ROOT / "jaxrnn").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    public = {name for name in modules - inside if not name.startswith("_")}
+    assert {f"jaxrnn.{name}" for name in public} <= catalogue.MODULES.keys()
+    for name, (_, names) in catalogue.MODULES.items():
+        module = importlib.import_module(name)
+        assert all(hasattr(module, one) for one in names or module.__all__)
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "leads_to"),
+    [
+        ("docs/cells.md", "[a](../README.md#install)", "[a](project/readme.md#install)"),
+        ("docs/cells.md", "[a](flax.md), [b](https://jax.dev)", "[a](flax.md), [b](https://jax.dev)"),
+        ("README.md", "[a](docs/flax.md#nnx)", "[a](../flax.md#nnx)"),
+        ("README.md", "[a](LICENSE), [b](#install)", "a, [b](#install)"),
+        ("examples/README.md", "![a](../docs/memory.png)", "![a](../memory.png)"),
+        ("README.md", "```\n[a](docs/flax.md)\n```", "```\n[a](docs/flax.md)\n```"),
+    ],
+)
+def test_links_out_of_the_folder_lead_to_pages(page, link, leads_to):
+    assert catalogue.relinked(link, page) == leads_to
+
+
+def test_docstrings_become_what_autodoc_reads():
+    doc = "Does *it*, a * b.\n\n    h' = x W\n\n"
+    doc += "Of `h` and `[*batch]`, `W`s.\n\nArgs:\n    x: a `y`.\n    z: M.\n\na    one\nb    two"
+    assert docstrings.converted(doc.splitlines()) == [
+        "Does *it*, a \\* b.",
+        "",
+        "::",
+        "",
+        "        h' = x W",
+        "",
+        "Of ``h`` and ``[*batch]``, ``W``\\ s.",
+        "",
+        "Args:",
+        "    x: a ``y``.",
+        "    z: M\\.",
+        "",
+        "::",
+        "",
+        "    a    one",
+        "    b    two",
+        "",
+    ]
+
+
+def test_pictures_are_those_of_their_script():
+    """Those of `docs/sequences.md`: drawn again, they are the same."""
+    page = (DOCS / "sequences.md").read_text()
+    assert set(re.findall(r"\(pictures/(\w+)\.svg\)", page)) == pictures.PICTURES.keys()
+    assert {path.stem: path.read_text() for path in (DOCS / "pictures").glob("*.svg")} == pictures.made()
