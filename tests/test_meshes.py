@@ -13,17 +13,18 @@ from jaxrnn import sharding
 from tests.conftest import QUICK_FLAGS
 
 
+def run(*program: str) -> str:
+    """What a program prints, run in a process of its own."""
+    env = os.environ | {"XLA_FLAGS": QUICK_FLAGS, "PYTHONPATH": "."}
+    done = subprocess.run([sys.executable, "-m", *program], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def found():
     """What `on_eight_devices.py` prints, by name: the error against one device, and collectives."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.on_eight_devices"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"XLA_FLAGS": QUICK_FLAGS, "PYTHONPATH": "."},
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout)
+    return json.loads(run("tests.on_eight_devices"))
 
 
 def test_all_of_it_equals_one_device(found):
@@ -65,3 +66,10 @@ def test_what_cannot_be_spread_is_refused():
         units(jaxrnn.GRU(3, 4), "data")
     with pytest.raises(TypeError, match=r"cell: got GRU, needs a jaxrnn\.LinearCell"):
         sharding.unroll_time(jaxrnn.GRU(3, 4), (), xs, mesh=mesh, axis="model")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("program", [["tests.on_eight_devices", "every"], ["tests.two_processes"]], ids=" ".join)
+def test_programs(program):
+    """Every cell of the registry on eight devices; training by two processes."""
+    run(*program)
