@@ -118,12 +118,12 @@ def training(cells, kinds, *, compiled=True):
     return found
 
 
-def recipes():
+def recipes(of_units, of_time, reverse=False):
     """`jaxrnn.sharding` against one device: outputs, final state and the gradients of all that is given."""
     found = {}
-    masks = {"lengths": jnp.array([8, 3, 0, 5]), "resets": jnp.arange(32).reshape(8, 4) % 7 == 3}
+    masks = {"lengths": jnp.array([8, 3, 0, 5]), "resets": jnp.arange(32).reshape(8, 4) % 7 == 3, "reverse": reverse}
 
-    def check(name, run, cell, given, params, join=lambda params: params):
+    def check(cell, run, given, params, join=lambda params: params):
         def everything(unroll, join, params, xs, state):
             def loss(params, xs, state):
                 found = unroll(params, xs, state, **masks)
@@ -133,35 +133,34 @@ def recipes():
             return found, join(dparams), more
 
         one_device = functools.partial(everything, functools.partial(jaxrnn.unroll, cell), lambda params: params)
-        found[name] = compare(
-            functools.partial(everything, run, join), (params, *given[1:]), jax.jit(one_device)(*given)
-        )
+        spread = functools.partial(everything, run, join)
+        found[repr(cell)] = compare(spread, (params, *given[1:]), jax.jit(one_device)(*given))
 
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
-    for cell in (jaxrnn.LSTM(3, 8), jaxrnn.LSTM(3, 8, heads=4)):
+    on_axes = {"mesh": mesh, "axis": "model", "batch": "data"}
+    for cell in of_units:
         given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
         params = sharding.split_units(cell, given[0], mesh, "model")
-        run = functools.partial(sharding.unroll_units, cell, mesh=mesh, axis="model", batch="data")
         join = functools.partial(sharding.join_units, cell)
-        check("heads" if cell.heads > 1 else "units", run, cell, given, params, join)
-    mesh, cell = jax.make_mesh((2, 4), ("data", "time"), axis_types=(AxisType.Auto,) * 2), COMPILED[1]
-    given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
-    check(
-        "time",
-        functools.partial(sharding.unroll_time, cell, mesh=mesh, axis="time", batch="data"),
-        cell,
-        given,
-        given[0],
-    )
+        check(cell, functools.partial(sharding.unroll_units, cell, **on_axes), given, params, join)
+    for cell in of_time:
+        given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
+        check(cell, functools.partial(sharding.unroll_time, cell, **on_axes), given, given[0])
     return found
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["every"]:
+        units = [jaxrnn.Elman(3, 8), jaxrnn.GRU(3, 8), jaxrnn.GRU(3, 8, reset="before"), jaxrnn.GRU(3, 8, heads=4)]
+        time = [jaxrnn.MinGRU(3, 4), jaxrnn.S5(3, 4, scan="associative")]
+        found = recipes(units, time, reverse=True)
+        print(json.dumps(found), flush=True)
+        assert all(f["error"] < 1e-10 for f in found.values())
         for cell in [entry.cell for entry in CELLS + NETWORKS]:
             found = training([cell], ["auto", "explicit", "shard_map"])
             print(cell, json.dumps(found), flush=True)
             assert all(f["error"] < 1e-10 and not f["inside"] for f in found.values()), cell
     else:
         training(TRACED, ["explicit", "shard_map"], compiled=False)
-        print(json.dumps(training(COMPILED, ["auto", "explicit", "shard_map"]) | recipes()))
+        units = [jaxrnn.LSTM(3, 8), jaxrnn.LSTM(3, 8, heads=4)]
+        print(json.dumps(training(COMPILED, ["auto", "explicit", "shard_map"]) | recipes(units, [COMPILED[1]])))

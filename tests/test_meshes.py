@@ -42,16 +42,20 @@ def test_data_parallel_training_sums_gradients_and_sends_nothing_else(found, kin
 
 
 def test_units_gather_their_state_once_a_step(found):
-    assert found["units"]["inside"] == {"all-gather": 1, "reduce-scatter": 1}  # forward, and backward
+    assert found["LSTM(input_size=3, hidden_size=8)"]["inside"] == {
+        "all-gather": 1,
+        "reduce-scatter": 1,
+    }  # forward, and backward
 
 
 def test_heads_send_nothing_in_the_loop(found):
-    assert found["heads"]["inside"] == {}
+    assert found["LSTM(input_size=3, hidden_size=8, heads=4)"]["inside"] == {}
 
 
 def test_time_is_joined_by_two_gathers(found):
-    assert found["time"]["inside"] == {}
-    assert found["time"]["outside"]["all-gather"] == 2
+    lru = found["LRU(scan='associative', input_size=3, hidden_size=4)"]
+    assert lru["inside"] == {}
+    assert lru["outside"]["all-gather"] == 2
 
 
 def test_what_cannot_be_spread_is_refused():
