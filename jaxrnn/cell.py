@@ -46,6 +46,10 @@ class Cell(Layer[P, S]):
     apart: ClassVar[bool] = True
     """Whether each row of a batch runs by itself, with parameters that all rows share, so that one row says it all."""
 
+    alike: ClassVar[bool] = False
+    """Whether all hidden units have the same equations and see each other by `recurrent` alone, so that they may be on
+    several devices (`jaxrnn.sharding`)."""
+
     @abc.abstractmethod
     def project(self, params: P, x: PyTree) -> PyTree:
         """Returns what the step needs of the input, for any leading axes: a pytree, one array per gate."""

@@ -247,7 +247,7 @@ def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _flat_rule(eqn: Any, values: list[Any]) -> list[Any]:
-    if is_matrix_product(eqn) and values[0].ndim > 2:
+    if is_matrix_product(eqn) and values[0].ndim > 2 and not any(jax.typeof(values[0]).sharding.spec):
         rows, matrix = values
         params = eqn.params | {"dimension_numbers": (((1,), (0,)), ((), ()))}
         product = lax.dot_general(rows.reshape(-1, rows.shape[-1]), matrix, **params)

@@ -1,16 +1,18 @@
 """What equations are written with: products, gates, biases, selects, casts, complex numbers as pairs of reals."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrnn.checks import check_arrays, check_key, check_rate
 from jaxrnn.typing import Array, DTypeLike, Key, PyTree
 
 __all__ = [
+    "AllUnits",
     "add",
     "add_bias",
     "affine",
@@ -24,7 +26,9 @@ __all__ = [
     "gates",
     "join_heads",
     "keep",
+    "look_up",
     "recurrent",
+    "repeat_like",
     "safe_sqrt",
     "select",
     "split_heads",
@@ -36,22 +40,37 @@ __all__ = [
 ]
 
 
-def dot(h: Array, w: Array) -> Array:
+def dot(h: Array, w: "Array | AllUnits") -> Array:
     """`h @ w`, computed in the dtype of the weight: `[*batch, H] x [H, O] -> [*batch, O]`.
 
     So a float32 state meets bfloat16 weights in a bfloat16 product, and keeps its own precision outside of it. In mixed
     precision, parameters and inputs are cast together (`cast`).
     """
+    if isinstance(w, AllUnits):
+        h = lax.all_gather(h.astype(w.dtype), w.axis, axis=h.ndim - 1, tiled=True)
+        return jnp.matmul(h, w.columns)
     return jnp.matmul(h.astype(w.dtype), w)
 
 
-def recurrent(h: Array, w: Array, n: int) -> tuple[Array, ...]:
+class AllUnits(NamedTuple):
+    """A weight that sees the units of all devices: `dot` gathers its operand over a mesh axis of `jax.shard_map`."""
+
+    columns: Array  # [H, O], of all units, for the outputs of one device
+    axis: str
+
+    @property
+    def dtype(self) -> Any:
+        """Of the weight."""
+        return self.columns.dtype
+
+
+def recurrent(h: Array, w: "Array | AllUnits", n: int) -> tuple[Array, ...]:
     """The `n` gates of `h @ w`, a tuple: `[*batch, R] -> n x [*batch, H]`.
 
     A weight `[R, nH]` is dense. A weight `[heads, R / heads, nH / heads]` is block-diagonal: the units of each gate see
     those of their own head only.
     """
-    if w.ndim == 2:
+    if isinstance(w, AllUnits) or w.ndim == 2:
         return gates(dot(h, w), n)
     heads = (gates(z, n) for z in blockwise(gates(h, len(w)), w))
     return tuple(jnp.concatenate(gate, axis=-1) for gate in zip(*heads, strict=True))
@@ -75,12 +94,17 @@ def affine(x: Array, w: Array, b: Array | None) -> Array:
 
 def add_bias(z: Array, b: Array | None) -> Array:
     """`z + b` over any leading axes; `z` where `b` is None."""
-    return z if b is None else z + jnp.broadcast_to(b, z.shape)
+    return z if b is None else z + _rank_of(z, b)
 
 
 def weigh(h: Array, w: Array) -> Array:
     """`h ⊙ w`, a diagonal product over any leading axes."""
-    return h * jnp.broadcast_to(w, h.shape)
+    return h * _rank_of(h, w)
+
+
+def _rank_of(h: Array, w: Array) -> Array:
+    """`w` with axes of length one in front. The gradient of its copies would be gathered from all devices."""
+    return jnp.expand_dims(w, tuple(range(h.ndim - w.ndim)))
 
 
 def gates(z: Array, n: int) -> tuple[Array, ...]:
@@ -137,7 +161,7 @@ def select(flags: Array, a: Array, b: Array) -> Array:
     """`where` with flags `[*leading]` over `[*leading, ...]`."""
     a, b = spread_like(a, flags), spread_like(b, flags)
     flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
-    return jnp.where(jnp.broadcast_to(flags, a.shape), a, b)
+    return jnp.where(repeat_like(flags, a), a, b)
 
 
 def keep(valid: Array, xs: PyTree) -> PyTree:
@@ -184,7 +208,7 @@ def drop(kept: Array, rate: float, x: Array) -> Array:
 
 
 def spread_like(a: Array, like: Array) -> Array:
-    """Returns `a` `[*batch, ...]` spread over the devices of a mesh as `like` `[*batch, ...]` is.
+    """Returns `a` `[*leading, ...]` spread over the devices of a mesh as `like` `[*leading, ...]` is.
 
     Under `jax.shard_map` and on meshes with explicit axes this is a part of an array's type, and a fresh array does not
     mix with one made of the inputs.
@@ -192,8 +216,29 @@ def spread_like(a: Array, like: Array) -> Array:
     if jax.typeof(like).sharding.mesh.empty:
         return a
     nothing = like.astype(bool) & False  # no value passes, not even a NaN
-    nothing = jnp.broadcast_to(nothing.reshape(nothing.shape + (1,) * (a.ndim - nothing.ndim)), a.shape)
+    nothing = jnp.any(nothing, axis=tuple(range(a.ndim, like.ndim)))
+    nothing = nothing.reshape(nothing.shape + (1,) * (a.ndim - nothing.ndim))
     return a | nothing if a.dtype == bool else a + nothing.astype(a.dtype)
+
+
+def repeat_like(w: Array, like: Array) -> Array:
+    """Returns `w` broadcast to the shape of `like`, on a mesh with explicit axes spread over devices as `like` is."""
+    return jnp.broadcast_to(w, like.shape, out_sharding=_explicit_sharding(like))
+
+
+def look_up(table: Array, at: Array, mode: str | None = None) -> Array:
+    """The rows `at` `[*leading]` of a table `[N, ...]`: `[*leading, ...]`, spread over devices as `at` is."""
+    sharding = _explicit_sharding(at)
+    if sharding is not None:
+        spec = PartitionSpec(*sharding.spec, *(None for _ in table.shape[1:]))
+        sharding = NamedSharding(sharding.mesh, spec)
+    return table.at[at].get(mode=mode, out_sharding=sharding)
+
+
+def _explicit_sharding(a: Array) -> NamedSharding | None:
+    """How an array is spread over the explicit axes of a mesh; None: not at all."""
+    sharding = jax.typeof(a).sharding
+    return sharding if any(axes is not None for axes in sharding.spec) else None
 
 
 def follow(new: PyTree, changed: PyTree, output: PyTree) -> PyTree:

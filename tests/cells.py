@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn import Cell
-from jaxrnn.ops import affine, dot
+from jaxrnn.ops import affine, dot, look_up
 from jaxrnn.typing import Array
 
 
@@ -90,7 +90,7 @@ class Token(Cell):
         return jnp.zeros((*batch_shape, self.hidden_size), dtype)
 
     def project(self, params, x):
-        return params["e"][x]
+        return look_up(params["e"], x)
 
     def step(self, params, state, drive):
         h = jnp.tanh(drive + dot(state, params["w_h"]))

@@ -26,6 +26,7 @@ ROOMS = [
         "jaxrnn.penalties",
         "jaxrnn.regularization",
         "jaxrnn.reinforce",
+        "jaxrnn.sharding",
         "jaxrnn.sequences",
         "jaxrnn.states",
     },

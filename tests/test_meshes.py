@@ -1,57 +1,79 @@
-"""Cells whose inputs are spread over devices: their programs are made on two devices of the CPU."""
+"""Batches, units or time steps spread over eight devices of the CPU: values, gradients, and what is sent."""
 
+import json
 import os
 import subprocess
 import sys
 
+import jax
+import pytest
+
+import jaxrnn
+from jaxrnn import sharding
 from tests.conftest import QUICK_FLAGS
 
-PROGRAM = """
-import jax, jax.numpy as jnp
-from jax import shard_map
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-import jaxrnn
-from tests.registry import example
 
-CELLS = [
-    jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4, reset="before"), jaxrnn.LRU(3, 4, scan="associative"), jaxrnn.SLSTM(3, 4),
-    jaxrnn.LearnedState(jaxrnn.GRU(3, 4)), jaxrnn.Masked(jaxrnn.LSTM(3, 4)), jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)),
-    jaxrnn.Stack((jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5), jaxrnn.MinGRU(4, 4)), dropout=0.5),
-]
-explicit, auto = (jax.make_mesh((2,), ("data",), axis_types=(kind,)) for kind in (AxisType.Explicit, AxisType.Auto))
-for cell in CELLS:
-    params, xs, _ = example(cell, batch=(4,))
-
-    def loss(params, xs, lengths, resets, cell=cell):
-        final, ys = jaxrnn.unroll(cell, params, xs, lengths=lengths, resets=resets)
-        return sum(jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves((final, ys)))
-
-    def spread(*args, loss=loss):
-        return jax.lax.psum(loss(*args), "data")
-
-    args = params, xs, jnp.array([5, 3, 0, 2]), jnp.arange(20).reshape(5, 4) % 7 == 3
-    specs = P(), P(None, "data"), P("data"), P(None, "data")
-    expected = jax.jit(jax.value_and_grad(loss))(*args)
-    found = {}
-    with jax.set_mesh(explicit):
-        put = [jax.device_put(x, NamedSharding(explicit, spec)) for x, spec in zip(args, specs)]
-        found["explicit"] = jax.jit(jax.value_and_grad(loss))(*put)
-    with jax.set_mesh(auto):
-        run = shard_map(spread, mesh=auto, in_specs=specs, out_specs=P())
-        found["shard_map"] = jax.jit(jax.value_and_grad(run))(*args)
-    for axes, tree in found.items():
-        for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected)):
-            assert jnp.allclose(jax.device_get(a), jax.device_get(b), rtol=1e-4, atol=1e-5), (axes, cell)
-print("equal")
-"""
+def run(*program: str) -> str:
+    """What a program prints, run in a process of its own."""
+    env = os.environ | {"XLA_FLAGS": QUICK_FLAGS, "PYTHONPATH": "."}
+    done = subprocess.run([sys.executable, "-m", *program], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
-def test_a_run_without_a_state_is_that_of_one_device():
-    """Values and gradients, with lengths and resets, on an explicit mesh and in `shard_map`.
+@pytest.fixture(scope="module")
+def found():
+    """What `on_eight_devices.py` prints, by name: the error against one device, and collectives."""
+    return json.loads(run("tests.on_eight_devices"))
 
-    The fresh state is spread as the inputs are.
-    """
-    flags = {"XLA_FLAGS": f"{QUICK_FLAGS} --xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    flags["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=os.environ | flags)
-    assert run.stdout.split() == ["equal"], run.stderr
+
+def test_all_of_it_equals_one_device(found):
+    """Values and gradients, without a state, with lengths and resets, in float64."""
+    assert len(found) == 6
+    assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-10} == {}
+
+
+@pytest.mark.parametrize("kind", ["auto", "explicit", "shard_map"])
+def test_data_parallel_training_sums_gradients_and_sends_nothing_else(found, kind):
+    outside, inside = found[f"training, {kind}"]["outside"], found[f"training, {kind}"]["inside"]
+    assert inside == {}
+    assert outside.keys() == {"all-reduce"}
+    assert outside["all-reduce"] <= 3  # one a dtype and one of the value, for all parameters of all cells
+
+
+def test_units_gather_their_state_once_a_step(found):
+    assert found["LSTM(input_size=3, hidden_size=8)"]["inside"] == {
+        "all-gather": 1,
+        "reduce-scatter": 1,
+    }  # forward, and backward
+
+
+def test_heads_send_nothing_in_the_loop(found):
+    assert found["LSTM(input_size=3, hidden_size=8, heads=4)"]["inside"] == {}
+
+
+def test_time_is_joined_by_two_gathers(found):
+    lru = found["LRU(scan='associative', input_size=3, hidden_size=4)"]
+    assert lru["inside"] == {}
+    assert lru["outside"]["all-gather"] == 2
+
+
+def test_what_cannot_be_spread_is_refused():
+    mesh, xs = jax.make_mesh((1,), ("model",)), jax.numpy.ones((4, 2, 3))
+
+    def units(cell, axis="model"):
+        return sharding.split_units(cell, cell.init(jax.random.key(0)), mesh, axis)
+
+    with pytest.raises(TypeError, match=r"cell: got LayerNormLSTM.*needs one whose hidden units are alike"):
+        units(jaxrnn.LayerNormLSTM(3, 4))
+    with pytest.raises(ValueError, match="axis: got 'data', needs one of"):
+        units(jaxrnn.GRU(3, 4), "data")
+    with pytest.raises(TypeError, match=r"cell: got GRU, needs a jaxrnn\.LinearCell"):
+        sharding.unroll_time(jaxrnn.GRU(3, 4), (), xs, mesh=mesh, axis="model")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("program", [["tests.on_eight_devices", "every"], ["tests.two_processes"]], ids=" ".join)
+def test_programs(program):
+    """Every cell of the registry on eight devices; training by two processes."""
+    run(*program)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_initializers, check_positive, check_sizes
-from jaxrnn.ops import add, add_bias, dot, gates, weigh
+from jaxrnn.ops import add, add_bias, dot, gates, look_up, weigh
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["BatchNormLSTM", "BatchNormLSTMParams", "BatchNormLSTMState", "Moments", "Statistics"]
@@ -178,7 +178,7 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
         Returns the new state and the chosen moments.
         """
         at = jnp.minimum(state.t, self.steps - 1)
-        population = (Spread(m.mean[at], m.std[at] ** 2) for m in params.statistics)
+        population = (Spread(look_up(m.mean, at), look_up(m.std, at) ** 2) for m in params.statistics)
         z_h = gates(dot(state.h, params.w_h), 4)
         of_x, of_h = choose("x", drive, next(population)), choose("h", z_h, next(population))
         z = add(self._norm(drive, params.s_x, of_x), self._norm(z_h, params.s_h, of_h))

@@ -1,7 +1,7 @@
 """Simple recurrent network (Elman 1990)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,7 @@ class Elman(Cell[ElmanParams, ElmanState]):
     activation: Activation = jnp.tanh
     use_bias: bool = True
     heads: int = 1
+    alike: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)

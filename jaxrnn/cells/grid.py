@@ -19,7 +19,7 @@ from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
-from jaxrnn.ops import add, affine, cast, gates, keep, recurrent, select, weigh
+from jaxrnn.ops import add, affine, cast, gates, keep, recurrent, select, spread_like, weigh
 from jaxrnn.typing import Activation, Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["MDLSTM", "MDRNN", "MDLSTMParams", "MDLSTMState", "MDRNNParams", "MDRNNState"]
@@ -354,11 +354,13 @@ def _run_plane(cell: Plane, params: Params, xs: Array, state: State, options: Op
         first = jax.tree.map(lambda a, s: select(resets[0], a, s), start, state)
     # The state above the first row is the edge of a front of rows; a column holds it until its first place.
     top = _padded(first, rows - 1)
-    zeros = jax.tree.map(lambda s: jnp.zeros((*batch_shape, width, s.shape[-1]), s.dtype), state)
+    zeros = jax.tree.map(lambda s: jnp.broadcast_to(s[..., :1, :], (*batch_shape, width, s.shape[-1])), state)
+    zeros = jax.tree.map(jnp.zeros_like, zeros)
     edge, outside = (top, zeros) if by_rows else (jax.tree.map(jnp.zeros_like, top), first)
+    drive = jax.tree.map(skew, flat_products(cell.project)(params, xs))
     news = _Front(
-        drive=jax.tree.map(skew, flat_products(cell.project)(params, xs)),
-        inside=jnp.broadcast_to(inside, (diagonals, *batch_shape, width)),
+        drive=drive,
+        inside=spread_like(jnp.broadcast_to(inside, (diagonals, *batch_shape, width)), jax.tree.leaves(drive)[0]),
         edge=jax.tree.map(lambda s: jnp.moveaxis(s, -2, 0)[..., None, :], edge),
         fresh=fresh,
     )
@@ -375,7 +377,8 @@ def _run_plane(cell: Plane, params: Params, xs: Array, state: State, options: Op
     if not by_rows:
         planes = jax.tree.map(_turned, planes)
     every = jax.tree.map(lambda s, p: jnp.concatenate([s[None], p]), state, planes)
-    ends = jnp.full((1, *batch_shape), rows) if lengths is None else jnp.clip(lengths, 0, rows)[None]
+    ends = jnp.clip(lengths, 0, rows)[None] if lengths is not None else jnp.full((1, *batch_shape), rows)
+    ends = spread_like(ends, planes.h[:1])
     final = jax.tree.map(lambda e: at(e, ends)[0], every)
     ys = planes.h
     if options.reverse:

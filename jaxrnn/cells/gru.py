@@ -1,7 +1,7 @@
 """Gated recurrent unit (Cho et al. 2014)."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,7 @@ class GRU(Cell[GRUParams, GRUState]):
     gate_activation: Activation = jax.nn.sigmoid
     activation: Activation = jnp.tanh
     heads: int = 1
+    alike: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)

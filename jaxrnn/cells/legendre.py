@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_initializers, check_positive, check_sizes
-from jaxrnn.ops import dot
+from jaxrnn.ops import dot, repeat_like
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["LMU", "LMUParams", "LMUState"]
@@ -113,7 +113,7 @@ class LMU(Cell[LMUParams, LMUState]):
         # In the precision of the state, because the memory is a long sum.
         a, b = (jnp.asarray(c.T, state.m.dtype) for c in legendre(self.order, self.theta))
         u = x_u + dot(jnp.concatenate([state.h, state.m], axis=-1), params.e)
-        m = jnp.matmul(state.m, a) + u.astype(a.dtype) * jnp.broadcast_to(b, state.m.shape)
+        m = jnp.matmul(state.m, a) + u.astype(a.dtype) * repeat_like(b, state.m)
         h = jnp.tanh(x_h + dot(jnp.concatenate([state.h, m], axis=-1), params.w_h))
         return LMUState(h, m), h
 

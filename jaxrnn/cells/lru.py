@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxrnn.cell import LinearCell
 from jaxrnn.checks import check_positive, check_sizes
-from jaxrnn.ops import complex_dtype, dot, to_complex, to_real, weigh, wide
+from jaxrnn.ops import complex_dtype, dot, repeat_like, to_complex, to_real, weigh, wide
 from jaxrnn.typing import Array, DTypeLike, Key
 
 __all__ = ["LRU", "LRUParams", "LRUState"]
@@ -129,7 +129,7 @@ class LRU(LinearCell[LRUParams, LRUState]):
         """Returns `λ` and `exp(γ) ⊙ (x W_x)`."""
         b = to_complex(drive[0])
         a = jnp.exp(lax.complex(-jnp.exp(wide(params.nu)), jnp.exp(wide(params.theta))))
-        return LRUState(jnp.broadcast_to(a, b.shape)), LRUState(b)
+        return LRUState(repeat_like(a, b)), LRUState(b)
 
     def readout(self, params: LRUParams, output: LRUState, drive: tuple[Array, Array]) -> Array:
         """Returns `Re(h' W_y) + d ⊙ x`, as one real product."""

@@ -1,7 +1,7 @@
 """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,7 @@ class LSTM(Cell[LSTMParams, LSTMState]):
     candidate_activation: Activation = jnp.tanh
     output_activation: Activation = jnp.tanh
     heads: int = 1
+    alike: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_sizes(input_size=self.input_size, hidden_size=self.hidden_size)

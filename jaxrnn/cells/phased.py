@@ -10,7 +10,7 @@ import numpy as np
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_at_least, check_bools, check_initializers, check_sizes
-from jaxrnn.ops import add, affine, dot, gates
+from jaxrnn.ops import add, affine, dot, gates, repeat_like
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["PhasedLSTM", "PhasedLSTMParams", "PhasedLSTMState"]
@@ -155,13 +155,14 @@ class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
 
     def _openness(self, params: PhasedLSTMParams, t: Array) -> Array:
         """Returns `k` `[*leading, H]` at the times `t` `[*leading]`."""
-        shape, dtype = (*t.shape, self.hidden_size), params.shift.dtype
+        dtype = params.shift.dtype
         # t - s has too many digits for half precision.
         log_period, shift, ratio, t = (
             a.astype(np.promote_types(dtype, np.float32))
             for a in (params.log_period, params.shift, params.ratio, t[..., None])
         )
-        period, shift, ratio, t = (jnp.broadcast_to(a, shape) for a in (jnp.exp(log_period), shift, ratio, t))
+        t = jnp.broadcast_to(t, (*t.shape[:-1], self.hidden_size))
+        period, shift, ratio = (repeat_like(a, t) for a in (jnp.exp(log_period), shift, ratio))
         phase = ((t - shift) % period) / period
         closing = jnp.where(phase < ratio, 2 - 2 * phase / ratio, self.leak * phase)
         return jnp.where(phase < ratio / 2, 2 * phase / ratio, closing).astype(dtype)

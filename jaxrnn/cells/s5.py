@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxrnn.cell import LinearCell
 from jaxrnn.checks import check_choice, check_sizes
-from jaxrnn.ops import complex_dtype, dot, to_complex, to_real, weigh, wide
+from jaxrnn.ops import complex_dtype, dot, repeat_like, to_complex, to_real, weigh, wide
 from jaxrnn.typing import Array, DTypeLike, Key
 
 __all__ = ["S5", "S5Params", "S5State"]
@@ -137,7 +137,7 @@ class S5(LinearCell[S5Params, S5State]):
     def coefficients(self, params: S5Params, drive: tuple[Array, Array]) -> tuple[S5State, S5State]:
         """Returns `λ̄` and `κ ⊙ (x W_x)`."""
         b = to_complex(drive[0])
-        return S5State(jnp.broadcast_to(self.discrete(params)[0], b.shape)), S5State(b)
+        return S5State(repeat_like(self.discrete(params)[0], b)), S5State(b)
 
     def readout(self, params: S5Params, output: S5State, drive: tuple[Array, Array]) -> Array:
         """Returns `2 Re(h' W_y) + d ⊙ x`, as one real product."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_bools, check_initializers, check_rate, check_sizes
-from jaxrnn.ops import dot
+from jaxrnn.ops import dot, repeat_like
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = ["SCRN", "SCRNParams", "SCRNState"]
@@ -137,4 +137,4 @@ class SCRN(Cell[SCRNParams, SCRNState]):
 
     def _alpha(self, params: SCRNParams, s: Array) -> Array | float:
         """Returns the share of a context `s` `[*batch, S]` that is kept."""
-        return self.alpha if params.beta is None else jnp.broadcast_to(jax.nn.sigmoid(params.beta), s.shape)
+        return self.alpha if params.beta is None else repeat_like(jax.nn.sigmoid(params.beta), s)

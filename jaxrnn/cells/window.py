@@ -9,7 +9,7 @@ from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
 from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.masks import at, flip
-from jaxrnn.ops import keep
+from jaxrnn.ops import keep, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key
 
 __all__ = ["Window", "WindowState"]
@@ -95,15 +95,17 @@ class Window(Cell[tuple[()], WindowState]):
         del params
         xs, valid, resets, _ = data
         steps, k, batch_shape = xs.shape[0], self.width, xs.shape[1:-1]
-        flags = jnp.zeros((steps, *batch_shape), bool) if resets is None else resets
+        nowhere = spread_like(jnp.zeros((steps, *batch_shape), bool), xs)
+        flags = nowhere if resets is None else resets
         # Valid steps come first, also after the flip of a run in reverse.
-        lengths = jnp.full(batch_shape, steps) if valid is None else jnp.sum(valid, axis=0)
+        lengths = jnp.sum(~nowhere if valid is None else valid, axis=0)
         if reverse:
             xs, flags = flip(xs, lengths), flip(flags, lengths)
         line = jnp.concatenate([jnp.moveaxis(state.xs, -2, 0), xs.astype(state.xs.dtype)])
-        flags = jnp.concatenate([jnp.zeros((k - 1, *batch_shape), bool), flags])
+        before = spread_like(jnp.zeros((k - 1, *batch_shape), bool), flags[:1])
+        flags = jnp.concatenate([before, flags])
         # From the newest input of a window to the oldest: inputs before a reset are masked.
-        seen = jnp.ones((steps, *batch_shape), bool)
+        seen = ~nowhere
         window = [line[k - 1 :]]
         for first in range(k - 2, -1, -1):
             seen = seen & ~flags[first + 1 : first + 1 + steps]

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxrnn.engine.chunks import StepData, even_chunk
-from jaxrnn.ops import keep, select
+from jaxrnn.ops import keep, select, spread_like
 from jaxrnn.typing import Array, DTypeLike, PyTree
 
 __all__ = [
@@ -218,11 +218,12 @@ def _inverse(a: Array) -> Array:
     *batch, steps, _ = a.shape
     size = 1 << (steps - 1).bit_length()
     a = jnp.pad(a, [(0, 0)] * len(batch) + [(0, size - steps)] * 2)
-    inverse = jnp.ones((*batch, size, 1, 1), a.dtype)
+    inverse = spread_like(jnp.ones((*batch, size, 1, 1), a.dtype), a[..., :1])
     while (m := inverse.shape[-1]) < size:
         pairs = size // (2 * m)
-        below = a.reshape(*batch, pairs, 2, m, pairs, 2, m)[..., 1, :, :, 0, :]
-        same = jnp.broadcast_to(np.eye(pairs, dtype=bool)[:, None, :, None], below.shape)
+        # One axis at a time, or a mesh with explicit axes refuses.
+        below = a.reshape(*batch, pairs, 2, m, size).reshape(*batch, pairs, 2, m, pairs, 2, m)[..., 1, :, :, 0, :]
+        same = spread_like(jnp.broadcast_to(np.eye(pairs, dtype=bool)[:, None, :, None], below.shape), below)
         below = jnp.sum(jnp.where(same, below, jnp.zeros_like(below)), axis=-2)
         first, second = inverse[..., ::2, :, :], inverse[..., 1::2, :, :]
         corner = -jnp.matmul(jnp.matmul(second, below), first)

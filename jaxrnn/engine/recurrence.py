@@ -14,14 +14,15 @@ is made of differentiable JAX code, so derivatives of any order and mode follow 
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
+from jax.interpreters import ad
 
 from jaxrnn.engine.linearize import linearize
 from jaxrnn.jaxprs import flat_products, without_closure
@@ -58,9 +59,8 @@ def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> A
     outputs = _outputs(step, *primals)
     # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
     states, extras = jax.tree.map(saved, _trajectory(step, reverse, *primals))
-    dfinal, doutputs = _tangents(step, reverse, primals, tangents, states, outputs, outputs.assemble)
-    final = jax.tree.map(lambda s: s[0 if reverse else -1], states)
-    return (final, outputs.assemble(states, extras)), (dfinal, doutputs)
+    found = jax.tree.map(lambda s: s[0 if reverse else -1], states), outputs.assemble(states, extras)
+    return found, _tangents(found, *_moved(step, reverse, primals, tangents, states, outputs, outputs.assemble))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -80,10 +80,10 @@ def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives:
 def _trajectory_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     kept = _trajectory(step, reverse, *primals)
     outputs = _outputs(step, *primals)
-    return kept, _tangents(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1]
+    return kept, _tangents(kept, _moved(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1])
 
 
-def _tangents(
+def _moved(
     step: Step,
     reverse: bool,
     primals: tuple[Params, State, PyTree],
@@ -91,8 +91,8 @@ def _tangents(
     states: State,
     outputs: "_Outputs",
     emit: Callable[[State, list[Array]], PyTree],
-) -> tuple[State, PyTree]:
-    """Returns the tangents of the final state and of `emit(state, extras)` at every step."""
+) -> tuple[list[Array], list[Array]]:
+    """Returns the real tangents of the final state and of `emit(state, extras)` at every step."""
     params, state, drives = primals
     dparams, dstate, ddrives = tangents
     before = jax.tree.map(lambda s0, s: states_before(s0, s, reverse), state, states)
@@ -112,9 +112,7 @@ def _tangents(
         return ds, reals(emit(merge(state, ds), merge(outputs.extras, dextras)))
 
     ds, emitted = lax.scan(body, reals(dstate), (coefficients, _pack(u, axis=1), extra), reverse=reverse)
-    steps = jax.tree.leaves(drives)[0].shape[0]
-    shapes = jax.eval_shape(emit, state, outputs.extras)
-    return _tangent_tree(state, ds, ()), _tangent_tree(shapes, emitted, (steps,))
+    return ds, emitted
 
 
 # The loops read and write state leaves of one shape and dtype as one stacked array: on a GPU, each array costs one
@@ -198,10 +196,15 @@ def merge(tree: PyTree, new: list[Any]) -> PyTree:
     return jax.tree.map(lambda leaf: next(leaves) if is_real(leaf) else leaf, tree)
 
 
-def _tangent_tree(like: PyTree, reals: list[Array], leading: tuple[int, ...]) -> PyTree:
-    """Returns tangents in the structure of `like`, with the axes `leading` in front."""
-    new = iter(reals)
-    return jax.tree.map(lambda a: next(new) if is_real(a) else np.zeros((*leading, *a.shape), jax.dtypes.float0), like)
+def _tangents(primals: PyTree, *reals: list[Array]) -> PyTree:
+    """Returns the tangents of `primals`, of which these are the real ones."""
+    new = itertools.chain(*reals)
+
+    def one(primal: Array) -> Any:
+        # Under `jax.shard_map` a zero has a type that NumPy's zeros don't have.
+        return next(new) if is_real(primal) else ad.instantiate_zeros(ad.Zero(jax.typeof(primal).to_tangent_aval()))
+
+    return jax.tree.map(one, primals)
 
 
 def states_before(first: Array, after: Array, reverse: bool) -> Array:

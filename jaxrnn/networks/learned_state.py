@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrnn import initializers
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
-from jaxrnn.ops import spread_like
+from jaxrnn.ops import repeat_like, spread_like
 from jaxrnn.typing import DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["LearnedState", "LearnedStateParams"]
@@ -66,9 +66,7 @@ class LearnedState(StepWrapper):
     def restart(self, params: LearnedStateParams, state: State, batch_shape: tuple[int, ...]) -> State:
         """Returns the learned state for every row."""
         del batch_shape
-        return jax.tree.map(
-            lambda a, s: spread_like(jnp.broadcast_to(a.astype(s.dtype), s.shape), s), params.initial, state
-        )
+        return jax.tree.map(lambda a, s: spread_like(repeat_like(a.astype(s.dtype), s), s), params.initial, state)
 
     def project(self, params: LearnedStateParams, x: PyTree) -> PyTree:
         """Returns the cell's drive."""

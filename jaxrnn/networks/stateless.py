@@ -11,7 +11,7 @@ from jaxrnn.checks import check_sizes
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
-from jaxrnn.ops import keep
+from jaxrnn.ops import keep, look_up
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, PyTree
 
 __all__ = ["Embedding", "Pointwise"]
@@ -143,9 +143,9 @@ class Embedding(Layer[Array, tuple[()]]):
 
     def run(self, params: Array, xs: Array, state: tuple[()], options: Options) -> tuple[tuple[()], Array]:
         """Looks all time steps up at once."""
-        ys = jnp.take(params, xs, axis=0)
+        ys = look_up(params, xs, mode="fill")
         return (), ys if options.valid is None else keep(options.valid, ys)
 
     def advance(self, params: Array, state: tuple[()], x: Array, draw: Draw = nothing) -> tuple[tuple[()], Array]:
         """Looks one time step up."""
-        return (), jnp.take(params, x, axis=0)
+        return (), look_up(params, x, mode="fill")

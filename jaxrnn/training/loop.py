@@ -221,7 +221,8 @@ def fit(
             saved, end the run.
         items_per_batch: what a batch counts in the throughput shown.
         unit: of what.
-        progress: whether to show a progress bar, or, where there is no terminal, a line every `log_every` steps.
+        progress: whether to show a progress bar, or, where there is no terminal, a line every `log_every` steps. Of
+            several processes the first one shows it and writes the metrics.
 
     Returns:
         The state after `steps` batches.
@@ -242,7 +243,9 @@ def fit(
     start = step = int(state.step)
     with contextlib.ExitStack() as stack:
         files = None if directory is None else stack.enter_context(open_run(Path(directory).absolute(), start))
-        show = stack.enter_context(show_progress(progress, start, steps, items_per_batch, unit))
+        show = stack.enter_context(
+            show_progress(progress and jax.process_index() == 0, start, steps, items_per_batch, unit)
+        )
         interrupted = stack.enter_context(interrupts())
         try:
             for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):

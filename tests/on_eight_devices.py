@@ -1,0 +1,166 @@
+"""Programs on a mesh of eight devices of the CPU, against one device; `test_meshes.py` runs this once.
+
+python -m tests.on_eight_devices            prints, by name, the greatest error and the collectives, as JSON
+python -m tests.on_eight_devices every      every cell of the registry, one after the other; stops at an error
+"""
+
+import collections
+import functools
+import json
+import os
+import re
+import sys
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxrnn
+from jaxrnn import sharding
+from tests.registry import CELLS, NETWORKS, example
+
+KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+DEVICES = 8
+STEPS = jnp.arange(5 * DEVICES).reshape(5, DEVICES)
+MASKS = jnp.arange(DEVICES) % 6, STEPS % 7 == 3  # lengths, resets
+
+COMPILED = [
+    jaxrnn.LSTM(3, 4),
+    jaxrnn.LRU(3, 4, scan="associative"),
+    jaxrnn.Stack((jaxrnn.Embedding(5, 3), jaxrnn.LayerNormLSTM(3, 4))),
+]
+# Of these only the types are looked at: what was wrong with them on meshes was refused by JAX.
+TRACED = [
+    jaxrnn.Bidirectional(jaxrnn.LearnedState(jaxrnn.GRU(3, 4))),
+    jaxrnn.Stack((jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5), jaxrnn.MinGRU(4, 4)), dropout=0.5),
+    jaxrnn.Window(3, 2),
+    jaxrnn.BatchNormLSTM(3, 4, steps=4),
+    jaxrnn.DeltaNet(3, 8, heads=2),
+    jaxrnn.MDRNN((4, 3), 2),
+]
+
+
+def collectives(text):
+    """The collectives of a compiled program outside of its loops, and in their bodies."""
+    parts = re.split(r"\n(?=%|ENTRY)", text)
+    bodies = {m.group(1): part for part in parts if (m := re.match(r"(?:ENTRY )?%?([\w.\-]+) ", part))}
+    inside = set()
+
+    def reach(name):
+        if name in bodies and name not in inside:
+            inside.add(name)
+            for other in re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", bodies[name]):
+                reach(other)
+
+    for name in re.findall(r"body=%?([\w.\-]+)", text):
+        reach(name)
+
+    def count(names):
+        return dict(collections.Counter(k for n in names for k in re.findall(rf" ({KINDS})(?:-start)?\(", bodies[n])))
+
+    return count(bodies.keys() - inside), count(inside)
+
+
+def compare(fun, args, expected):
+    """Runs a program: how far it is from what is expected, relative to the greatest value, and its collectives."""
+    compiled = jax.jit(fun).lower(*args).compile()
+    found = compiled(*args)
+    error = 0.0
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        a, b = np.asarray(jax.device_get(a)), np.asarray(jax.device_get(b))
+        error = max(error, float(np.max(np.abs(a - b), initial=0) / (1 + np.max(np.abs(b), initial=0))))
+    outside, inside = collectives(compiled.as_text())
+    return {"error": error, "outside": outside, "inside": inside}
+
+
+def put(mesh, args, specs):
+    return [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(args, specs, strict=True)]
+
+
+def real_sum(tree):
+    return sum(jnp.sum(jnp.abs(leaf)).astype(jnp.float64) for leaf in jax.tree.leaves(tree))
+
+
+def training(cells, kinds, *, compiled=True):
+    """Value and gradient of a run of each cell without a state, with lengths and resets, in one program a mesh."""
+    given = [example(cell, batch=(DEVICES,), dtype=jnp.float64)[:2] for cell in cells]
+    args = [p for p, _ in given], [x for _, x in given], *MASKS
+    specs = P(), P(None, "data"), P("data"), P(None, "data")
+
+    def loss(params, inputs, lengths, resets):
+        runs = (
+            jaxrnn.unroll(cell, p, xs, lengths=lengths, resets=resets)
+            for cell, p, xs in zip(cells, params, inputs, strict=True)
+        )
+        return sum(map(real_sum, runs))
+
+    expected = jax.jit(jax.value_and_grad(loss))(*args) if compiled else None
+    found = {}
+    for kind in kinds:
+        axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+        mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(axis_type,))
+        with jax.set_mesh(mesh):
+            if kind == "shard_map":
+
+                def spread(*args):
+                    return jax.lax.psum(loss(*args), "data")
+
+                fun, at = jax.shard_map(spread, mesh=mesh, in_specs=specs, out_specs=P()), args
+            else:
+                fun, at = loss, put(mesh, args, specs)
+            fun = jax.value_and_grad(fun)
+            found[f"training, {kind}"] = compare(fun, at, expected) if compiled else jax.jit(fun).trace(*at) and None
+    return found
+
+
+def recipes(of_units, of_time, reverse=False):
+    """`jaxrnn.sharding` against one device: outputs, final state and the gradients of all that is given."""
+    found = {}
+    masks = {"lengths": jnp.array([8, 3, 0, 5]), "resets": jnp.arange(32).reshape(8, 4) % 7 == 3, "reverse": reverse}
+
+    def check(cell, run, given, params, join=lambda params: params):
+        def everything(unroll, join, params, xs, state):
+            def loss(params, xs, state):
+                found = unroll(params, xs, state, **masks)
+                return real_sum(found), found
+
+            (dparams, *more), found = jax.grad(loss, (0, 1, 2), has_aux=True)(params, xs, state)
+            return found, join(dparams), more
+
+        one_device = functools.partial(everything, functools.partial(jaxrnn.unroll, cell), lambda params: params)
+        spread = functools.partial(everything, run, join)
+        found[repr(cell)] = compare(spread, (params, *given[1:]), jax.jit(one_device)(*given))
+
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    on_axes = {"mesh": mesh, "axis": "model", "batch": "data"}
+    for cell in of_units:
+        given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
+        params = sharding.split_units(cell, given[0], mesh, "model")
+        join = functools.partial(sharding.join_units, cell)
+        check(cell, functools.partial(sharding.unroll_units, cell, **on_axes), given, params, join)
+    for cell in of_time:
+        given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
+        check(cell, functools.partial(sharding.unroll_time, cell, **on_axes), given, given[0])
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["every"]:
+        units = [jaxrnn.Elman(3, 8), jaxrnn.GRU(3, 8), jaxrnn.GRU(3, 8, reset="before"), jaxrnn.GRU(3, 8, heads=4)]
+        time = [jaxrnn.MinGRU(3, 4), jaxrnn.S5(3, 4, scan="associative")]
+        found = recipes(units, time, reverse=True)
+        print(json.dumps(found), flush=True)
+        assert all(f["error"] < 1e-10 for f in found.values())
+        for cell in [entry.cell for entry in CELLS + NETWORKS]:
+            found = training([cell], ["auto", "explicit", "shard_map"])
+            print(cell, json.dumps(found), flush=True)
+            assert all(f["error"] < 1e-10 and not f["inside"] for f in found.values()), cell
+    else:
+        training(TRACED, ["explicit", "shard_map"], compiled=False)
+        units = [jaxrnn.LSTM(3, 8), jaxrnn.LSTM(3, 8, heads=4)]
+        print(json.dumps(training(COMPILED, ["auto", "explicit", "shard_map"]) | recipes(units, [COMPILED[1]])))
