@@ -7,7 +7,17 @@ from rich.console import Console
 from rich.table import Table
 
 # About how long each takes by default on two cores, in minutes.
-MINUTES = {"sine": 7, "sorting": 3, "char_lm": 6, "seq2seq": 5, "memory": 4, "classify_text": 3, "sequential_digits": 2, "demo": 3}
+MINUTES = {
+    "sine": 7,
+    "sorting": 3,
+    "char_lm": 6,
+    "seq2seq": 5,
+    "memory": 4,
+    "classify_text": 3,
+    "sequential_digits": 2,
+    "visual_attention": 2,
+    "demo": 3,
+}
 
 
 def listed() -> Table:
