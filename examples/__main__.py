@@ -17,6 +17,9 @@ MINUTES = {
     "time_series": 1,
     "classify_series": 1,
     "music": 2,
+    "classify_text": 3,
+    "sequential_digits": 2,
+    "visual_attention": 2,
     "demo": 3,
 }
 

@@ -74,6 +74,7 @@ def load(kind: type[S], directory: Path) -> S:
         stored = json.loads(path.read_text(encoding="utf-8"))
         paths = {f.name for f in dataclasses.fields(kind) if f.type is Path or Path in typing.get_args(f.type)}
         values = {name: Path(value) if name in paths and value else value for name, value in stored.items()}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         return kind(**values, directory=directory)
     except (ValueError, TypeError, AttributeError):
         raise ValueError(f"directory: got {path}, which is of something else, needs a run of this example") from None

@@ -23,6 +23,7 @@ RELAXED = (
     "test_char_lm",
     "test_examples",
     "test_examples_series",
+    "test_examples_text",
     "test_convert",
 )
 
