@@ -30,7 +30,7 @@ MODULES = {
     "jaxrnn.inspection": ("Inspection", None),
     "jaxrnn.plots": ("Plots", None),
     "jaxrnn.reinforce": ("Reinforcement learning", None),
-    "jaxrnn.sharding": ("Sharding", None),
+    "jaxrnn.sharding": ("Many devices", None),
     "jaxrnn.nnx": ("Flax nnx", None),
     "jaxrnn.linen": ("Flax linen", None),
     "jaxrnn.convert": ("Converters", None),
@@ -43,7 +43,7 @@ MODULES = {
 INSIDE = {
     "jaxrnn.engine": "How the engine runs a cell",
     "jaxrnn.native": "How the native loops are made",
-    "jaxrnn.mosaic": "How the kernels of the TPU are made",
+    "jaxrnn.mosaic": "How the kernels of a TPU are made",
 }
 """Pages of what the modules of a folder say about themselves, for those who read the code."""
 
