@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 import tyro
 from rich.console import Console
 
-from bench import cells, grid, options, plot, precision, rl, streaming, unroll
-from bench.records import Record, collect, described, load, say, show, store
+from bench import cells, grid, initializers, options, plot, precision, rl, streaming, unroll
+from bench.records import WIDTH, Record, collect, described, load, say, show, store
 
 
 class Part(NamedTuple):
@@ -51,6 +51,12 @@ PARTS = {
         7,
     ),
     "precision": Part(precision.records, precision.Settings(), precision.Settings(sizes=("2,8,16,16",)), 1),
+    "initializers": Part(
+        initializers.records,
+        initializers.Settings(),
+        initializers.Settings(tasks=("chain",), cells=("gru",), updates=10, seeds=2),
+        3,
+    ),
     "streaming": Part(streaming.records, streaming.Settings(), streaming.Settings(hidden=16, repeats=1), 1),
     "rl": Part(rl.records, rl.Settings(), rl.Settings(sizes=("16,8,16",), repeats=1), 4),
     "cells": Part(
@@ -79,7 +85,7 @@ class Settings:
 def main(settings: Settings) -> None:
     if unknown := set(settings.only) - set(PARTS):
         raise SystemExit(f"only: got {', '.join(sorted(unknown))}, needs some of {', '.join(PARTS)}")
-    console, begin = Console(width=160), time.monotonic()
+    console, begin = Console(width=WIDTH), time.monotonic()
     earlier = None if settings.against is None else load(settings.against)
     settings.directory.mkdir(parents=True, exist_ok=True)
     console.print("; ".join(described().values()))
@@ -104,7 +110,7 @@ def write(directory: pathlib.Path, found: list[Record]) -> None:
     """The figures, their tables, and the plot where `bench.unroll` ran."""
     store(directory / "results.json", found)
     with open(directory / "tables.md", "w", encoding="utf-8") as file:
-        show(found, Console(file=file, width=240))
+        show(found, Console(file=file, width=WIDTH))
     if any(record.column == unroll.LIMIT for record in found):
         plot.draw(found, directory / "speed.png")
 

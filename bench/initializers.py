@@ -15,7 +15,7 @@ trained side by side by `vmap`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,12 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import jaxrnn
+from bench.records import Output, Record, progress, report
 from bench.rivals import CELLS
-from bench.timing import machine, versions
 
 INITIALIZERS = {
     "glorot_uniform": jaxrnn.initializers.glorot_uniform(),
@@ -38,8 +36,8 @@ INITIALIZERS = {
 STEPS, ROWS = 20, 16
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
     """Compare initializers of the input weights."""
 
     cells: tuple[str, ...] = ("lstm", "gru", "elman")
@@ -162,20 +160,20 @@ def final_losses(task: Task, kind: str, settings: Settings) -> np.ndarray:
     return np.asarray(losses).reshape(settings.seeds, len(INITIALIZERS)) - task.least
 
 
-def main(settings: Settings) -> None:
-    console = Console(width=110)
-    console.print(f"{machine()}; {versions(('jaxrnn', 'jax', 'jaxlib'))}")
-    table = Table()
-    for column in ("task", "I, H", "cell", *INITIALIZERS):
-        table.add_column(column)
-    for name in settings.tasks:
+def records(settings: Settings) -> Iterator[Record]:
+    for name, kind in progress(
+        [(name, kind) for name in settings.tasks for kind in settings.cells], "bench.initializers"
+    ):
         task = TASKS[name]
-        for kind in settings.cells:
-            found = np.sort(final_losses(task, kind, settings), axis=0)
-            shown = (f"{np.median(of):.3g} ({of[0]:.2g} to {of[-1]:.2g})" for of in found.T)
-            table.add_row(name, f"{task.inputs}, {task.hidden}", kind, *shown)
-    console.print(table)
+        losses = np.sort(final_losses(task, kind, settings), axis=0)
+        row = f"{name}, {task.inputs}, {task.hidden}, {kind}"
+        figure = functools.partial(Record, "initializers, losses at the end", "task, I, H, cell", row)
+        for initializer, of in zip(INITIALIZERS, losses.T, strict=True):
+            yield figure(f"`{initializer}`", float(np.median(of)))
+            yield figure(f"`{initializer}`, least", float(of[0]))
+            yield figure(f"`{initializer}`, greatest", float(of[-1]))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)

@@ -21,6 +21,7 @@ import jaxrnn
 from bench.timing import machine, versions
 
 __all__ = [
+    "WIDTH",
     "Output",
     "Record",
     "Slower",
@@ -39,6 +40,7 @@ __all__ = [
 PACKAGES = (
     *("jax", "jaxlib", "llvmlite", "numpy", "flax", "dm-haiku", "equinox", "keras", "optax", "torch", "onnxruntime"),
 )
+WIDTH = 240  # a wrapped row is no Markdown
 TIMES = ("s", "ms", "µs")
 SHARE = "of plain scan"
 T = TypeVar("T")
@@ -84,7 +86,9 @@ def figure(record: Record) -> str:
     value, percent = record.value, "%" if record.unit == "%" else ""
     if value != value:
         return "–"
-    return f"{value:.0f}" if isinstance(value, int) else f"{value:.{1 if abs(value) >= 10 or percent else 2}f}{percent}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1f}{percent}" if abs(value) >= 10 or percent else f"{value:#.3g}"
 
 
 def tables(records: Iterable[Record]) -> list[Table]:
@@ -192,7 +196,7 @@ def collect(records: Iterable[Record]) -> tuple[list[Record], bool]:
 
 def report(records: Iterable[Record], output: Output) -> None:
     """Measures, prints, stores, compares."""
-    console = Console(width=160)
+    console = Console(width=WIDTH)
     earlier = None if output.against is None else load(output.against)
     console.print("; ".join(described().values()))
     found, _ = collect(records)
