@@ -7,7 +7,18 @@ from rich.console import Console
 from rich.table import Table
 
 # About how long each takes by default on two cores, in minutes.
-MINUTES = {"sine": 7, "sorting": 3, "char_lm": 6, "seq2seq": 5, "memory": 4, "demo": 3}
+MINUTES = {
+    "sine": 7,
+    "sorting": 3,
+    "char_lm": 6,
+    "seq2seq": 5,
+    "memory": 4,
+    "recurrent_ppo": 3,
+    "time_series": 1,
+    "classify_series": 1,
+    "music": 2,
+    "demo": 3,
+}
 
 
 def listed() -> Table:

