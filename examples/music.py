@@ -53,7 +53,9 @@ class Settings:
     steps: int = 1000
     """Batches to train on."""
     learning_rate: float = 3e-2
-    """Adam's at the beginning; a cosine takes it to nothing."""
+    """AdamW's at the beginning; a cosine takes it to nothing."""
+    weight_decay: float = 0.05
+    """AdamW's."""
     seed: int = 0
     """Of the initialization, the order of the pieces and the sample."""
     prompt: int = 16
@@ -223,7 +225,7 @@ def check(settings: Settings) -> None:
     )
     if settings.hidden is not None:
         common.check_between(settings, hidden=(1, 1 << 14))
-    common.check_positive(settings, "learning_rate")
+    common.check_positive(settings, "learning_rate", "weight_decay")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -235,9 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     cell = CELLS[settings.cell](KEYS, settings.hidden or UNITS[settings.cell])
     player = Player(cell, nnx.Rngs(settings.seed))
     print(f"{sum(leaf.size for leaf in jax.tree.leaves(player))} parameters")
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.steps))
-    )
+    rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=settings.weight_decay))
     measure = jax.jit(nll)
     parts = {name: sequences.pad(pieces)[:2] for name, pieces in rolls._asdict().items()}
 
