@@ -58,14 +58,14 @@ def test_recurrent_blocks_are_orthogonal_one_by_one(cell, n):
 
 
 @pytest.mark.parametrize(("cell", "n"), CELLS.values(), ids=CELLS)
-def test_input_blocks_are_glorot_uniform_one_by_one(cell, n):
-    """The scale is that of an [I, H] block; over the fused matrix it would be smaller."""
+def test_input_blocks_are_lecun_normal_one_by_one(cell, n):
+    """Flax's: a normal distribution cut at two deviations and scaled to the variance 1 / I."""
     w = of_cell(cell)[0].w_x
-    bound = (6 / (D + H)) ** 0.5
+    deviation = D**-0.5
     for block in np.split(w, 2 if n == 1 else w.shape[1] // H, axis=1):
-        assert 0.99 * bound < np.abs(block).max() <= bound
-        assert abs(block.mean()) < 4 * bound / (3 * block.size) ** 0.5
-        assert abs(block.std() / (bound / 3**0.5) - 1) < 0.02
+        assert 1.99 * deviation < 0.87962566 * np.abs(block).max() <= 2.0 * deviation
+        assert abs(block.mean()) < 4 * deviation / block.size**0.5
+        assert abs(block.std() / deviation - 1) < 0.02
 
 
 @pytest.mark.parametrize(("cell", "n"), CELLS.values(), ids=CELLS)

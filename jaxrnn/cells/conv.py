@@ -127,7 +127,7 @@ class ConvLSTM(Conv[ConvLSTMParams, ConvLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
@@ -138,7 +138,7 @@ class ConvLSTM(Conv[ConvLSTMParams, ConvLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`; by default `glorot_uniform`.
+            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`; by default `lecun_normal`.
             recurrent_init: of each block of `w_h`, as a matrix `[kernel places x F, F]`; by default `orthogonal`.
             bias_init: of `b`; sees `[4, F]`, one row per gate; by default zeros. Ignored without bias.
             forget_bias: added to the bias of f. Ignored without bias.
@@ -238,7 +238,7 @@ class ConvGRU(Conv[ConvGRUParams, ConvGRUState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> ConvGRUParams:
@@ -247,7 +247,7 @@ class ConvGRU(Conv[ConvGRUParams, ConvGRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`; by default `glorot_uniform`.
+            input_init: of each block of `w_x`, as a matrix `[kernel places x C, F]`; by default `lecun_normal`.
             recurrent_init: of `w_n` and of each block of `w_h`, as a matrix `[kernel places x F, F]`; by default
                 `orthogonal`.
             bias_init: of `b`; sees `[3, F]`, one row per gate; by default zeros. Ignored without bias.

@@ -76,14 +76,14 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
         return True
 
     def init(
-        self, key: Key, *, dtype: DTypeLike = jnp.float32, input_init: Initializer = initializers.glorot_uniform()
+        self, key: Key, *, dtype: DTypeLike = jnp.float32, input_init: Initializer = initializers.lecun_normal()
     ) -> DeltaNetParams:
         """Returns fresh parameters.
 
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`, and of `w_b`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`, and of `w_b`; by default `lecun_normal`.
         """
         check_initializers(input_init=input_init)
         i, h = self.input_size, self.hidden_size

@@ -77,7 +77,7 @@ class Elman(Cell[ElmanParams, ElmanState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> ElmanParams:
@@ -86,7 +86,7 @@ class Elman(Cell[ElmanParams, ElmanState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`; by default `glorot_uniform`.
+            input_init: of `w_x`; by default `lecun_normal`.
             recurrent_init: of `w_h`; with several heads, of each head's block; by default `orthogonal`.
             bias_init: of `b`; sees `[1, H]`; by default zeros. Ignored without bias.
         """

@@ -87,7 +87,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
     ) -> GLAParams:
         """Returns fresh parameters.
@@ -95,7 +95,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`, of `w_a` and of `w_b`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`, of `w_a` and of `w_b`; by default `lecun_normal`.
             bias_init: of `b` `[H]`; by default zeros.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)

@@ -133,7 +133,7 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(0.5**0.5),
         bias_init: Initializer = initializers.zeros,
     ) -> MDRNNParams:
@@ -142,7 +142,7 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`; by default `glorot_uniform`.
+            input_init: of `w_x`; by default `lecun_normal`.
             recurrent_init: of the `[H, H]` of each direction, by default scaled, because two products add up.
             bias_init: of `b` `[H]`; by default zeros.
         """
@@ -235,7 +235,7 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
@@ -246,7 +246,7 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`, for each direction; by default `orthogonal`.
             bias_init: of `b`; sees `[5, H]`, one row per gate; by default zeros.
             forget_bias: added to the biases of f_above and f_left.

@@ -91,7 +91,7 @@ class GRU(Cell[GRUParams, GRUState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         recurrent_bias_init: Initializer = initializers.zeros,
@@ -101,7 +101,7 @@ class GRU(Cell[GRUParams, GRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; with several heads, of each head's block; by
                 default `orthogonal`.
             bias_init: of `b`; sees `[3, H]`, one row per gate; by default zeros. Ignored without bias.

@@ -77,7 +77,7 @@ class Highway(Cell[HighwayParams, HighwayState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         transform_bias: float = -2.0,
     ) -> HighwayParams:
@@ -86,7 +86,7 @@ class Highway(Cell[HighwayParams, HighwayState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of every layer; by default `orthogonal`.
             transform_bias: the bias of t, negative so that at first the layers carry; other biases are zero.
         """

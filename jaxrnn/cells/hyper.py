@@ -87,7 +87,7 @@ class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         forget_bias: float = 1.0,
         scale: float = 0.1,
@@ -97,7 +97,7 @@ class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, and of the small LSTM's blocks of `w_h`; by default `glorot_uniform`.
+            input_init: of each block of `w_x`, and of the small LSTM's blocks of `w_h`; by default `lecun_normal`.
             recurrent_init: of the large LSTM's blocks of `w_h`, and of each block of `w_s`; by default `orthogonal`.
             forget_bias: the bias of both f; the bias of z_x and z_h is one, all others are zero.
             scale: the first scale of `x W_x` and `h W_h`, like the γ of recurrent batch normalization.

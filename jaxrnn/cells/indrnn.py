@@ -72,7 +72,7 @@ class IndRNN(Cell[IndRNNParams, IndRNNState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = jax.nn.initializers.uniform(1.0),
         bias_init: Initializer = initializers.zeros,
     ) -> IndRNNParams:
@@ -81,7 +81,7 @@ class IndRNN(Cell[IndRNNParams, IndRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`; by default `glorot_uniform`.
+            input_init: of `w_x`; by default `lecun_normal`.
             recurrent_init: of `u` `[H]`, by default uniform on [0, 1).
             bias_init: of `b`; sees `[1, H]`; by default zeros.
         """

@@ -90,7 +90,7 @@ class MUT(Cell[MUTParams, MUTState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> MUTParams:
@@ -99,7 +99,7 @@ class MUT(Cell[MUTParams, MUTState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`, of `w_z` and of `w_n`; by default `orthogonal`.
             bias_init: of `b`; sees `[3, H]`, rows r, z, n; by default zeros.
         """

@@ -94,7 +94,7 @@ class LayerNormLSTM(Cell[LayerNormLSTMParams, LayerNormLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         forget_bias: float = 0.0,
     ) -> LayerNormLSTMParams:
@@ -103,7 +103,7 @@ class LayerNormLSTM(Cell[LayerNormLSTMParams, LayerNormLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
             forget_bias: the bias of f.
         """
@@ -207,7 +207,7 @@ class LayerNormGRU(Cell[LayerNormGRUParams, LayerNormGRUState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
     ) -> LayerNormGRUParams:
         """Returns fresh parameters; scales are one and biases zero, as in the authors' code.
@@ -215,7 +215,7 @@ class LayerNormGRU(Cell[LayerNormGRUParams, LayerNormGRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)

@@ -90,7 +90,7 @@ class LSTM(Cell[LSTMParams, LSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
@@ -100,7 +100,7 @@ class LSTM(Cell[LSTMParams, LSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`; with several heads, of each head's block; by default
                 `orthogonal`.
             bias_init: of `b`; sees `[4, H]`, one row per gate; by default zeros. Ignored without bias.

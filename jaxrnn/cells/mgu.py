@@ -79,7 +79,7 @@ class MGU(Cell[MGUParams, MGUState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
     ) -> MGUParams:
@@ -88,7 +88,7 @@ class MGU(Cell[MGUParams, MGUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`, and of `w_n`; by default `orthogonal`.
             bias_init: of `b` and of `b_n`; sees `[2, H]`, rows f, n, and `[1, H]`; by default zeros.
         """

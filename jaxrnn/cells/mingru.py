@@ -88,7 +88,7 @@ class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
     ) -> MinGRUParams:
         """Returns fresh parameters, initialized gate by gate.
@@ -96,7 +96,7 @@ class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             bias_init: of `b`; sees `[2, H]`, one row per gate; by default zeros. Ignored without bias.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)
@@ -189,7 +189,7 @@ class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 0.0,
     ) -> MinLSTMParams:
@@ -198,7 +198,7 @@ class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             bias_init: of `b`; sees `[3, H]`, one row per gate; by default zeros. Ignored without bias.
             forget_bias: added to the bias of f. Ignored without bias.
         """

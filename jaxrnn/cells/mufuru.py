@@ -98,7 +98,7 @@ class MuFuRu(Cell[MuFuRuParams, MuFuRuState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         reset_bias: float = 1.0,
@@ -108,7 +108,7 @@ class MuFuRu(Cell[MuFuRuParams, MuFuRuState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`, and of `w_v`; by default `orthogonal`.
             bias_init: of `b`; sees `[2 + J, H]`, rows r, v, operations; by default zeros.
             reset_bias: added to the bias of r, as in the authors' program, so that `v` sees the state at first.

@@ -83,7 +83,7 @@ class Multiplicative(Cell[MultiplicativeParams, Any]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         **others: Any,
     ) -> MultiplicativeParams:
@@ -92,7 +92,7 @@ class Multiplicative(Cell[MultiplicativeParams, Any]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`, and the cell's; by default `glorot_uniform`.
+            input_init: of `w_x`, and the cell's; by default `lecun_normal`.
             recurrent_init: of `w_h`, and the cell's; by default `orthogonal`.
             **others: further initializers of the cell.
         """

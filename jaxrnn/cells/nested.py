@@ -84,7 +84,7 @@ class NestedLSTM(Cell[NestedLSTMParams, NestedLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
@@ -94,7 +94,7 @@ class NestedLSTM(Cell[NestedLSTMParams, NestedLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each block of `w_x`, `[I, H]`, and `[H, H]` further in; by default `glorot_uniform`.
+            input_init: of each block of `w_x`, `[I, H]`, and `[H, H]` further in; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
             bias_init: of each `b`; sees `[4, H]`, one row per gate; by default zeros.
             forget_bias: added to the bias of every f.

@@ -93,7 +93,7 @@ class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         forget_bias: float = 1.0,
         periods: tuple[float, float] = (1.0, 1000.0),
@@ -104,7 +104,7 @@ class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
             forget_bias: the bias of f; the other biases are zero.
             periods: the shortest and the longest τ, in units of time; log τ is uniform, and s is uniform in [0, τ).

@@ -78,7 +78,7 @@ class QRNN(LinearCell[QRNNParams, QRNNState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
     ) -> QRNNParams:
         """Returns fresh parameters, initialized gate by gate.
@@ -86,7 +86,7 @@ class QRNN(LinearCell[QRNNParams, QRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             bias_init: of `b`; sees `[n, H]`, one row per gate; by default zeros. Ignored without bias.
         """
         check_initializers(input_init=input_init, bias_init=bias_init)

@@ -86,7 +86,7 @@ class SCRN(Cell[SCRNParams, SCRNState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
     ) -> SCRNParams:
         """Returns fresh parameters.
@@ -94,7 +94,7 @@ class SCRN(Cell[SCRNParams, SCRNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of `w_x`, `w_s` and `w_c`; by default `glorot_uniform`.
+            input_init: of `w_x`, `w_s` and `w_c`; by default `lecun_normal`.
             recurrent_init: of `w_h`; by default `orthogonal`.
         """
         check_initializers(input_init=input_init, recurrent_init=recurrent_init)

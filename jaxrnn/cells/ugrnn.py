@@ -67,7 +67,7 @@ class UGRNN(Cell[UGRNNParams, UGRNNState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         gate_bias: float = 1.0,
@@ -77,7 +77,7 @@ class UGRNN(Cell[UGRNNParams, UGRNNState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`; by default `orthogonal`.
             bias_init: of `b`; sees `[2, H]`, rows g, n; by default zeros.
             gate_bias: added to the bias of g, so that the unit keeps its state at first.

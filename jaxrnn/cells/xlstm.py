@@ -82,7 +82,7 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         recurrent_init: Initializer = initializers.orthogonal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
@@ -92,7 +92,7 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
         Args:
             key: a typed key.
             dtype: of every parameter.
-            input_init: of each `[I, H]` block of `w_x`; by default `glorot_uniform`.
+            input_init: of each `[I, H]` block of `w_x`; by default `lecun_normal`.
             recurrent_init: of each `[H, H]` block of `w_h`, with several heads of each head's; by default `orthogonal`.
             bias_init: sees `[4, H]`, one row per gate; by default zeros.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
@@ -202,7 +202,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
         forget_bias: float = 1.0,
     ) -> MLSTMParams:
@@ -212,7 +212,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
             key: a typed key.
             dtype: of every parameter.
             input_init: of each `[I, H]` block of `w_x` and each `[I, heads]` block of `w_g`; by default
-                `glorot_uniform`.
+                `lecun_normal`.
             bias_init: sees `[4, H]`, and `[2, heads]` for the gates; by default zeros.
             forget_bias: added to the forget gate's bias, so that the memory starts open.
         """

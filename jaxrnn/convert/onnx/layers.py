@@ -71,7 +71,7 @@ class Linear(Layer[LinearParams, tuple[()]]):
         key: Key,
         *,
         dtype: DTypeLike = jnp.float32,
-        input_init: Initializer = initializers.glorot_uniform(),
+        input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
         **others: Any,
     ) -> LinearParams:
