@@ -82,7 +82,7 @@ def records(settings: Settings) -> Iterator[Record]:
         _, seconds = interleaved({name: program for name, (program, _) in made.items()}, settings.repeats)
         for name, (_, temporary) in made.items():
             ours, memory = name != PLAIN, f"{kind}, temporary memory of a training step"
-            yield Record(f"{kind}, training step", SIZE, text, name, 1e3 * seconds[name], "ms", ours)
+            yield Record(f"{kind}, training step with options", SIZE, text, name, 1e3 * seconds[name], "ms", ours)
             if ours:
                 yield Record(memory, SIZE, text, name, temporary / made[PLAIN][1], SHARE)
     cell, (short, long) = CELLS[kind](64, 64), settings.long

@@ -8,6 +8,7 @@ import pathlib
 import platform
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -126,7 +127,10 @@ def described() -> dict[str, str]:
     return {"machine": machine(), "versions": f"{own}, {versions(PACKAGES)}"}
 
 
-def store(path: pathlib.Path, records: Iterable[Record]) -> None:
+def store(path: pathlib.Path, records: Sequence[Record]) -> None:
+    """Writes the figures; two of the same place would be one in a comparison."""
+    if twice := [place for place, n in Counter(record.place for record in records).items() if n > 1]:
+        raise ValueError(f"records: got two of {', '.join(twice[0])}, needs one")
     path.parent.mkdir(parents=True, exist_ok=True)
     report = described() | {"records": [record._asdict() for record in records]}
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")

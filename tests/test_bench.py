@@ -67,6 +67,8 @@ def test_files_keep_every_figure(tmp_path):
     records = made(3.0, 4.0)[:-1]
     store(tmp_path / "folder" / "results.json", records)
     assert load(tmp_path / "folder" / "results.json") == records
+    with pytest.raises(ValueError, match="records: got two of lstm, training step, 2,8,3,4, jaxrnn, needs one"):
+        store(tmp_path / "twice.json", records + records[:1])
 
 
 @pytest.mark.parametrize(
