@@ -104,7 +104,7 @@ FORECAST = ["--season", "6", "--horizon", "3", "--context", "12", "--hidden", "8
 
 def test_time_series_forecasts_tests_and_draws(tmp_path, capsys):
     times = np.arange(150)
-    series = np.sin(times * 2 * np.pi / 6) + 0.02 * times + np.random.default_rng(0).normal(size=150) * 0.1
+    series = np.sin(times * 2 * np.pi / 6) + 0.05 * times + np.random.default_rng(0).normal(size=150) * 0.1
     path = tmp_path / "series.csv"
     path.write_text("time,value,zero\n" + "".join(f"{n},{value},0\n" for n, value in enumerate(series)))
     results = time_series.main(
