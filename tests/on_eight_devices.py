@@ -1,7 +1,7 @@
-"""Programs on a mesh of eight devices of the CPU, against one device; `test_meshes.py` runs this once.
+"""Programs on a mesh of eight devices of the CPU, against one device; `test_meshes.py` runs the first form.
 
 python -m tests.on_eight_devices            prints, by name, the greatest error and the collectives, as JSON
-python -m tests.on_eight_devices every      every cell of the registry, one after the other; stops at an error
+python -m tests.on_eight_devices every      every cell of the registry, half an hour; stops at an error
 """
 
 import collections
