@@ -30,7 +30,8 @@ test: $(TESTED)
 exhaustive: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests
 
-COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation
+COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation \
+	mosaic meshes
 
 compat: $(STAMP)test
 	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py) README.md
