@@ -232,7 +232,7 @@ def look_up(table: Array, at: Array, mode: str | None = None) -> Array:
     if sharding is not None:
         spec = PartitionSpec(*sharding.spec, *(None for _ in table.shape[1:]))
         sharding = NamedSharding(sharding.mesh, spec)
-    return table.at[at].get(mode=mode, out_sharding=sharding)
+    return jnp.asarray(table).at[at].get(mode=mode, out_sharding=sharding)
 
 
 def _explicit_sharding(a: Array) -> NamedSharding | None:

@@ -354,7 +354,8 @@ def _rows(batch_shape: tuple[int, ...], batch: str | None) -> tuple[str | None, 
 
 
 def _shard_map(local: Any, mesh: Mesh, specs: Any, out_specs: Any, *args: Any) -> Any:
-    run = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out_specs)
+    # Outside of a jitted function every operation of the run would be compiled by itself.
+    run = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out_specs))
     if AxisType.Explicit not in mesh.axis_types:
         return run(*args)
     # On such a mesh arrays are taken only as they are spread there.

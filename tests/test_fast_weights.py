@@ -140,6 +140,7 @@ def test_few_steps_at_once_and_other_batches(cell, steps, batch):
     close(*jax.jit(lambda args: [gradients(run, cell, args) for run in (jaxrnn.unroll, by_steps)])(args))
 
 
+@exhaustive
 @pytest.mark.usefixtures("x64")
 def test_second_derivatives_of_an_mlstm():
     """Forward over reverse."""
@@ -153,6 +154,7 @@ def test_second_derivatives_of_an_mlstm():
     close(*jax.jit(lambda args: (product(args, jaxrnn.unroll, chunk=2), product(args, by_steps)))(args))
 
 
+@exhaustive
 @pytest.mark.usefixtures("x64")
 def test_extreme_gates_of_an_mlstm():
     cell = jaxrnn.MLSTM(3, 4)
@@ -178,6 +180,7 @@ def test_one_gate_that_forgets_all_leaves_the_others_their_digits(options):
     chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@exhaustive
 def test_a_long_run_of_an_mlstm_in_float32():
     cell = jaxrnn.MLSTM(8, 16, heads=2)
     params, xs, state = example(cell, steps=300)

@@ -251,6 +251,7 @@ def test_lapack_is_seen():
     assert LAPACK.search(str(jax.make_jaxpr(jax.scipy.linalg.expm)(jnp.eye(4))))
 
 
+@pytest.mark.exhaustive
 def test_an_ensemble_starts_in_every_fresh_process():
     program = (
         "import jax, jaxrnn; keys = jax.random.split(jax.random.key(0), 8)\n"

@@ -3,7 +3,7 @@
     python -m tests.two_processes
 
 Each process has half of the rows. They train with a carry that crosses windows, write checkpoints together, go on from
-one, and one of them logs. Slow: not a part of the suite.
+one, and one of them logs. Slow: an exhaustive case.
 """
 
 import json
@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+if __name__ == "__main__":  # and not where doctests are looked for
+    os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import jax.numpy as jnp
