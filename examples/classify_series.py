@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     settings = common.parse(Settings, arguments, lambda settings: {"steps": 300}, description=__doc__)
     check(settings)
     train, test = find(settings)
-    common.refuse_a_run(settings.directory)
+    common.refuse_a_run(settings.directory, resumes=False)
     model = Classifier(
         train.series[0].shape[1], len(train.classes), settings.hidden, settings.dropout, nnx.Rngs(settings.seed)
     )

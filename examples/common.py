@@ -109,10 +109,11 @@ def in_package(package: str, path: str) -> Path | None:
     return Path(found.origin).parent / path if found and found.origin else None
 
 
-def refuse_a_run(directory: Path) -> None:
-    """Raise if `directory` holds a run that could be gone on with."""
+def refuse_a_run(directory: Path, *, resumes: bool = True) -> None:
+    """Raise if `directory` holds a run; `resumes`: whether the program could go on with it."""
     if any(path.name.isdigit() for path in (directory / "checkpoints").glob("*")):
-        raise ValueError(f"directory: got {directory}, which holds a run, needs --resume to go on with it, or another")
+        needs = "--resume to go on with it, or another" if resumes else "another"
+        raise ValueError(f"directory: got {directory}, which holds a run, needs {needs}")
 
 
 def check_between(settings: Any, **bounds: tuple[int, int]) -> None:

@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     check(settings)
     cells = made(settings)
     for name in cells:
-        common.refuse_a_run(settings.directory / name)
+        common.refuse_a_run(settings.directory / name, resumes=False)
     results, table = {}, Table("cell", "error", "of seeds", title=f"guess: {guess(settings):.3g}")
     for name, cell in cells.items():
         print(name)

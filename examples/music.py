@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     settings = common.parse(Settings, arguments, lambda settings: {"steps": 300}, description=__doc__)
     check(settings)
     rolls = load(settings.rolls)
-    common.refuse_a_run(settings.directory)
+    common.refuse_a_run(settings.directory, resumes=False)
     cell = CELLS[settings.cell](KEYS, settings.hidden or UNITS[settings.cell])
     player = Player(cell, nnx.Rngs(settings.seed))
     print(f"{sum(leaf.size for leaf in jax.tree.leaves(player))} parameters")

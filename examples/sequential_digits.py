@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     cells = made(settings)
     images, unseen = load(settings)
     for name in cells:
-        common.refuse_a_run(settings.directory / name)
+        common.refuse_a_run(settings.directory / name, resumes=False)
     results, table = {}, Table("cell", "right", title=f"of {len(unseen.labels)} test images")
     for name, cell in cells.items():
         print(name)

@@ -236,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             f"csv: got {len(series)} times, needs {max(-(-length * 5 // 3), 5 * settings.horizon)} for context + "
             f"horizon = {length}"
         )
-    common.refuse_a_run(settings.directory)
+    common.refuse_a_run(settings.directory, resumes=False)
     offset, scale = series[: parts[0]].mean(), series[: parts[0]].std() or 1.0
     members = train(settings, (series - offset) / scale, parts)
 

@@ -349,6 +349,8 @@ def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
     steps, errors = memory.read(tmp_path / "GRU")
     assert (steps[-1], errors.shape[1]) == (60, 2)
     assert errors[-1, 0] != errors[-1, 1], "of different seeds"
+    with pytest.raises(ValueError, match=r"which holds a run, needs another$"):
+        memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
 
 
 def test_all_examples_are_listed():
