@@ -18,11 +18,11 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrnn.cell import Cell, LinearCell
-from jaxrnn.checks import check_flags, check_input, check_lengths, check_params, check_state
+from jaxrnn.checks import check_params
 from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData
+from jaxrnn.engine.driver import checked_options
 from jaxrnn.engine.layer import check_layer, computation_dtype, state_dtype
-from jaxrnn.engine.options import Options
 from jaxrnn.engine.recurrence import states_before
 from jaxrnn.ops import AllUnits, cast, keep, select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
@@ -176,7 +176,7 @@ def unroll_units(
     _check_batch(mesh, batch, xs)
     part = _Units(cell, axis, mesh.shape[axis])
     check_params(part, params)
-    options = _options(cell, params, xs, state, lengths, resets, reverse, chunk)
+    options = checked_options(cell, xs, state, lengths=lengths, resets=resets, reverse=reverse, chunk=chunk)
     if state is None:
         state = cell.initial_state(options.batch_shape, state_dtype(params, xs))
     rows = _rows(options.batch_shape, batch)
@@ -289,7 +289,7 @@ def unroll_time(
     _check_axis(mesh, axis)
     _check_batch(mesh, batch, xs)
     check_params(cell, params)
-    options = _options(cell, params, xs, state, lengths, resets, reverse, None)
+    options = checked_options(cell, xs, state, lengths=lengths, resets=resets, reverse=reverse)
     devices = mesh.shape[axis]
     if options.steps == 0 or options.steps % devices:
         raise ValueError(f"xs: got {options.steps} time steps, needs a multiple of {devices}, the devices of {axis!r}")
@@ -329,23 +329,6 @@ def _factors(cell: LinearCell, params: Params, state: State, drives: PyTree, val
     a, b = cell.coefficients(params, cast(drives, jnp.finfo(jax.tree.leaves(state)[0].dtype).dtype))
     a = jax.tree.map(lambda a, b, h: jnp.broadcast_to(a, b.shape).astype(h.dtype), a, b, state)
     return a if valid is None else jax.tree.map(lambda a: select(valid, a, jnp.ones_like(a)), a)
-
-
-def _options(
-    cell: Cell, params: Params, xs: Array, state: State | None, lengths: Any, resets: Any, reverse: bool, chunk: Any
-) -> Options:
-    steps, *rest = check_input(cell, xs, "xs", time=True)
-    batch_shape = tuple(rest)
-    if state is not None:
-        check_state(cell, state, batch_shape)
-    return Options(
-        steps,
-        batch_shape,
-        lengths=None if lengths is None else check_lengths(lengths, steps, batch_shape),
-        resets=None if resets is None else check_flags(resets, (steps, *batch_shape), "resets"),
-        reverse=reverse,
-        chunk=chunk,
-    )
 
 
 def _rows(batch_shape: tuple[int, ...], batch: str | None) -> tuple[str | None, ...]:

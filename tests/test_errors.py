@@ -177,7 +177,7 @@ BAD_CALLS = {
     "an array for a direction": (
         lambda: run(reverse=jnp.array(True)),
         TypeError,
-        "reverse: got ArrayImpl, needs a bool",
+        r"reverse: got Array\(True, dtype=bool\), needs a bool",
     ),
     "a cell for a tuple of cells": (lambda: jaxrnn.Stack(LSTM), TypeError, "cells: got LSTM, needs a tuple"),
     "a number for a cell": (lambda: jaxrnn.Stack((3,)), TypeError, r"cells\[0\]: got int, needs a jaxrnn.Cell"),

@@ -108,6 +108,17 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
         choice(counting, path="native")
 
 
+def test_what_vmap_has_made_too_large_takes_the_scan_and_warns(tpu):
+    cell = Elman(3, 4)
+    params = cell.init(jax.random.key(0))
+    many = jax.vmap(lambda xs: jaxrnn.unroll(cell, params, xs, path="native"))
+    traced = jax.jit(many).trace(jax.ShapeDtypeStruct((10**6, 4, 1, 3), jnp.float32))
+    with pytest.warns(
+        UserWarning, match="its forward run is a scan, not a native kernel: .* VMEM has 128"
+    ):
+        assert "stablehlo.while" in traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
 def test_the_step_has_only_what_must_wait():
     """x W and what is no state, such as a second projection, are computed for all steps at once, nothing twice."""
     w = jax.ShapeDtypeStruct((4, 4), jnp.float32)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrnn.checks import (
+    check_bools,
     check_choice,
     check_flags,
     check_input,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Choice",
     "begin_anew",
+    "checked_options",
     "read_out",
     "recorded_choices",
     "run_cell",
@@ -125,36 +126,51 @@ def unroll(
     """
     check_layer(cell)
     check_params(cell, params)
+    options = checked_options(
+        cell, xs, state, lengths=lengths, resets=resets, reverse=reverse, key=key, chunk=chunk, save=save, path=path
+    )
+    begin = _fresh_state(cell, params, xs, options.batch_shape) if state is None else jax.tree.map(jnp.asarray, state)
+    arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
+    run = _run if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)) else _compiled_run
+    return run(*arrays, options._replace(lengths=None, resets=None, key=None))
+
+
+def checked_options(
+    cell: Layer,
+    xs: PyTree,
+    state: State | None,
+    *,
+    lengths: Any = None,
+    resets: Any = None,
+    reverse: Any = False,
+    key: Any = None,
+    chunk: Any = None,
+    save: Any = "auto",
+    path: Any = "auto",
+) -> Options:
+    """Returns the options of a run; raises as `unroll` unless they fit the cell and its inputs."""
     steps, *rest = check_input(cell, xs, "xs", time=True)
     batch_shape = tuple(rest)
-    if state is None and cell.needs_state:
-        raise ValueError(f"state: got None, {cell} needs one: {cell.needs_state}")
-    if state is None:
-        state = _fresh_state(cell, params, xs, batch_shape)
-    else:
+    if state is not None:
         check_state(cell, state, batch_shape)
-        state = jax.tree.map(jnp.asarray, state)
-    lengths = None if lengths is None else check_lengths(lengths, steps, batch_shape)
-    resets = None if resets is None else check_flags(resets, (steps, *batch_shape), "resets")
-    if not isinstance(reverse, bool | np.bool_):
-        raise TypeError(f"reverse: got {type(reverse).__name__}, needs a bool")
-    key = check_key(key, optional=True)
+    elif cell.needs_state:
+        raise ValueError(f"state: got None, {cell} needs one: {cell.needs_state}")
+    check_bools(reverse=reverse)
     if chunk is not None:
         check_sizes(chunk=chunk)
     check_choice(save=save, among=get_args(Save))
     check_choice(path=path, among=get_args(Path))
-    static: dict[str, Any] = {
-        "steps": steps,
-        "batch_shape": batch_shape,
-        "reverse": bool(reverse),
-        "chunk": chunk,
-        "save": save,
-        "path": path,
-    }
-    given = (cell, params, xs, state, lengths, resets, key)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(given)):
-        return _run(*given, **static)
-    return _compiled_run(*given, **static)
+    return Options(
+        steps,
+        batch_shape,
+        lengths=None if lengths is None else check_lengths(lengths, steps, batch_shape),
+        resets=None if resets is None else check_flags(resets, (steps, *batch_shape), "resets"),
+        reverse=bool(reverse),
+        key=check_key(key, optional=True),
+        chunk=chunk,
+        save=save,
+        path=path,
+    )
 
 
 def _run(
@@ -165,13 +181,13 @@ def _run(
     lengths: Array | None,
     resets: Array | None,
     key: Key | None,
-    **static: Any,
+    options: Options,
 ) -> tuple[S, PyTree]:
-    return cell.run(params, xs, state, Options(lengths=lengths, resets=resets, key=key, **static))
+    return cell.run(params, xs, state, options._replace(lengths=lengths, resets=resets, key=key))
 
 
 # Outside of `jax.jit`, where every loop would be compiled anew at each call.
-_compiled_run = jax.jit(_run, static_argnames=("steps", "batch_shape", "reverse", "chunk", "save", "path"))
+_compiled_run = jax.jit(_run, static_argnames="options")
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:
@@ -215,6 +231,9 @@ class _CellRun:
     chunk: int | None
     save: Save
     random: bool
+
+    def __str__(self) -> str:
+        return str(self.cell)
 
     def whole(self, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
         """Runs all steps, chunk by chunk."""

@@ -13,6 +13,7 @@ the engine's own loop, and JAX's derivatives of it, which need nothing that was 
 
 import functools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -334,12 +335,19 @@ def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: _Call) -> t
 
 
 def _lower(platform: str, ctx: Any, *args: Any, call: _Call) -> Any:
-    """Lowers to a kernel where there is one: `vmap` may have added rows, or JAX lowers for another than its device."""
+    """Lowers to a kernel, or to the reference where JAX lowers a run for which there is none.
+
+    That is known only here where `vmap` has added rows, where the run is differentiated forward, and where JAX lowers
+    for another machine than its own.
+    """
     machine = MACHINES[platform]
     sizes = next(a.shape for a, axes in zip(ctx.avals_in, _leading(call.arguments()), strict=True) if axes == 2)
     # What is exported runs in processes that have not made the loops of the CPU.
     exported = platform == "cpu" and ctx.module_context.lowering_parameters.for_export
-    way = call.reference if exported or call.refusal(machine, *sizes[:2]) else functools.partial(call.kernel, machine)
+    reason = "" if exported else call.refusal(machine, *sizes[:2])
+    if reason:
+        warnings.warn(f"{call.run}: its {call.kind} run is a scan, not a native kernel: {reason}", stacklevel=2)
+    way = call.reference if exported or reason else functools.partial(call.kernel, machine)
     return mlir.lower_fun(way, multiple_results=True)(ctx, *args)
 
 
