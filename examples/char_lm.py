@@ -20,7 +20,6 @@ What they reach: examples/README.md.
 """
 
 import codecs
-import dataclasses
 import itertools
 import lzma
 import sysconfig
@@ -46,7 +45,7 @@ SYMBOLS = 256
 SPAN = 512  # steps that evaluation takes at a time
 QUICK = {"hidden": 256, "steps": 700, "learning_rate": 6e-3}
 SIZES = ("quick", "cell", "layers", "hidden", "embedding", "tied")  # what a checkpoint is of
-PASSING = ("resume", "sample", "prompt", "temperature", "top_k")  # of a call, not of the run
+PASSING = ("sample", "prompt", "temperature", "top_k")  # of a call, not of the run
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,13 @@ class Settings:
     """Where metrics and checkpoints go, and where sampling finds them."""
     quick: bool = False
     """A small model trained for about a minute; sets --hidden, --steps and --learning-rate where they are not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
     cell: Literal["gru", "lstm"] = "gru"
     """The kind of the layers."""
     layers: int = 1
     """How many."""
-    hidden: int = 384
-    """Units of each."""
+    hidden: common.Hidden = 384
     embedding: int = 64
     """Values that stand for a byte."""
     tied: bool = False
@@ -82,8 +79,7 @@ class Settings:
     """Bytes of each row in a batch: how far gradients reach back; the state reaches further."""
     stretch: int = 16
     """Windows that a row reads on end before it goes to another place: how far the state reaches."""
-    steps: int = 3000
-    """Batches to train on."""
+    steps: common.Steps = 3000
     learning_rate: float = 4e-3
     """Adam's, at the end of the warmup; a cosine takes it to nearly nothing."""
     warmup: int = 100
@@ -92,8 +88,7 @@ class Settings:
     """Norm that gradients are clipped to."""
     spike: float = 4.0
     """Batches whose gradient has more than this many times the usual norm are left out."""
-    seed: int = 0
-    """Of the initialization, of dropout and of sampling."""
+    seed: common.Seed = 0
 
     sample: int = 0
     """Write this many bytes from the checkpoint instead of training."""
@@ -318,10 +313,7 @@ def train(settings: Settings) -> dict[str, float]:
             f"text: got {len(symbols) - 2} characters to train on, needs a window's (--window), {settings.window}"
         )
     optimizer, state = start(settings)
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
     characters = sum(map(len, text.held_out))
     print(f"{sum(map(len, text.train)):,} characters to train on; held out: {characters:,}, {text.name}")
 
@@ -389,21 +381,19 @@ def sample(settings: Settings) -> str:
 
 def check(settings: Settings) -> None:
     """Errors that name the option, what it got and what it needs."""
-    common.check_between(
+    common.check(
         settings,
+        "clip",
+        "spike",
+        "temperature",
         layers=(1, 100),
-        hidden=(1, 1 << 14),
         embedding=(1, 1 << 14),
-        batch=(1, common.MOST),
         window=(1, common.MOST),
         stretch=(1, common.FOREVER),
-        steps=(1, common.FOREVER),
         warmup=(0, common.FOREVER),
-        seed=(0, common.SEEDS),
         sample=(0, common.FOREVER),
         top_k=(1, SYMBOLS),
     )
-    common.check_positive(settings, "learning_rate", "clip", "spike", "temperature")
     if settings.spike <= 1:
         raise ValueError(f"spike: got {settings.spike}, needs more than 1")
     if END in encoded(settings.prompt):
@@ -412,10 +402,7 @@ def check(settings: Settings) -> None:
 
 def must_match(settings: Settings) -> Sequence[str]:
     """The settings that must be those of the run in the directory."""
-    if settings.sample > 0:
-        return SIZES
-    kept = [field.name for field in dataclasses.fields(settings) if field.name not in ("directory", *PASSING)]
-    return kept if settings.resume else ()
+    return SIZES if settings.sample > 0 else common.resumed(settings, PASSING)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from matplotlib.figure import Figure
 
 import jaxrnn
 import jaxrnn.nnx
@@ -41,16 +40,12 @@ class Settings:
     """Units of each direction."""
     dropout: float = 0.3
     """Rate at which the mean's values are dropped while training."""
-    batch: int = 16
-    """Series in a batch."""
-    steps: int = 1000
-    """Batches to train on."""
+    batch: common.Batch = 16
+    steps: common.Steps = 1000
     learning_rate: float = 3e-3
     """Adam's at the beginning; a cosine takes it to nothing."""
-    seed: int = 0
-    """Of the initialization, of dropout and of the order of the series."""
-    directory: Path = Path("runs/classify_series")
-    """Where metrics, checkpoints and the picture go."""
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/classify_series")
     quick: bool = False
     """Fewer steps for some seconds; sets --steps where it is not given."""
 
@@ -139,39 +134,9 @@ class Classifier(nnx.Module):
         return self.head(self.dropout(mean, deterministic=rngs is None, rngs=rngs))
 
 
-def confusion(found: np.ndarray, data: Data) -> np.ndarray:
-    """How many series of each class (rows) were taken for each class (columns)."""
-    counts = np.zeros((len(data.classes),) * 2, int)
-    np.add.at(counts, (data.labels, found), 1)
-    return counts
-
-
-def picture(counts: np.ndarray, classes: Sequence[str], path: Path) -> None:
-    """The confusion matrix."""
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(counts / np.maximum(1, counts.sum(1, keepdims=True)), cmap="Blues", vmin=0, vmax=1)
-    if len(classes) <= 30:
-        for (row, column), count in np.ndenumerate(counts):
-            if count:
-                axes.text(column, row, count, ha="center", va="center", color="white" if row == column else "black")
-        axes.set_xticks(range(len(classes)), classes)
-        axes.set_yticks(range(len(classes)), classes)
-    right = np.trace(counts) / counts.sum()
-    axes.set(xlabel="taken for", ylabel="class", title=f"{right:.1%} of {counts.sum()} unseen series are right")
-    figure.savefig(path, dpi=110)
-
-
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
-        settings,
-        hidden=(1, 1 << 14),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
-    )
-    common.check_positive(settings, "learning_rate")
+    common.check(settings)
     if not 0 <= settings.dropout < 1:
         raise ValueError(f"dropout: got {settings.dropout}, needs 0 or more and less than 1")
 
@@ -212,11 +177,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         items_per_batch=settings.batch,
         unit="series",
     )
-    counts = confusion(np.asarray(classify(state.params)), test)
-    accuracy = float(np.trace(counts) / counts.sum())
-    print(f"right: {accuracy:.1%} of {counts.sum()} unseen series, of {unseen.lengths.min()} to {len(unseen.xs)} steps")
-    picture(counts, test.classes, settings.directory / "confusion.png")
-    print(f"picture: {settings.directory / 'confusion.png'}")
+    predicted = np.asarray(classify(state.params))
+    accuracy = float(np.mean(predicted == test.labels))
+    lengths = f"of {unseen.lengths.min()} to {len(unseen.xs)} steps"
+    print(f"right: {accuracy:.1%} of {len(predicted)} unseen series, {lengths}")
+    common.confusion(test.labels, predicted, test.classes, "unseen series", settings.directory / "confusion.png")
     return {"accuracy": accuracy}
 
 

@@ -10,7 +10,6 @@ Whole files are held out. It prints the share of their windows that is right, be
 three characters, and draws which classes are taken for which.
 """
 
-import dataclasses
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from matplotlib.figure import Figure
 
 import jaxrnn
 import jaxrnn.nnx
@@ -50,20 +48,14 @@ class Settings:
     """What is classified: the maxima over the window, or the last state of each direction."""
     dropout: float = 0.3
     """Rate at which what is classified is dropped while training."""
-    batch: int = 32
-    """Windows in a batch."""
-    steps: int = 1000
-    """Batches to train on."""
-    learning_rate: float = 4e-3
-    """Adam's, at the end of the warmup; a cosine takes it to nothing."""
-    seed: int = 0
-    """Of the initialization, of the order of windows and of which files are held out."""
-    directory: Path = Path("runs/classify_text")
-    """Where metrics, checkpoints and the picture go."""
+    batch: common.Batch = 32
+    steps: common.Steps = 1000
+    learning_rate: common.WarmRate = 4e-3
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/classify_text")
     quick: bool = False
     """Less training, for half a minute; sets --window and --steps where they are not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
 
 # The text.
@@ -150,66 +142,25 @@ def naive_bayes(train: np.ndarray, windows: np.ndarray, classes: int) -> np.ndar
     return np.argmax(scores, axis=0)
 
 
-def picture(settings: Settings, labels: np.ndarray, predicted: np.ndarray, path: Path) -> None:
-    """Which share of each class is taken for which."""
-    counts = np.zeros(2 * (len(settings.classes),))
-    np.add.at(counts, (labels, predicted), 1)
-    shares = counts / counts.sum(1, keepdims=True)
-    names = [Path(name).name for name in settings.classes]
-    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
-    axes = figure.subplots()
-    figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the row")
-    for row, column in np.ndindex(shares.shape):
-        color = "white" if shares[row, column] > 0.5 else "black"
-        text = f"{shares[row, column]:.0%}\n{counts[row, column]:.0f}"
-        axes.text(column, row, text, ha="center", va="center", color=color)
-    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    right = np.mean(labels == predicted)
-    axes.set(xlabel="taken for", ylabel="from", title=f"{right:.1%} of {len(labels)} windows of files held out")
-    figure.savefig(path, dpi=130)
-
-
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
-        settings,
-        window=(3, common.MOST),
-        embedding=(1, 1 << 14),
-        hidden=(1, 1 << 14),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
-    )
-    common.check_positive(settings, "learning_rate")
+    common.check(settings, window=(3, common.MOST), embedding=(1, 1 << 14))
     if not 0 <= settings.dropout < 1:
         raise ValueError(f"dropout: got {settings.dropout}, needs a rate in [0, 1)")
     if not 2 <= len(set(settings.classes)) == len(settings.classes) <= SYMBOLS:
         raise ValueError(f"classes: got {' '.join(settings.classes)}, needs two or more, all different")
 
 
-def must_match(settings: Settings) -> Sequence[str]:
-    """The settings that must be those of the run in the directory."""
-    names = [field.name for field in dataclasses.fields(settings)]
-    return [name for name in names if name not in ("directory", "resume")] if settings.resume else ()
-
-
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test and draw; returns the shares right. `arguments` None: the command line's."""
-    settings = common.parse(Settings, arguments, lambda settings: {"window": 64, "steps": 600}, must_match, __doc__)
+    settings = common.parse(Settings, arguments, lambda settings: {"window": 64, "steps": 600}, description=__doc__)
     check(settings)
     train, held_out = divided(settings)
     unseen = chosen(cut(held_out, settings.window), len(settings.classes))
     labels = unseen[0, :, 1]
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(100, settings.steps // 10), max(settings.steps, 2)
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = common.adam(settings)
     state = training.init_state(Classifier(settings, nnx.Rngs(settings.seed)), optimizer, jax.random.key(settings.seed))
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
 
     def loss_fn(model: Classifier, carry: tuple[()], batch: np.ndarray, key: jax.Array) -> Any:
         logits = model(batch[..., 0], nnx.Rngs(dropout=key))
@@ -223,7 +174,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         common.keeping(
             settings,
             batches.windows(train, settings.window, settings.batch, stride=STRIDE, seed=settings.seed),
-            ("resume",),
         ),
         steps=settings.steps,
         directory=settings.directory,
@@ -237,9 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     results = {"this model": np.mean(predicted == labels), "naive Bayes": np.mean(simple == labels)}
     print(f"right, of {len(labels)} windows of files held out: ", end="")
     print(", ".join(f"{value:.1%} by {name}" for name, value in results.items()))
-    path = settings.directory / "confusion.png"
-    picture(settings, labels, predicted, path)
-    print(f"picture: {path}")
+    names = [Path(name).name for name in settings.classes]
+    what = "windows of files held out"
+    common.confusion(labels, predicted, names, what, settings.directory / "confusion.png")
     return results
 
 

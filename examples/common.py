@@ -1,4 +1,4 @@
-"""What the examples share: checked options, quick forms, settings that stay with a run, errors of one line."""
+"""What the examples share: settings and their checks, quick forms, an optimizer, pictures, errors of one line."""
 
 import dataclasses
 import importlib.util
@@ -9,11 +9,17 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
+import numpy as np
+import optax
 import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from tyro.conf import arg
 
+import jaxrnn
 from jaxrnn import training
 
 S = TypeVar("S")
@@ -21,13 +27,38 @@ S = TypeVar("S")
 MOST = 1 << 20  # of what costs memory
 FOREVER = (1 << 31) - 1  # of what costs time
 SEEDS = (1 << 32) - 1
+BOUNDS = {"hidden": (1, 1 << 14), "batch": (1, MOST), "steps": (1, FOREVER), "seed": (0, SEEDS)}
+
+# Types of settings that mean the same in every example, with what `--help` says of them.
+Hidden = Annotated[int, arg(help="Units of each layer.")]
+Batch = Annotated[int, arg(help="Sequences in a batch.")]
+Steps = Annotated[int, arg(help="Batches to train on.")]
+WarmRate = Annotated[float, arg(help="Adam's rate at the end of the warmup; a cosine takes it to nothing.")]
+Seed = Annotated[int, arg(help="Of the initialization and of all else that is drawn.")]
+Directory = Annotated[Path, arg(help="Where metrics, checkpoints and all that is written go.")]
+Cells = Annotated[
+    tuple[str, ...], arg(help="Names of classes in `jaxrnn.cells` that are made by their input size and hidden size.")
+]
+Resume = Annotated[
+    bool, arg(help="Go on from the newest checkpoint in the directory, with the settings that are stored there.")
+]
+
+
+def of_run(settings: Any, passing: Sequence[str] = ()) -> list[str]:
+    """The names of the settings that stay with a run; `passing`: those that are of a call."""
+    return [f.name for f in dataclasses.fields(settings) if f.name not in ("directory", "resume", *passing)]
+
+
+def resumed(settings: Any, passing: Sequence[str] = ()) -> list[str]:
+    """The same, if a run is gone on with; else none."""
+    return of_run(settings, passing) if getattr(settings, "resume", False) else []
 
 
 def parse(
     kind: type[S],
     arguments: Sequence[str] | None,
     quick: Callable[[S], dict[str, Any]],
-    must_match: Callable[[S], Sequence[str]] = lambda settings: (),
+    must_match: Callable[[S], Sequence[str]] = resumed,
     description: str | None = None,
 ) -> S:
     """The settings on the command line.
@@ -81,7 +112,7 @@ def load(kind: type[S], directory: Path) -> S:
 
 
 def keeping(
-    settings: Any, batches: Callable[[int], Iterator[Any]], passing: Sequence[str]
+    settings: Any, batches: Callable[[int], Iterator[Any]], passing: Sequence[str] = ()
 ) -> Callable[[int], Iterator[Any]]:
     """`batches`, and once `fit` asks for them, and so has the directory for itself, the settings are stored there.
 
@@ -89,11 +120,8 @@ def keeping(
     """
 
     def started(start: int) -> Iterator[Any]:
-        stored = {
-            name: str(value.absolute()) if isinstance(value, Path) else value
-            for name, value in dataclasses.asdict(settings).items()
-            if name not in ("directory", *passing)
-        }
+        values = {name: getattr(settings, name) for name in of_run(settings, passing)}
+        stored = {name: str(v.absolute()) if isinstance(v, Path) else v for name, v in values.items()}
         path = settings.directory / "settings.json"
         partial = path.with_suffix(".json.partial")
         partial.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
@@ -114,6 +142,77 @@ def refuse_a_run(directory: Path, *, resumes: bool = True) -> None:
     if any(path.name.isdigit() for path in (directory / "checkpoints").glob("*")):
         needs = "--resume to go on with it, or another" if resumes else "another"
         raise ValueError(f"directory: got {directory}, which holds a run, needs {needs}")
+
+
+def begun(settings: Any, state: training.TrainState) -> training.TrainState:
+    """The state to train from: `state`, or with `resume` the newest checkpoint's."""
+    if settings.resume:
+        return training.restore(settings.directory, state)
+    refuse_a_run(settings.directory)
+    return state
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics."""
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def adam(settings: Any) -> optax.GradientTransformation:
+    """Adam on clipped gradients; its rate rises for at most 100 steps, then a cosine takes it to nothing."""
+    warmup = min(100, settings.steps // 10)
+    rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, max(settings.steps, 2))
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def made(names: Sequence[str], input_size: int, hidden: int) -> dict[str, jaxrnn.Layer]:
+    """Cells by the names of their classes."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = getattr(jaxrnn.cells, name, None)(input_size, hidden)  # type: ignore[misc]
+        except TypeError:
+            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes") from None
+    return found
+
+
+def plain(axes: Axes) -> None:
+    """Axes for curves: a light grid, no box."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a picture and says where."""
+    figure.savefig(path, dpi=120)
+    print(f"picture: {path}")
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str], what: str, path: Path) -> np.ndarray:
+    """Draws how much of each class (rows) is taken for which (columns); returns the counts. `what` was classified."""
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, predicted), 1)
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), label="share of the row")
+    if len(classes) <= 30:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color)
+        axes.set_xticks(range(len(classes)), classes, rotation=30 if max(map(len, classes)) > 3 else 0)
+        axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="taken for", ylabel="class", title=f"{np.mean(labels == predicted):.1%} of {len(labels)} {what}")
+    save(figure, path)
+    return counts
+
+
+def check(settings: Any, *positive: str, **bounds: tuple[int, int]) -> None:
+    """Raise unless what all examples have, and what is named, is within bounds, or finite and above zero."""
+    usual = {name: pair for name, pair in BOUNDS.items() if getattr(settings, name, None) is not None}
+    check_between(settings, **usual | bounds)
+    check_positive(settings, "learning_rate", *positive)
 
 
 def check_between(settings: Any, **bounds: tuple[int, int]) -> None:

@@ -12,7 +12,6 @@ Every cell is trained from several seeds side by side, by one `vmap`, on the sam
 each cell's error over the steps, the median of its seeds and their range, and that of a guess that remembers nothing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,20 +45,15 @@ class Settings:
     """What to remember."""
     length: int = 50
     """T: time steps, those over which eight symbols have to be kept in the task copy."""
-    cells: tuple[str, ...] = ("Elman", "LSTM", "GRU", "MinGRU")
-    """Names of classes in `jaxrnn` that are made by their input size and their hidden size."""
-    hidden: int = 64
-    """Units of each."""
+    cells: common.Cells = ("Elman", "LSTM", "GRU", "MinGRU")
+    hidden: common.Hidden = 64
     seeds: int = 3
     """Networks of each cell that are trained side by side."""
-    batch: int = 50
-    """Sequences in a batch."""
-    steps: int = 1500
-    """Batches to train on."""
+    batch: common.Batch = 50
+    steps: common.Steps = 1500
     learning_rate: float = 2e-3
     """Adam's."""
-    seed: int = 0
-    """Of the first network and of all sequences."""
+    seed: common.Seed = 0
     directory: Path = Path("runs/memory")
     """Where metrics, checkpoints and the picture go, a folder for each cell."""
     quick: bool = False
@@ -160,12 +154,12 @@ def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
 
 def read(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """The steps `[N]` and the errors `[N, seeds]` of a run."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = common.metrics(directory)
     values = [[value for name, value in line.items() if name.startswith("eval_error")] for line in lines]
     return np.array([line["step"] for line in lines]), np.array(values, float)
 
 
-def picture(settings: Settings) -> Path:
+def picture(settings: Settings) -> None:
     """Each cell's error over the steps."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
@@ -177,46 +171,16 @@ def picture(settings: Settings) -> Path:
     measure = "mean squared error" if settings.task == "adding" else "cross-entropy, nats"
     axes.set(xlabel=f"steps of {settings.batch} sequences", ylabel=measure, yscale="log", xlim=(0, None))
     axes.set_title(f"{settings.task}, {settings.length} time steps, {settings.seeds} seeds: median and range")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    path = settings.directory / "curves.png"
-    figure.savefig(path, dpi=130)
-    return path
-
-
-def made(settings: Settings) -> dict[str, jaxrnn.Layer]:
-    """The cells by name."""
-    found = {}
-    for name in settings.cells:
-        kind = getattr(jaxrnn.cells, name, None)
-        try:
-            found[name] = kind(SIZES[settings.task][0], settings.hidden)  # type: ignore[misc]
-        except TypeError:
-            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes") from None
-    return found
-
-
-def check(settings: Settings) -> None:
-    """Errors for what no later line would name."""
-    common.check_between(
-        settings,
-        length=(2, common.MOST),
-        hidden=(1, 1 << 14),
-        seeds=(1, 1000),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
-    )
-    common.check_positive(settings, "learning_rate")
+    common.plain(axes)
+    common.save(figure, settings.directory / "curves.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train all cells and draw; returns each one's median error. `arguments` None: the command line's."""
     quick = {"length": 20, "cells": ("Elman", "GRU"), "seeds": 2, "steps": 400}
     settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
-    check(settings)
-    cells = made(settings)
+    common.check(settings, length=(2, common.MOST), seeds=(1, 1000))
+    cells = common.made(settings.cells, SIZES[settings.task][0], settings.hidden)
     for name in cells:
         common.refuse_a_run(settings.directory / name, resumes=False)
     results, table = {}, Table("cell", "error", "of seeds", title=f"guess: {guess(settings):.3g}")
@@ -227,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         results[name] = float(np.median(last))
         table.add_row(name, f"{results[name]:.2g}", f"{last.min():.2g} to {last.max():.2g}")
     Console().print(table)
-    print(f"picture: {picture(settings)}")
+    picture(settings)
     return results
 
 

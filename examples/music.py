@@ -50,20 +50,17 @@ class Settings:
     """Its units; by default those of Chung et al.: 100, 46, 36."""
     batch: int = 8
     """Rows in a batch; each row holds pieces one after the other."""
-    steps: int = 1000
-    """Batches to train on."""
+    steps: common.Steps = 1000
     learning_rate: float = 3e-2
     """AdamW's at the beginning; a cosine takes it to nothing."""
     weight_decay: float = 0.05
     """AdamW's."""
-    seed: int = 0
-    """Of the initialization, the order of the pieces and the sample."""
+    seed: common.Seed = 0
     prompt: int = 16
     """Steps of a test piece that the sample goes on from."""
     sample: int = 96
     """Steps to write."""
-    directory: Path = Path("runs/music")
-    """Where metrics, checkpoints, the picture and the MIDI file go."""
+    directory: common.Directory = Path("runs/music")
     quick: bool = False
     """Fewer steps for some seconds; sets --steps where it is not given."""
 
@@ -210,28 +207,13 @@ def picture(roll: np.ndarray, prompt: int, truth: np.ndarray, path: Path) -> Non
         axes.set(ylabel="MIDI number", ylim=(used.min() - 2, used.max() + 3), xlim=(0, len(roll)), title=title)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set(xlabel="steps")
-    figure.savefig(path, dpi=110)
-
-
-def check(settings: Settings) -> None:
-    """Errors for what no later line would name."""
-    common.check_between(
-        settings,
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
-        prompt=(1, common.MOST),
-        sample=(1, common.MOST),
-    )
-    if settings.hidden is not None:
-        common.check_between(settings, hidden=(1, 1 << 14))
-    common.check_positive(settings, "learning_rate", "weight_decay")
+    common.save(figure, path)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test and write; returns nats a step. `arguments` None: the command line's."""
     settings = common.parse(Settings, arguments, lambda settings: {"steps": 300}, description=__doc__)
-    check(settings)
+    common.check(settings, "weight_decay", prompt=(1, common.MOST), sample=(1, common.MOST))
     rolls = load(settings.rolls)
     common.refuse_a_run(settings.directory, resumes=False)
     cell = CELLS[settings.cell](KEYS, settings.hidden or UNITS[settings.cell])
@@ -267,7 +249,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     prompt = piece[: settings.prompt]
     roll = write(player, prompt, settings.sample, jax.random.key(settings.seed))
     picture(roll, len(prompt), piece, settings.directory / "sample.png")
-    print(f"picture: {settings.directory / 'sample.png'}")
     to_midi(roll, settings.directory / "sample.mid")
     print(f"music: {settings.directory / 'sample.mid'}")
     return results

@@ -13,7 +13,6 @@ network, the same values. An update, from the first step in all environments to 
 for all seeds side by side. The picture shows each seed's return over the environment steps.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -49,8 +48,7 @@ class Settings:
     """"t-maze", "repeat-previous", or the name of an environment of gymnax with discrete actions."""
     length: int = 20
     """Steps over which the agent has to remember; of the two tasks of this script."""
-    hidden: int = 64
-    """Units of the GRU."""
+    hidden: common.Hidden = 64
     seeds: int = 8
     """Agents that are trained side by side."""
     environments: int = 16
@@ -61,14 +59,11 @@ class Settings:
     """Rollouts to learn from."""
     learning_rate: float = 2e-3
     """Adam's at the beginning; it falls to nothing."""
-    seed: int = 0
-    """Of the first agent and of all that happens."""
-    directory: Path = Path("runs/recurrent_ppo")
-    """Where metrics, checkpoints and the picture go."""
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/recurrent_ppo")
     quick: bool = False
     """A short corridor for some seconds; sets --length, --seeds and --updates where they are not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
 
 # The tasks: functions of one environment; `vmap` makes many of them.
@@ -310,10 +305,7 @@ def train(settings: Settings, environment: Environment) -> training.TrainState:
         agents, jax.random.split(k_worlds, settings.seeds)
     )
     state = training.init_state(agents, each, k_train, worlds)
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
 
     @partial(jax.jit, donate_argnums=0)
     def train_step(state: training.TrainState, number: int) -> tuple[training.TrainState, dict[str, jax.Array]]:
@@ -327,7 +319,7 @@ def train(settings: Settings, environment: Environment) -> training.TrainState:
     return training.fit(
         state,
         train_step,
-        common.keeping(settings, batches.numbered(lambda number: number), ("resume",)),
+        common.keeping(settings, batches.numbered(lambda number: number)),
         steps=settings.updates,
         directory=settings.directory,
         log_every=max(1, settings.updates // 25),
@@ -341,13 +333,13 @@ def train(settings: Settings, environment: Environment) -> training.TrainState:
 
 def read(settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Environment steps `[N]` of each seed, seconds `[N]` and returns `[N, seeds]` of a run."""
-    lines = [json.loads(line) for line in (settings.directory / "metrics.jsonl").read_text().splitlines()]
+    lines = common.metrics(settings.directory)
     returns = [[line[f"return_{n}"] for n in range(settings.seeds)] for line in lines]
     steps = np.array([line["step"] for line in lines]) * settings.environments * settings.rollout
     return steps, np.array([line["seconds"] for line in lines]), np.array(returns)
 
 
-def picture(settings: Settings) -> Path:
+def picture(settings: Settings) -> None:
     """Each seed's return over the environment steps."""
     steps, _, returns = read(settings)
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -360,41 +352,28 @@ def picture(settings: Settings) -> Path:
         axes.axhline(1, color="0.5", ls="--", label="all right")
         axes.axhline(GUESS[settings.task], color="0.5", ls=":", label="remembers nothing")
     axes.set(xlabel="environment steps of each seed", ylabel="return of an episode", xlim=(0, None), title=title)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
-    path = settings.directory / "returns.png"
-    figure.savefig(path, dpi=130)
-    return path
+    common.plain(axes)
+    common.save(figure, settings.directory / "returns.png")
 
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
+    common.check(
         settings,
         length=(1, common.MOST),
-        hidden=(1, 1 << 14),
         seeds=(1, 1000),
         environments=(1, common.MOST),
         rollout=(1, common.MOST),
         updates=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
     )
-    common.check_positive(settings, "learning_rate")
     if settings.environments % MINIBATCHES:
         raise ValueError(f"environments: got {settings.environments}, needs a multiple of {MINIBATCHES}")
-
-
-def must_match(settings: Settings) -> Sequence[str]:
-    """The settings that must be those of the run in the directory."""
-    passing = ("directory", "resume")
-    return [name for name in vars(settings) if name not in passing] if settings.resume else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train and draw; returns the median return and its range. `arguments` None: the command line's."""
     quick = {"length": 6, "seeds": 4, "updates": 40}
-    settings = common.parse(Settings, arguments, lambda settings: quick, must_match, __doc__)
+    settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     check(settings)
     train(settings, make(settings))
     steps, seconds, returns = read(settings)
@@ -406,7 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     if len(steps) > 1:
         pace = settings.seeds * (steps[-1] - steps[0]) / (seconds[-1] - seconds[0])
         print(f"environment steps a second, learning included: {pace:,.0f}")
-    print(f"picture: {picture(settings)}")
+    picture(settings)
     return results
 
 

@@ -16,6 +16,7 @@ import datetime
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -38,6 +39,7 @@ from jaxrnn.losses import sequence_loss
 SYMBOLS = "\0\1" + string.ascii_lowercase + string.digits + " ,-+"
 END, START = 0, 1
 UNSEEN = 1000
+PASSING = ("show", "beams")  # settings of a call, not of the run
 MONTHS = [datetime.date(2000, month, 1).strftime("%B").lower() for month in range(1, 13)]
 ONES = (
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth"
@@ -58,24 +60,18 @@ class Settings:
     """Values that stand for a character."""
     hidden: int = 128
     """Units of the encoder, both directions together, and of the decoder."""
-    batch: int = 64
-    """Strings in a batch."""
-    steps: int = 1500
-    """Batches to train on."""
-    learning_rate: float = 4e-3
-    """Adam's, at the end of the warmup; a cosine takes it to nothing."""
+    batch: common.Batch = 64
+    steps: common.Steps = 1500
+    learning_rate: common.WarmRate = 4e-3
     beams: int = 5
     """Unfinished translations that beam search keeps."""
-    seed: int = 0
-    """Of the initialization and of all strings."""
+    seed: common.Seed = 0
     show: int = 5
     """Unseen strings to print with what became of them."""
-    directory: Path = Path("runs/seq2seq")
-    """Where metrics, checkpoints and the picture go."""
+    directory: common.Directory = Path("runs/seq2seq")
     quick: bool = False
     """A smaller network for half a minute; sets --hidden and --steps where they are not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
 
 # The strings.
@@ -198,7 +194,7 @@ def picture(model: Translator, strings: Strings, path: Path) -> None:
         axes.set_yticks(range(len(target)), list(target))
         axes.set(xlabel="reads", ylabel="writes", title=source)
     figure.suptitle("where the decoder looks: one row for each character that it writes")
-    figure.savefig(path, dpi=130)
+    common.save(figure, path)
 
 
 def table(strings: Strings, by_name: dict[str, np.ndarray], show: int) -> Table:
@@ -214,43 +210,28 @@ def table(strings: Strings, by_name: dict[str, np.ndarray], show: int) -> Table:
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
+    common.check(
         settings,
         length=(3, 64) if settings.task == "add" else (1, 1 << 10),
         embedding=(1, 1 << 14),
         hidden=(2, 1 << 14),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
         beams=(1, 1000),
-        seed=(0, common.SEEDS),
         show=(0, UNSEEN),
     )
-    common.check_positive(settings, "learning_rate")
     if settings.hidden % 2:
         raise ValueError(f"hidden: got {settings.hidden}, needs an even number, half of it for each direction")
 
 
-def must_match(settings: Settings) -> Sequence[str]:
-    """The settings that must be those of the run in the directory."""
-    names = ("task", "quick", "length", "embedding", "hidden", "batch", "steps", "learning_rate", "seed")
-    return names if settings.resume else ()
-
-
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, translate and draw; returns the shares right. `arguments` None: the command line's."""
-    settings = common.parse(Settings, arguments, lambda settings: {"hidden": 64, "steps": 400}, must_match, __doc__)
+    quick, must_match = {"hidden": 64, "steps": 400}, partial(common.resumed, passing=PASSING)
+    settings = common.parse(Settings, arguments, lambda settings: quick, must_match, __doc__)
     check(settings)
     unseen = encode(settings, pairs(settings, (settings.seed, 1), UNSEEN, unseen=True))
     model = Translator(settings, len(unseen.sources), nnx.Rngs(settings.seed))
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(100, settings.steps // 10), max(settings.steps, 2)
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = common.adam(settings)
     state = training.init_state(model, optimizer, jax.random.key(settings.seed))
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
 
     def loss_fn(model: Translator, carry: tuple[()], strings: Strings, key: jax.Array) -> Any:
         logits, _ = model(strings)
@@ -263,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(settings, batches.numbered(fresh), ("resume", "show", "beams")),
+        common.keeping(settings, batches.numbered(fresh), PASSING),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=lambda model: {"right": right(unseen, greedy(model, unseen))},
@@ -281,7 +262,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     results = {name: right(unseen, tokens) for name, tokens in by_name.items()}
     print(f"right, of {UNSEEN} unseen strings: {results['greedy']:.1%} greedily, {results['beam']:.1%} by beam search")
     picture(model, Strings(*(leaf[..., :3] for leaf in unseen)), settings.directory / "alignment.png")
-    print(f"picture: {settings.directory / 'alignment.png'}")
     return results
 
 

@@ -12,7 +12,6 @@ It prints the share of test images that each cell gets right, and draws it over 
 """
 
 import gzip
-import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -49,18 +48,12 @@ class Settings:
     """A folder of MNIST's files; by default scikit-learn's digits, of 8 by 8 pixels."""
     permuted: bool = False
     """Read the pixels in one random order, the same for all images."""
-    cells: tuple[str, ...] = ("Elman", "LSTM", "GRU", "LEM")
-    """Names of classes in `jaxrnn.cells` that are made by their input size and their hidden size."""
-    hidden: int = 64
-    """Units of each."""
-    batch: int = 64
-    """Images in a batch."""
-    steps: int = 1500
-    """Batches to train on."""
-    learning_rate: float = 4e-3
-    """Adam's, at the end of the warmup; a cosine takes it to nothing."""
-    seed: int = 0
-    """Of the initialization and of all orders."""
+    cells: common.Cells = ("Elman", "LSTM", "GRU", "LEM")
+    hidden: common.Hidden = 64
+    batch: common.Batch = 64
+    steps: common.Steps = 1500
+    learning_rate: common.WarmRate = 4e-3
+    seed: common.Seed = 0
     directory: Path = Path("runs/sequential_digits")
     """Where metrics, checkpoints and the picture go, a folder for each cell."""
     quick: bool = False
@@ -133,24 +126,9 @@ class Classifier(nnx.Module):
         return self.head(self.rnn(pixels)[1][..., -1, :])
 
 
-def made(settings: Settings) -> dict[str, jaxrnn.Layer]:
-    """The cells by name."""
-    found = {}
-    for name in settings.cells:
-        kind = getattr(jaxrnn.cells, name, None)
-        try:
-            found[name] = kind(1, settings.hidden)  # type: ignore[misc]
-        except TypeError:
-            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes") from None
-    return found
-
-
 def train(settings: Settings, cell: jaxrnn.Layer, images: Images, unseen: Images, directory: Path) -> None:
     """Trains a cell; `directory` gets the shares right."""
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(100, settings.steps // 10), max(settings.steps, 2)
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = common.adam(settings)
     model = Classifier(cell, nnx.Rngs(settings.seed))
 
     def loss_fn(model: Classifier, carry: tuple[()], batch: Images, key: jax.Array) -> Any:
@@ -178,11 +156,11 @@ def train(settings: Settings, cell: jaxrnn.Layer, images: Images, unseen: Images
 
 def read(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """The steps and the shares right of a run."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    lines = common.metrics(directory)
     return np.array([line["step"] for line in lines]), np.array([line["eval_right"] for line in lines])
 
 
-def picture(settings: Settings, unseen: Images, path: Path) -> None:
+def picture(settings: Settings, unseen: Images) -> None:
     """Each cell's share right over the steps, beside an image as the cells read it."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes, strip = figure.subplots(1, 2, width_ratios=(6, 1))
@@ -193,33 +171,19 @@ def picture(settings: Settings, unseen: Images, path: Path) -> None:
     axes.set(xlabel=f"steps of {settings.batch} images", ylabel="test images right", xlim=(0, None), ylim=(0, 1))
     order = "in one random order" if settings.permuted else "row by row"
     axes.set_title(f"{unseen.pixels.shape[1]} pixels {order}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="center right")
+    common.plain(axes)
     strip.imshow(unseen.pixels[:8, :, 0].T, cmap="gray_r", aspect="auto", interpolation="nearest")
     strip.set_xticks(range(min(8, len(unseen.labels))), [str(label) for label in unseen.labels[:8]])
     strip.set(ylabel="pixels, from the first to the last", title="digits")
-    figure.savefig(path, dpi=110)
-
-
-def check(settings: Settings) -> None:
-    """Errors for what no later line would name."""
-    common.check_between(
-        settings,
-        hidden=(1, 1 << 14),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
-    )
-    common.check_positive(settings, "learning_rate")
+    common.save(figure, settings.directory / "curves.png")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train all cells and draw; returns the share that each gets right. `arguments` None: the command line's."""
     quick = {"cells": ("GRU",), "steps": 400}
     settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
-    check(settings)
-    cells = made(settings)
+    common.check(settings)
+    cells = common.made(settings.cells, 1, settings.hidden)
     images, unseen = load(settings)
     for name in cells:
         common.refuse_a_run(settings.directory / name, resumes=False)
@@ -230,9 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         results[name] = float(read(settings.directory / name)[1][-1])
         table.add_row(name, f"{results[name]:.1%}")
     Console().print(table)
-    path = settings.directory / "curves.png"
-    picture(settings, unseen, path)
-    print(f"picture: {path}")
+    picture(settings, unseen)
     return results
 
 

@@ -14,9 +14,7 @@ of the training waves best; the test waves have no say. `errors.png` shows all e
 What it reaches: examples/README.md.
 """
 
-import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +46,7 @@ class Settings:
     """Points of each."""
     future: int = 1000
     """Points to continue the held-out waves by."""
-    hidden: int = 51
-    """Units of each layer."""
+    hidden: common.Hidden = 51
     optimizer: Literal["lbfgs", "adam"] = "lbfgs"
     """L-BFGS with a line search, or Adam with a cosine schedule."""
     steps: int = 300
@@ -60,14 +57,11 @@ class Settings:
     """Updates that L-BFGS remembers (PyTorch's default)."""
     learning_rate: float = 1e-2
     """Adam's, at the start."""
-    seed: int = 0
-    """Of the initialization; the waves are always the same."""
-    directory: Path = Path("runs/sine")
-    """Where metrics, checkpoints and pictures go."""
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/sine")
     quick: bool = False
     """Fewer and shorter waves for half a minute; sets --waves, --length, --future and --steps where not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
 
 def make_waves(waves: int, points: int) -> np.ndarray:
@@ -159,7 +153,7 @@ def draw(true: np.ndarray, predicted: np.ndarray, continued: np.ndarray, path: P
         axes.spines[["top", "right"]].set_visible(False)
     rows[-1].set_xlabel("time step")
     figure.legend(*rows[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=130)
+    common.save(figure, path)
 
 
 def draw_errors(lines: Sequence[dict[str, Any]], kept: dict[str, Any], path: Path) -> None:
@@ -176,26 +170,20 @@ def draw_errors(lines: Sequence[dict[str, Any]], kept: dict[str, Any], path: Pat
         axes.plot([line["step"] for line in lines], values, marker=".", label=label, **style)
     axes.axvline(kept["step"], color="0.6", zorder=0, label=f"kept: step {kept['step']}")
     axes.set(xlabel="step", ylabel="mean squared error", yscale="log", xlim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=130)
+    common.plain(axes)
+    common.save(figure, path)
 
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
+    common.check(
         settings,
         waves=(TEST + 1, common.MOST),
         length=(4, common.MOST),
         future=(1, common.MOST),
-        hidden=(1, 1 << 14),
-        steps=(1, common.FOREVER),
         look_every=(1, common.FOREVER),
         memory=(1, 1000),
-        seed=(0, common.SEEDS),
     )
-    common.check_positive(settings, "learning_rate")
 
 
 def run(settings: Settings) -> dict[str, float]:
@@ -226,14 +214,11 @@ def run(settings: Settings) -> dict[str, float]:
     optimizer, train_step = make_step(settings, loss)
     evaluations = jnp.asarray(int(settings.optimizer == "lbfgs"))  # one before the first line search
     state = training.init_state(params, optimizer, jax.random.key(settings.seed), evaluations)
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
     training.fit(
         state,
         train_step,
-        common.keeping(settings, itertools.count, ("resume",)),  # every batch is all waves
+        common.keeping(settings, itertools.count),  # every batch is all waves
         steps=settings.steps,
         directory=settings.directory,
         evaluate=lambda params: {name: float(error) for name, error in look(params)[0].items()},
@@ -243,7 +228,7 @@ def run(settings: Settings) -> dict[str, float]:
         best="eval_train_run",
         unit="steps",
     )
-    lines = [json.loads(line) for line in (settings.directory / "metrics.jsonl").read_text().splitlines()]
+    lines = common.metrics(settings.directory)
     finite = [line for line in lines if line["eval_train_run"] is not None]
     if not finite:
         raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a smaller one: no error was finite")
@@ -256,22 +241,13 @@ def run(settings: Settings) -> dict[str, float]:
     )
     draw(true[:, :TEST], predicted, continued, settings.directory / "predictions.png")
     draw_errors(lines, kept, settings.directory / "errors.png")
-    for name in ("predictions", "errors"):
-        print(f"picture: {settings.directory / name}.png")
     return {"train": kept["eval_train"], "test": kept["eval_test"], "free-run": kept["eval_test_run"]}
-
-
-def must_match(settings: Settings) -> Sequence[str]:
-    """The settings that must be those of the run in the directory."""
-    if not settings.resume:
-        return ()
-    return [field.name for field in dataclasses.fields(settings) if field.name not in ("directory", "resume")]
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test, continue and draw; returns the kept mean squared errors. `arguments` None: the command line's."""
     quick = {"waves": 23, "length": 500, "future": 500, "steps": 160}
-    settings = common.parse(Settings, arguments, lambda settings: quick, must_match, __doc__)
+    settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     check(settings)
     with jax.enable_x64(True):
         return run(settings)

@@ -10,9 +10,9 @@
 What it reaches: examples/README.md.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +33,7 @@ from jaxrnn import batches, training
 
 UNSEEN = 2048  # sequences to evaluate on
 NUMBERS = 10_000  # how many different ones there may be
+PASSING = ("show",)  # settings of a call, not of the run
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,16 @@ class Settings:
     """The greatest."""
     hidden: int = 256
     """Units of the encoder, and of the decoder."""
-    steps: int = 2500
-    """Batches to train on."""
-    batch: int = 128
-    """Sequences in each."""
-    learning_rate: float = 5e-3
-    """Adam's, at the end of the warmup; a cosine takes it to nothing."""
-    seed: int = 0
-    """Of the initialization and of all sequences."""
-    directory: Path = Path("runs/sorting")
-    """Where metrics, checkpoints and the picture go."""
+    steps: common.Steps = 2500
+    batch: common.Batch = 128
+    learning_rate: common.WarmRate = 5e-3
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/sorting")
     show: int = 4
     """Unseen sequences to print with what the network made of them."""
     quick: bool = False
     """A smaller task for half a minute; sets --length, --high, --hidden and --steps where they are not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
 
 class Sorter(nnx.Module):
@@ -126,14 +120,12 @@ def table(sorter: Sorter, numbers: jax.Array, low: int) -> Table:
     return shown
 
 
-def picture(directory: Path, settings: Settings) -> Path:
+def picture(settings: Settings) -> None:
     """What was right over the steps, from the metrics of the run, to `curve.png`."""
-    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    lines = [line for line in lines if "eval_positions" in line]
+    lines = [line for line in common.metrics(settings.directory) if "eval_positions" in line]
     steps = [line["step"] for line in lines]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.subplots()
     for name, label, color in (("positions", "positions", "#1f6fb4"), ("sequences", "whole sequences", "#d1495b")):
         values = [100 * line[f"eval_{name}"] for line in lines]
         axes.plot(steps, values, ".-", color=color, label=f"{label}: {values[-1]:.1f} %")
@@ -143,37 +135,22 @@ def picture(directory: Path, settings: Settings) -> Path:
         xlim=(0, None),
         ylim=(0, 103),
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    path = directory / "curve.png"
-    figure.savefig(path, dpi=150)
-    return path
+    common.plain(axes)
+    common.save(figure, settings.directory / "curve.png")
 
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
+    common.check(
         settings,
         length=(1, common.MOST),
         low=(-common.MOST, common.MOST),
-        hidden=(1, 1 << 14),
-        steps=(1, common.FOREVER),
-        batch=(1, common.MOST),
-        seed=(0, common.SEEDS),
         show=(0, UNSEEN),
     )
     if not settings.low < settings.high < settings.low + NUMBERS:
         raise ValueError(
             f"high: got {settings.high}, needs more than low = {settings.low}, and less than low + {NUMBERS}"
         )
-    common.check_positive(settings, "learning_rate")
-
-
-def must_match(settings: Settings) -> Sequence[str]:
-    """The settings that must be those of the run in the directory."""
-    names = ("quick", "length", "low", "high", "hidden", "steps", "batch", "learning_rate", "seed")
-    return names if settings.resume else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -182,20 +159,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         Settings,
         arguments,
         lambda settings: {"length": 8, "high": settings.low + 15, "hidden": 128, "steps": 800},
-        must_match,
+        partial(common.resumed, passing=PASSING),
         __doc__,
     )
     check(settings)
     k_params, k_train, k_batches, k_unseen = jax.random.split(jax.random.key(settings.seed), 4)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(100, settings.steps // 10), max(settings.steps, 2)
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = common.adam(settings)
     state = training.init_state(Sorter(settings, nnx.Rngs(k_params)), optimizer, k_train)
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
 
     def loss_fn(sorter: Sorter, carry: tuple[()], numbers: jax.Array, key: jax.Array) -> Any:
         del key  # nothing is random but the numbers
@@ -208,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(settings, fresh(k_batches, settings), ("resume", "show")),
+        common.keeping(settings, fresh(k_batches, settings), PASSING),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=evaluate,
@@ -221,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         Console().print(table(state.params, unseen[:, : settings.show], settings.low))
     print(f"right, of {UNSEEN} unseen sequences: {results['positions']:.2%} of the positions, ", end="")
     print(f"{results['sequences']:.2%} of the whole sequences")
-    print(f"picture: {picture(settings.directory, settings)}")
+    picture(settings)
     return results
 
 

@@ -53,18 +53,14 @@ class Settings:
     """Units of each network."""
     members: int = 10
     """Networks in the ensemble."""
-    batch: int = 32
-    """Windows in a batch."""
-    steps: int = 300
-    """Batches to train on."""
+    batch: common.Batch = 32
+    steps: common.Steps = 300
     learning_rate: float = 1e-3
     """Adam's."""
     weight_decay: float = 1e-2
     """AdamW's."""
-    seed: int = 0
-    """Of the first network and of the order of the windows."""
-    directory: Path = Path("runs/time_series")
-    """Where metrics, checkpoints and the picture go."""
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/time_series")
     quick: bool = False
     """Few small networks for some seconds; sets --hidden, --members and --steps where they are not given."""
 
@@ -181,7 +177,7 @@ def table(settings: Settings, errors: dict[str, np.ndarray], covered: float) -> 
     return shown
 
 
-def picture(settings: Settings, truth: np.ndarray, mean: np.ndarray, spread: np.ndarray, errors: Any) -> Path:
+def picture(settings: Settings, truth: np.ndarray, mean: np.ndarray, spread: np.ndarray, errors: Any) -> None:
     """Forecasts that follow each other through the backtest, and the errors by how far ahead they are."""
     figure = Figure(figsize=(9, 7), layout="constrained")
     above, below = figure.subplots(2, height_ratios=(3, 2))
@@ -197,28 +193,20 @@ def picture(settings: Settings, truth: np.ndarray, mean: np.ndarray, spread: np.
         below.plot(1 + np.arange(settings.horizon), np.abs(wrong).mean(1), ".-", label=name)
     below.set(xlabel="steps ahead", ylabel="mean absolute error", ylim=(0, None))
     for axes in (above, below):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, ncols=3)
-    path = settings.directory / "forecasts.png"
-    figure.savefig(path, dpi=120)
-    return path
+        common.plain(axes)
+    common.save(figure, settings.directory / "forecasts.png")
 
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
+    common.check(
         settings,
+        "weight_decay",
         season=(1, common.MOST),
         horizon=(1, common.MOST),
         context=(1, common.MOST),
-        hidden=(1, 1 << 14),
         members=(1, 1000),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
     )
-    common.check_positive(settings, "learning_rate", "weight_decay")
     if settings.season > settings.context:
         raise ValueError(f"season: got {settings.season}, needs no more than context = {settings.context}")
 
@@ -252,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     errors = {name: values - truth for name, values in by_name.items()}
     covered = float(np.mean(np.abs(errors["this ensemble"]) < WITHIN * spread))
     Console().print(table(settings, errors, covered))
-    print(f"picture: {picture(settings, truth, mean, spread, errors)}")
+    picture(settings, truth, mean, spread, errors)
     return {name: float(np.abs(wrong).mean()) for name, wrong in errors.items()} | {"covered": covered}
 
 

@@ -12,7 +12,6 @@ expected of it (Mnih et al. 2014). scikit-learn's digits, 8 by 8 pixels each, st
 with pieces of other digits. It prints the share of digits held out that is right, and draws the glimpses.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-import optax
 from flax import nnx
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -57,23 +55,17 @@ class Settings:
     """Of the draw of a location while training; the field reaches from -1 to 1."""
     policy: Literal["learned", "random"] = "learned"
     """Where to look."""
-    hidden: int = 96
-    """Units of the GRU."""
+    hidden: common.Hidden = 96
     batch: int = 32
     """Fields in a batch."""
-    steps: int = 12000
-    """Batches to train on."""
-    learning_rate: float = 3e-3
-    """Adam's, at the end of the warmup; a cosine takes it to nothing."""
-    seed: int = 0
-    """Of the initialization, of all fields and of all looks."""
-    directory: Path = Path("runs/visual_attention")
-    """Where metrics, checkpoints and the picture go."""
+    steps: common.Steps = 12000
+    learning_rate: common.WarmRate = 3e-3
+    seed: common.Seed = 0
+    directory: common.Directory = Path("runs/visual_attention")
     quick: bool = False
     """A smaller field without clutter, for a minute; sets --field, --clutter, --glimpses and --steps where they are not
     given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in the directory, with the settings stored there."""
+    resume: common.Resume = False
 
 
 # The fields.
@@ -197,48 +189,32 @@ def picture(settings: Settings, fields: Fields, looks: Looks, path: Path) -> Non
         mark = "" if predicted[n] == fields.labels[n] else ", wrong"
         axes.set_title(f"says {predicted[n]}{mark}", color="red" if mark else "black")
     figure.suptitle(f"where it looks, one after the other; the digit is one of {HELD_OUT} held out")
-    figure.savefig(path, dpi=100)
+    common.save(figure, path)
 
 
 def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
-    common.check_between(
+    common.check(
         settings,
+        "std",
         field=(SIDE, 1 << 10),
         clutter=(0, 1000),
         glimpses=(1, 1000),
         size=(1, settings.field),
         patches=(1, 8),
-        hidden=(1, 1 << 14),
-        batch=(1, common.MOST),
-        steps=(1, common.FOREVER),
-        seed=(0, common.SEEDS),
     )
-    common.check_positive(settings, "learning_rate", "std")
-
-
-def must_match(settings: Settings) -> Sequence[str]:
-    """The settings that must be those of the run in the directory."""
-    names = [field.name for field in dataclasses.fields(settings)]
-    return [name for name in names if name not in ("directory", "resume")] if settings.resume else ()
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test and draw; returns the share right. `arguments` None: the command line's."""
     quick = {"field": 12, "clutter": 0, "glimpses": 2, "steps": 1500}
-    settings = common.parse(Settings, arguments, lambda settings: quick, must_match, __doc__)
+    settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     check(settings)
     train, held_out = digits()
     unseen = draw(settings, held_out, (settings.seed, 1), UNSEEN)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, min(100, settings.steps // 10), max(settings.steps, 2)
-    )
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+    optimizer = common.adam(settings)
     state = training.init_state(Observer(settings, nnx.Rngs(settings.seed)), optimizer, jax.random.key(settings.seed))
-    if settings.resume:
-        state = training.restore(settings.directory, state)
-    else:
-        common.refuse_a_run(settings.directory)
+    state = common.begun(settings, state)
 
     def loss_fn(model: Observer, carry: tuple[()], fields: Fields, key: jax.Array) -> Any:
         looks = model(fields.images, key, settings.std)
@@ -265,7 +241,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         common.keeping(
             settings,
             batches.numbered(lambda number: draw(settings, train, (settings.seed, 0, number), settings.batch)),
-            ("resume",),
         ),
         steps=settings.steps,
         directory=settings.directory,
@@ -278,9 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     looks = test(state.params)
     results = {"right": right(unseen, looks)}
     print(f"right, of {UNSEEN} fields with one of {HELD_OUT} digits held out: {results['right']:.1%}")
-    path = settings.directory / "glimpses.png"
-    picture(settings, unseen, looks, path)
-    print(f"picture: {path}")
+    picture(settings, unseen, looks, settings.directory / "glimpses.png")
     return results
 
 
