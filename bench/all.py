@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import tyro
 from rich.console import Console
 
-from bench import cells, grid, initializers, options, plot, precision, rl, streaming, unroll
+from bench import cells, derivatives, grid, initializers, options, plot, precision, rl, streaming, unroll
 from bench.records import WIDTH, Record, collect, described, load, say, show, store
 
 
@@ -50,6 +50,12 @@ PARTS = {
         options.Settings(sizes=("4,16,8,16",), long=(16, 64), repeats=1),
         7,
     ),
+    "derivatives": Part(
+        derivatives.records,
+        derivatives.Settings(),
+        derivatives.Settings(sizes=("4,16,8,16",), repeats=1),
+        5,
+    ),
     "precision": Part(precision.records, precision.Settings(), precision.Settings(sizes=("2,8,16,16",)), 1),
     "initializers": Part(
         initializers.records,
@@ -63,7 +69,7 @@ PARTS = {
         cells.records,
         cells.Settings(repeats=3),
         cells.Settings(cells=("LSTM", "MinGRU"), size="4,16,16,16", repeats=1),
-        4,
+        12,
     ),
 }
 

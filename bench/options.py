@@ -19,7 +19,7 @@ import tyro
 
 import jaxrnn
 from bench.records import SHARE, Output, Record, progress, report
-from bench.rivals import CELLS, SIZE, Size
+from bench.rivals import CELLS, SIZE, Size, scanned
 from bench.timing import interleaved
 from bench.unroll import SIZES
 
@@ -54,10 +54,6 @@ def training_step(cell, size: Size, run, **arrays):
     return lambda: compiled(params, xs, arrays), compiled.memory_analysis().temp_size_in_bytes
 
 
-def plain_scan(cell, params, xs):
-    return jax.lax.scan(functools.partial(cell, params), cell.initial_state(xs.shape[1:2]), xs)
-
-
 def options(cell, size: Size, chunk: int | None) -> dict:
     lengths = jnp.arange(size.batch) * size.time // size.batch + 1
     resets = jax.random.bernoulli(jax.random.key(2), 0.02, (size.time, size.batch))
@@ -70,7 +66,7 @@ def options(cell, size: Size, chunk: int | None) -> dict:
         "lengths and resets": step(unroll, lengths=lengths, resets=resets),
         'save="boundaries"': step(functools.partial(unroll, save="boundaries")),
         'save="residuals"': step(functools.partial(unroll, save="residuals")),
-        PLAIN: step(plain_scan),
+        PLAIN: step(scanned),
     }
 
 

@@ -4,6 +4,7 @@ A training step is the value of `mean(ys²)` and its gradients with respect to a
 middle of a network. A library that is not installed is left out, and said so.
 """
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from jaxrnn.engine.chunks import default_chunk
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-__all__ = ["OURS", "RIVALS", "SIZE", "Programs", "Size", "programs"]
+__all__ = ["CELLS", "OURS", "RIVALS", "SIZE", "Programs", "Size", "programs", "scanned"]
 
 
 SIZE = "B, T, I, H"
@@ -48,7 +49,7 @@ class Programs(NamedTuple):
 def _jax_programs(apply: Callable[[Any, jax.Array], jax.Array], params: Any, xs: jax.Array) -> Programs:
     forward = jax.jit(apply)
     train = jax.jit(jax.value_and_grad(lambda params, xs: jnp.mean(apply(params, xs) ** 2), (0, 1)))
-    return Programs(lambda: forward(params, xs), lambda: train(params, xs))
+    return Programs(functools.partial(forward, params, xs), functools.partial(train, params, xs))
 
 
 def _xs(size: Size, batch_major: bool = False) -> jax.Array:
@@ -61,27 +62,25 @@ GATES = {"lstm": 4, "gru": 3, "elman": 1}
 
 
 def ours(kind: str, size: Size) -> Programs:
-    cell = CELLS[kind](size.inputs, size.hidden)
-    return _jax_programs(lambda p, xs: jaxrnn.unroll(cell, p, xs)[1], cell.init(jax.random.key(0)), _xs(size))
+    return _own(kind, size, jaxrnn.unroll)
 
 
 def scan_path(kind: str, size: Size) -> Programs:
-    cell = CELLS[kind](size.inputs, size.hidden)
-
-    def apply(params, xs):
-        return jaxrnn.unroll(cell, params, xs, path="scan")[1]
-
-    return _jax_programs(apply, cell.init(jax.random.key(0)), _xs(size))
+    return _own(kind, size, functools.partial(jaxrnn.unroll, path="scan"))
 
 
 def plain_scan(kind: str, size: Size) -> Programs:
+    return _own(kind, size, scanned)
+
+
+def scanned(cell: jaxrnn.Cell, params: Any, xs: jax.Array) -> tuple[Any, jax.Array]:
+    """`lax.scan` over the cell."""
+    return jax.lax.scan(functools.partial(cell, params), cell.initial_state(xs.shape[1:2]), xs)
+
+
+def _own(kind: str, size: Size, run: Callable[..., Any]) -> Programs:
     cell = CELLS[kind](size.inputs, size.hidden)
-
-    def apply(params, xs):
-        state = cell.initial_state((size.batch,))
-        return jax.lax.scan(lambda s, x: cell(params, s, x), state, xs)[1]
-
-    return _jax_programs(apply, cell.init(jax.random.key(0)), _xs(size))
+    return _jax_programs(lambda params, xs: run(cell, params, xs)[1], cell.init(jax.random.key(0)), _xs(size))
 
 
 def products(kind: str, size: Size) -> Programs:

@@ -1,0 +1,122 @@
+"""What do the compilers for accelerators make of a training step? Nothing is run, and no accelerator is needed.
+
+    python -m bench.compiled --device tpu          for a TPU v5e     pip install libtpu
+    python -m bench.compiled --device cuda         for an H200       pip install 'jax[cuda12]'
+
+A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs. Each
+operation that a loop launches at every time step is a kernel of its own; "fused runs" are runs over all time steps that
+are one kernel. The loops counted are those that hold no other loop.
+"""
+
+import os
+import pathlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax.sharding import SingleDeviceSharding
+
+from bench.records import Output, Record, progress, report
+from bench.rivals import OURS, Size, programs
+
+KERNELS = ("fusion", "custom-call", "copy", "dot", "convolution")
+
+H200 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 4800000000000 l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: 151000000000 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 patch: 0 } device_description_str: "NVIDIA H200"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Output):
+    """Compile training steps for an accelerator."""
+
+    device: Literal["tpu", "cuda"] = "tpu"
+    """Which: a TPU v5e, or an H200."""
+    cells: tuple[str, ...] = ("lstm", "gru")
+    """Which cells: lstm, gru, elman."""
+    size: str = "64,256,512,512"
+    """B,T,I,H: batch, time, inputs, hidden."""
+    rivals: tuple[str, ...] = ("scan path", "plain scan", "flax linen")
+    """What is compiled beside it, of the libraries of `bench.unroll` that are JAX's."""
+
+
+def tpu() -> Any:
+    """A TPU v5e of libtpu's."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    from jax.experimental import topologies
+
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+
+
+def cuda() -> Any:
+    """An H200 of the plugin of `jax[cuda12]`, which says on standard error that it found no driver."""
+    import jax_plugins.xla_cuda12 as plugin
+    from jaxlib import xla_client
+
+    folder = pathlib.Path(str(plugin.__file__)).parents[2] / "nvidia/cuda_nvcc/bin"
+    os.environ["PATH"] += os.pathsep + str(folder)
+    client = xla_client.load_pjrt_plugin_dynamically("cuda", str(plugin._get_library_path()))
+    xla_client.initialize_pjrt_plugin("cuda")
+    topology = xla_client.make_c_api_device_topology(client, "h200", target_config=H200, topology="1x1x1")
+    return topology._make_compile_only_devices()[0]
+
+
+DEVICES = {"tpu": ("TPU v5e", tpu), "cuda": ("H200", cuda)}
+
+
+def compiled(program: Callable[..., Any], args: Any, device: Any) -> Any:
+    """A jitted program as that device would run it."""
+    here = SingleDeviceSharding(device)
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a), sharding=here), args)
+    return jax.jit(program).lower(*shapes).compile()
+
+
+def loops(text: str) -> list[int]:
+    """How many kernels each loop launches in a round, of those loops of a compiled program that hold no other."""
+    bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
+    counts = []
+    for computation in re.split(r"\n(?=%|ENTRY)", text):
+        name = re.match(r"%?([\w.\-]+) ", computation)
+        operations = re.findall(r" ([\w\-]+)\(", computation)
+        if name and name.group(1) in bodies and "while" not in operations:
+            counts.append(sum(operation in KERNELS for operation in operations))
+    return counts
+
+
+def records(settings: Settings) -> Iterator[Record]:
+    name, find = DEVICES[settings.device]
+    device, size = find(), Size.read(settings.size)
+    for kind in progress(settings.cells, "bench.compiled"):
+        for rival, made in programs(kind, size, ("jaxrnn", *settings.rivals)).items():
+            start = time.perf_counter()
+            program = compiled(made.train.func, made.train.args, device)
+            seconds, text = time.perf_counter() - start, program.as_text()
+            table = f"{kind}, training step at {settings.size}, compiled for {name}"
+
+            def figure(column: str, value: float, unit: str = "", table=table, rival=rival) -> Record:
+                return Record(table, "", rival, column, value, unit, rival in OURS)
+
+            yield figure("fused runs", text.count('custom_call_target="tpu_custom_call"'))
+            yield figure("loops", len(loops(text)))
+            yield figure("kernels in them, a step", sum(loops(text)))
+            yield figure("temporary memory", program.memory_analysis().temp_size_in_bytes / 1e6, "MB")
+            yield figure("compilation", seconds, "s")
+
+
+if __name__ == "__main__":
+    settings = tyro.cli(Settings)
+    report(records(settings), settings)
