@@ -22,7 +22,7 @@ import tyro
 from jax.sharding import SingleDeviceSharding
 
 from bench.records import Output, Record, progress, report
-from bench.rivals import OURS, Size, programs
+from bench.rivals import Size, programs
 
 KERNELS = ("fusion", "custom-call", "copy", "dot", "convolution")
 
@@ -48,8 +48,8 @@ class Settings(Output):
     """Which cells: lstm, gru, elman."""
     size: str = "64,256,512,512"
     """B,T,I,H: batch, time, inputs, hidden."""
-    rivals: tuple[str, ...] = ("scan path", "plain scan", "flax linen")
-    """What is compiled beside it, of the libraries of `bench.unroll` that are JAX's."""
+    rivals: tuple[str, ...] = ("plain scan", "flax linen")
+    """What is compiled beside it, of JAX's libraries in `bench.unroll`."""
 
 
 def tpu() -> Any:
@@ -75,7 +75,8 @@ def cuda() -> Any:
     return topology._make_compile_only_devices()[0]
 
 
-DEVICES = {"tpu": ("TPU v5e", tpu), "cuda": ("H200", cuda)}
+DEVICES = {"tpu": ("TPU v5e", tpu, "jaxrnn"), "cuda": ("H200", cuda, "scan path")}
+"""Name, where it is found, and what `jaxrnn.unroll` does there."""
 
 
 def compiled(program: Callable[..., Any], args: Any, device: Any) -> Any:
@@ -98,17 +99,17 @@ def loops(text: str) -> list[int]:
 
 
 def records(settings: Settings) -> Iterator[Record]:
-    name, find = DEVICES[settings.device]
+    name, find, own = DEVICES[settings.device]
     device, size = find(), Size.read(settings.size)
     for kind in progress(settings.cells, "bench.compiled"):
-        for rival, made in programs(kind, size, ("jaxrnn", *settings.rivals)).items():
+        for rival, made in programs(kind, size, (own, *settings.rivals)).items():
             start = time.perf_counter()
             program = compiled(made.train.func, made.train.args, device)
             seconds, text = time.perf_counter() - start, program.as_text()
             table = f"{kind}, training step at {settings.size}, compiled for {name}"
 
             def figure(column: str, value: float, unit: str = "", table=table, rival=rival) -> Record:
-                return Record(table, "", rival, column, value, unit, rival in OURS)
+                return Record(table, "", "jaxrnn" if rival == own else rival, column, value, unit, rival == own)
 
             yield figure("fused runs", text.count('custom_call_target="tpu_custom_call"'))
             yield figure("loops", len(loops(text)))

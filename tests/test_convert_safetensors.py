@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import convert
+from jaxrnn import convert, networks
 from jaxrnn.convert.description import build, describe
 from tests import cells, functions
 from tests.oracles import oracle
@@ -21,7 +21,7 @@ KNOWN = (cells.Counter, cells.Token, functions.feedback, functions.feedback_para
 NET = jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.LSTM(3, 4)), jaxrnn.GRU(8, 4, activation=jax.nn.relu)), dropout=0.5)
 CLIPPED = convert.onnx.OnnxActivation("Tanh", clip=0.5)
 IMPORTED = jaxrnn.Stack(  # as a model of ONNX may come in
-    (jaxrnn.Elman(3, 4, CLIPPED), convert.onnx.Reversed(jaxrnn.GRU(4, 4)), convert.onnx.Linear(4, 2))
+    (jaxrnn.Elman(3, 4, CLIPPED), networks.Reversed(jaxrnn.GRU(4, 4)), networks.Linear(4, 2))
 )
 
 

@@ -113,9 +113,7 @@ def test_what_vmap_has_made_too_large_takes_the_scan_and_warns(tpu):
     params = cell.init(jax.random.key(0))
     many = jax.vmap(lambda xs: jaxrnn.unroll(cell, params, xs, path="native"))
     traced = jax.jit(many).trace(jax.ShapeDtypeStruct((10**6, 4, 1, 3), jnp.float32))
-    with pytest.warns(
-        UserWarning, match="its forward run is a scan, not a native kernel: .* VMEM has 128"
-    ):
+    with pytest.warns(UserWarning, match="its forward run is a scan, not a native kernel: .* VMEM has 128"):
         assert "stablehlo.while" in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 

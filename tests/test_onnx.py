@@ -17,9 +17,9 @@ import pytest
 import jaxrnn
 from jaxrnn import convert
 from jaxrnn.cells import GRUState
-from jaxrnn.convert.onnx import Linear, LinearParams, OnnxActivation, Reversed
+from jaxrnn.convert.onnx import OnnxActivation
 from jaxrnn.convert.onnx.activations import from_name
-from jaxrnn.networks import BidirectionalState
+from jaxrnn.networks import BidirectionalState, Linear, LinearParams, Reversed
 from tests.oracles import oracle
 
 onnx = oracle("onnx")

@@ -16,7 +16,6 @@ from jaxrnn import cells, networks
 from jaxrnn.convert import keras
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
 from jaxrnn.convert.onnx.activations import OnnxActivation
-from jaxrnn.convert.onnx.layers import Linear, Reversed
 from jaxrnn.engine.layer import Layer
 
 __all__ = ["build", "describe"]
@@ -29,7 +28,7 @@ _CLASSES: Mapping[str, Callable[..., Any]] = {
     for module in (cells, networks)
     for name in module.__all__
     if inspect.isclass(kind := getattr(module, name)) and issubclass(kind, Layer) and not inspect.isabstract(kind)
-} | {kind.__name__: kind for kind in (Linear, Reversed, OnnxActivation)}
+} | {"OnnxActivation": OnnxActivation}
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = dict(ACTIVATIONS) | {
     "average": keras.average,
     "multiply": jnp.multiply,

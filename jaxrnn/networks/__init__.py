@@ -11,8 +11,9 @@ from jaxrnn.networks.masked import Masked
 from jaxrnn.networks.mirrored import Mirrored
 from jaxrnn.networks.parametrizations import Antisymmetric, Orthogonal, Parametrized, WeightNorm, WeightNormParams
 from jaxrnn.networks.residual import Residual
+from jaxrnn.networks.reversed import Reversed
 from jaxrnn.networks.stack import Stack
-from jaxrnn.networks.stateless import Embedding, Pointwise
+from jaxrnn.networks.stateless import Embedding, Linear, LinearParams, Pointwise
 from jaxrnn.networks.stepped import Stepped
 from jaxrnn.networks.weights import WeightDrop, WeightNoise
 from jaxrnn.networks.wrapper import StepWrapper, Wrapper
@@ -37,6 +38,8 @@ __all__ = [
     "Inspection",
     "LearnedState",
     "LearnedStateParams",
+    "Linear",
+    "LinearParams",
     "Masked",
     "Memory",
     "Mirrored",
@@ -45,6 +48,7 @@ __all__ = [
     "Pointwise",
     "RecurrentDropout",
     "Residual",
+    "Reversed",
     "Stack",
     "StepWrapper",
     "Stepped",

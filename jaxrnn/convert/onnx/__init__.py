@@ -7,6 +7,5 @@ direction of a node, by `nodes`.
 from jaxrnn.convert.onnx.activations import OnnxActivation
 from jaxrnn.convert.onnx.export import to_onnx
 from jaxrnn.convert.onnx.importing import from_onnx
-from jaxrnn.convert.onnx.layers import Linear, LinearParams, Reversed
 
-__all__ = ["Linear", "LinearParams", "OnnxActivation", "Reversed", "from_onnx", "to_onnx"]
+__all__ = ["OnnxActivation", "from_onnx", "to_onnx"]

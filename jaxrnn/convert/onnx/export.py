@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxrnn.checks import check_bools, check_params
 from jaxrnn.convert.onnx.activations import POINTWISE, SOFTMAX, as_onnx
-from jaxrnn.convert.onnx.layers import Linear, Reversed
 from jaxrnn.convert.onnx.nodes import FUNCTIONS, Half, as_half
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks import (
@@ -24,10 +23,12 @@ from jaxrnn.networks import (
     Dropout,
     Embedding,
     LearnedState,
+    Linear,
     Parametrized,
     Pointwise,
     RecurrentDropout,
     Residual,
+    Reversed,
     Stack,
     Stepped,
     Truncated,

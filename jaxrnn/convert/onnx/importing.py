@@ -18,7 +18,6 @@ import numpy as np
 from jaxrnn.convert.arrays import to_jax
 from jaxrnn.convert.layers import Direction
 from jaxrnn.convert.onnx.activations import POINTWISE, SOFTMAX, from_name
-from jaxrnn.convert.onnx.layers import Linear, LinearParams, Reversed
 from jaxrnn.convert.onnx.nodes import GATES, Weights, activations_of, as_cell
 from jaxrnn.convert.onnx.tracing import Moved, Source, Trace, network
 from jaxrnn.engine.layer import Layer
@@ -28,7 +27,10 @@ from jaxrnn.networks import (
     Embedding,
     LearnedState,
     LearnedStateParams,
+    Linear,
+    LinearParams,
     Pointwise,
+    Reversed,
 )
 from jaxrnn.typing import Params
 

@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from jaxrnn.convert.layers import Direction
-from jaxrnn.convert.onnx.layers import Linear, Reversed
 from jaxrnn.engine.layer import Layer
-from jaxrnn.networks import Bidirectional, BidirectionalParams, Embedding, Pointwise, Residual, Stack
+from jaxrnn.networks import Bidirectional, BidirectionalParams, Embedding, Linear, Pointwise, Residual, Reversed, Stack
 
 __all__ = ["Moved", "Source", "Trace", "network"]
 
