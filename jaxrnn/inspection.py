@@ -226,8 +226,8 @@ def explain(
         ...     print(choice)
         LSTM(input_size=3, hidden_size=8): scan (asked for)
         MinGRU(input_size=8, hidden_size=4): scan (asked for)
-        >>> print(*explain(jaxrnn.LSTM(3, 8, heads=8), steps=100, solver=jaxrnn.Newton()))
-        LSTM(input_size=3, hidden_size=8, heads=8): newton (asked for; Jacobians of 8 blocks of 2 x 2)
+        >>> print(*explain(jaxrnn.LSTM(3, 4, heads=4), steps=100, solver=jaxrnn.Newton()))
+        LSTM(input_size=3, hidden_size=4, heads=4): newton (asked for; Jacobians of 4 blocks of 2 x 2)
     """
     check_layer(cell)
     batch_shape = (batch,) if isinstance(batch, int) else tuple(batch)
@@ -276,11 +276,11 @@ def newton_rounds(
 
     Example:
         >>> import jaxrnn
-        >>> net = jaxrnn.Stack((jaxrnn.GRU(3, 8), jaxrnn.SRU(8, 8)))
-        >>> params, xs = net.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (100, 3))
-        >>> gru, sru = newton_rounds(net, params, xs)
-        >>> bool(gru.rounds[-1] < 10), bool(sru.residual.max() < 1e-5)
-        (True, True)
+        >>> net = jaxrnn.Stack((jaxrnn.IndRNN(3, 8), jaxrnn.SRU(8, 8)))
+        >>> params, xs = net.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (20, 3))
+        >>> indrnn, sru = newton_rounds(net, params, xs)
+        >>> indrnn.rounds.shape, int(sru.rounds[-1]), bool(sru.residual.max() < 1e-5)
+        ((20,), 1, True)
     """
     check_layer(cell)
     return unroll(cell.with_cells(_Solved), params, xs, state, solver=solver, **options)[0]

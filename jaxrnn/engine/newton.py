@@ -53,8 +53,8 @@ class Newton:
 
     Example:
         >>> import jaxrnn
-        >>> cell = jaxrnn.GRU(3, 8, heads=8)
-        >>> params, xs = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (1000, 2, 3))
+        >>> cell = jaxrnn.IndRNN(3, 8)
+        >>> params, xs = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (100, 2, 3))
         >>> state, ys = jaxrnn.unroll(cell, params, xs, solver=Newton(tolerance=1e-6))
         >>> bool(jnp.allclose(ys, jaxrnn.unroll(cell, params, xs)[1], atol=1e-5))
         True
