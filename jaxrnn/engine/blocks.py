@@ -18,7 +18,7 @@ from jaxrnn.typing import Array, PyTree, State
 __all__ = ["Blocks", "find_blocks"]
 
 LARGEST = 256
-"""Values in a block beyond which no device gains: a block of n values costs n² numbers a step and row, and n³ sums."""
+"""Values in a block beyond which no device gains: n of them cost n² numbers and n³ multiplications a step and row."""
 
 ELEMENTWISE = frozenset(
     ("add", "add_any", "sub", "neg", "mul", "div", "select_n", "convert_element_type", "reduce_precision", "copy")

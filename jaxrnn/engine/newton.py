@@ -56,7 +56,7 @@ class Newton:
         >>> cell = jaxrnn.IndRNN(3, 8)
         >>> params, xs = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (100, 2, 3))
         >>> state, ys = jaxrnn.unroll(cell, params, xs, solver=Newton(tolerance=1e-6))
-        >>> bool(jnp.allclose(ys, jaxrnn.unroll(cell, params, xs)[1], atol=1e-5))
+        >>> bool(jnp.allclose(ys, jaxrnn.unroll(cell, params, xs, path="scan")[1], atol=1e-5))
         True
 
     Reference: Lim, Zhu, Selfridge & Kasim 2024, "Parallelizing non-linear sequential models over the sequence length"
