@@ -16,7 +16,7 @@ import docstrings
 import toys
 
 MODULES = {
-    "jaxrnn": ("The core", ["unroll", "Layer", "Cell", "LinearCell"]),
+    "jaxrnn": ("The core", ["unroll", "Newton", "Layer", "Cell", "LinearCell"]),
     "jaxrnn.networks": ("Networks and wrappers", None),
     "jaxrnn.sequences": ("Sequences", None),
     "jaxrnn.states": ("States", None),

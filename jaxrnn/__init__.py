@@ -76,6 +76,7 @@ from jaxrnn.cells import (
 )
 from jaxrnn.engine.driver import unroll
 from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.newton import Newton
 from jaxrnn.inspection import explain
 from jaxrnn.networks import (
     Antisymmetric,
@@ -167,6 +168,7 @@ __all__ = [
     "MuFuRu",
     "Multiplicative",
     "NestedLSTM",
+    "Newton",
     "OrderedLSTM",
     "Orthogonal",
     "Parametrized",

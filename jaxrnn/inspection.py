@@ -1,4 +1,4 @@
-"""What happens inside: states at every step, norms of the gradients that reach them, sizes, the paths that run."""
+"""What happens inside: states at every step, norms of their gradients, sizes, the paths that run, Newton's rounds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input
-from jaxrnn.engine.driver import Choice, recorded_choices, take_step, unroll
+from jaxrnn.engine.driver import Choice, recorded_choices, run_and_tell, take_step, unroll
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.newton import Convergence, Newton
 from jaxrnn.engine.noise import nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.jaxprs import count_loop_products
@@ -20,7 +21,15 @@ from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import follow, select
 from jaxrnn.typing import Array, DTypeLike, Params, PyTree, State
 
-__all__ = ["Choice", "explain", "state_gradient_norms", "state_history", "summary"]
+__all__ = [
+    "Choice",
+    "Convergence",
+    "explain",
+    "newton_rounds",
+    "state_gradient_norms",
+    "state_history",
+    "summary",
+]
 
 
 def state_history(cell: Layer, params: Params, xs: PyTree, state: State | None = None, **options: Any) -> State:
@@ -205,8 +214,8 @@ def explain(
         options: further arguments of `unroll`, such as `lengths`, `save` or `path`; they are asked for, not run.
 
     Returns:
-        A `Choice` a run of a cell, in their order: `(cell, path, reason)` with the path "native" or "scan" and the
-        reason why it is not native, empty if it is.
+        A `Choice` a run of a cell, in their order: `(cell, path, reason)` with the path "native", "scan" or, with a
+        `solver`, "newton", and the reason why it is not native, empty if it is.
 
     Raises:
         TypeError, ValueError: as `unroll`.
@@ -217,6 +226,8 @@ def explain(
         ...     print(choice)
         LSTM(input_size=3, hidden_size=8): scan (asked for)
         MinGRU(input_size=8, hidden_size=4): scan (asked for)
+        >>> print(*explain(jaxrnn.LSTM(3, 4, heads=4), steps=100, solver=jaxrnn.Newton()))
+        LSTM(input_size=3, hidden_size=4, heads=4): newton (asked for; Jacobians of 4 blocks of 2 x 2)
     """
     check_layer(cell)
     batch_shape = (batch,) if isinstance(batch, int) else tuple(batch)
@@ -233,6 +244,62 @@ def explain(
     with recorded_choices() as choices:
         jax.eval_shape(run, jax.random.key(0))
     return tuple(choices)
+
+
+def newton_rounds(
+    cell: Layer,
+    params: Params,
+    xs: PyTree,
+    state: State | None = None,
+    *,
+    solver: Newton = Newton(),
+    **options: Any,
+) -> PyTree:
+    """Tells how `unroll(..., solver=solver)` converges: in how many rounds, and up to which residual at every step.
+
+    Args:
+        cell: any cell or network.
+        params: from `cell.init`.
+        xs: as for `unroll`.
+        state: as for `unroll`.
+        solver: the `jaxrnn.Newton` to look at.
+        **options: as for `unroll`.
+
+    Returns:
+        In the place of each cell's state, a `Convergence` of `rounds` `[T]`, equal within a chunk, and `residual`
+        `[T]`. A chunk with a residual above `solver.tolerance` is run step after step. None for what no solver runs,
+        layers without steps and cells that run many steps at once, and for a `Masked` cell, whose time steps are
+        others.
+
+    Raises:
+        TypeError, ValueError: as `unroll`.
+
+    Example:
+        >>> import jaxrnn
+        >>> net = jaxrnn.Stack((jaxrnn.IndRNN(3, 8), jaxrnn.SRU(8, 8)))
+        >>> params, xs = net.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (20, 3))
+        >>> indrnn, sru = newton_rounds(net, params, xs)
+        >>> indrnn.rounds.shape, int(sru.rounds[-1]), bool(sru.residual.max() < 1e-5)
+        ((20,), 1, True)
+    """
+    check_layer(cell)
+    return unroll(cell.with_cells(_Solved), params, xs, state, solver=solver, **options)[0]
+
+
+@dataclass(frozen=True)
+class _Solved(Wrapper):
+    """A layer whose run returns how its solver converged instead of the last state."""
+
+    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[Convergence | None, PyTree]:
+        """Runs the layer."""
+        if isinstance(self.cell, Cell):
+            _, ys, how = run_and_tell(self.cell, params, xs, state, options)
+            return how, ys
+        return None, self.cell.run(params, xs, state, options)[1]
+
+    def __repr__(self) -> str:
+        """Prints the wrapped layer, for error messages."""
+        return repr(self.cell)
 
 
 def _counts(layer: Layer) -> tuple[int, int, int]:

@@ -77,6 +77,9 @@ class Plane(Layer[P, S]):
 
     def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
         """Runs over the plane, anti-diagonal after anti-diagonal."""
+        if options.solver is not None:
+            reason = "its time step is a recurrence over places"
+            raise ValueError(f"solver: got {options.solver}, but {self} cannot take it: {reason}; leave it out")
         return _run_plane(self, params, xs, state, options)
 
 

@@ -4,7 +4,9 @@
 
 Two such steps are one of the same kind, so all states come from one associative scan over the pairs
 
-    (a_1, b_1) then (a_2, b_2)  =  (a_1 ⊙ a_2, a_2 ⊙ b_1 + b_2)
+    (a_1, b_1) then (a_2, b_2)  =  (a_2 ⊙ a_1, a_2 ⊙ b_1 + b_2)
+
+Where `a` has one axis more than `b`, it is a matrix, and ⊙ is the matrix product.
 
 A step beyond a row's length is the pair (1, 0). The first state is part of the first pair. Nothing is combined across a
 reset: what comes before it is replaced by zero, not multiplied, so that NaN cannot leak.
@@ -21,16 +23,19 @@ from jaxrnn.engine.recurrence import saved, states_before
 from jaxrnn.ops import keep, select
 from jaxrnn.typing import Array, State
 
-__all__ = ["linear_states"]
+__all__ = ["act", "linear_states"]
 
 
 def linear_states(a: State, b: State, state: State, resets: Array | None, start: State | None, reverse: bool) -> State:
-    """Returns all states of `h' = a ⊙ h + b`, beginning in `state`, and in `start` at the steps that `resets` flags."""
+    """Returns all states of `h' = a ⊙ h + b`, beginning in `state`, and in `start` at the steps that `resets` flags.
+
+    Leaves of `a` are like those of `b`, `[T, ...]`, or matrices `[T, ..., n, n]` for vectors `[T, ..., n]`.
+    """
     first = -1 if reverse else 0
     before = jax.tree.map(lambda k, h: jnp.zeros_like(k).at[first].set(h), b, state)
     if resets is not None:
         before = jax.tree.map(lambda s, h: select(resets, s, h), start, before)
-    return _solve(reverse, resets, a, jax.tree.map(lambda a, b, h: a * h + b, a, b, before))
+    return _solve(reverse, resets, a, jax.tree.map(lambda a, b, h: act(a, h) + b, a, b, before))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -45,8 +50,8 @@ def _solve(reverse: bool, resets: Array | None, a: State, b: State) -> State:
             a_1, b_1 = keep(~flags_2, (a_1, b_1))
         return (
             flags,
-            jax.tree.map(jnp.multiply, a_1, a_2),
-            jax.tree.map(lambda a, b, c: a * b + c, a_2, b_1, b_2),
+            jax.tree.map(_product, a_2, a_1, b_1),
+            jax.tree.map(lambda a, b, c: act(a, b) + c, a_2, b_1, b_2),
         )
 
     return lax.associative_scan(then, (resets, a, b), reverse=reverse)[2]
@@ -61,5 +66,25 @@ def _solve_jvp(reverse: bool, primals: Any, tangents: Any) -> tuple[State, State
     before = jax.tree.map(lambda h: states_before(jnp.zeros_like(h[0]), h, reverse), states)
     if resets is not None:
         before = keep(~resets, before)
-    inputs = jax.tree.map(lambda da, h, db: da * h + db, da, before, db)
+    inputs = jax.tree.map(lambda da, h, db: act(da, h) + db, da, before, db)
     return states, _solve(reverse, resets, a, inputs)
+
+
+SMALL = 4
+"""Rows of a matrix up to which sums of multiples beat a call for products."""
+
+
+def act(a: Array, h: Array) -> Array:
+    """`a ⊙ h`, or the product of the matrices `a` with the vectors `h`."""
+    return a * h if a.ndim == h.ndim else _multiply(a, h[..., None])[..., 0]
+
+
+def _product(a: Array, b: Array, h: Array) -> Array:
+    """`a ⊙ b`, or the product of matrices, for vectors like `h`."""
+    return a * b if a.ndim == h.ndim else _multiply(a, b)
+
+
+def _multiply(a: Array, b: Array) -> Array:
+    if a.shape[-1] <= SMALL:
+        return jnp.sum(a[..., None] * b[..., None, :, :], axis=-2)
+    return jnp.matmul(a, b, precision="highest")

@@ -9,12 +9,13 @@ Only one chunk of projected inputs exists at a time. In reverse mode a chunk kee
 again, for all of its steps at once.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,11 @@ from jaxrnn.checks import (
     check_state,
     check_step,
 )
+from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
+from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.operation import obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path, Save
@@ -51,6 +54,7 @@ __all__ = [
     "checked_options",
     "read_out",
     "recorded_choices",
+    "run_and_tell",
     "run_cell",
     "run_steps",
     "take_step",
@@ -74,6 +78,7 @@ def unroll(
     chunk: int | None = None,
     save: Save = "auto",
     path: Path = "auto",
+    solver: Newton | None = None,
 ) -> tuple[S, PyTree]:
     """Runs a cell or network over a sequence: `(state, ys)`, each row's last valid state and all outputs.
 
@@ -106,6 +111,9 @@ def unroll(
             'jaxrnn[cpu]'`), a Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be
             done and is faster; `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel
             chooses its own chunks.
+        solver: a `jaxrnn.Newton` finds all states of a chunk at once, in rounds; without `chunk` those of all T steps.
+            It pays on accelerators, for long sequences and small states; see there. Cells that run many steps at once
+            anyway, such as an `MLSTM`, do so. None: a step after the other.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`
@@ -113,7 +121,7 @@ def unroll(
 
     Raises:
         TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range, or the path "native"
-            cannot be taken.
+            or the solver cannot be taken.
 
     Example:
         >>> import jaxrnn
@@ -127,7 +135,17 @@ def unroll(
     check_layer(cell)
     check_params(cell, params)
     options = checked_options(
-        cell, xs, state, lengths=lengths, resets=resets, reverse=reverse, key=key, chunk=chunk, save=save, path=path
+        cell,
+        xs,
+        state,
+        lengths=lengths,
+        resets=resets,
+        reverse=reverse,
+        key=key,
+        chunk=chunk,
+        save=save,
+        path=path,
+        solver=solver,
     )
     begin = _fresh_state(cell, params, xs, options.batch_shape) if state is None else jax.tree.map(jnp.asarray, state)
     arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
@@ -147,6 +165,7 @@ def checked_options(
     chunk: Any = None,
     save: Any = "auto",
     path: Any = "auto",
+    solver: Any = None,
 ) -> Options:
     """Returns the options of a run; raises as `unroll` unless they fit the cell and its inputs."""
     steps, *rest = check_input(cell, xs, "xs", time=True)
@@ -160,6 +179,10 @@ def checked_options(
         check_sizes(chunk=chunk)
     check_choice(save=save, among=get_args(Save))
     check_choice(path=path, among=get_args(Path))
+    if not (solver is None or isinstance(solver, Newton)):
+        raise TypeError(f"solver: got {solver!r}, needs a jaxrnn.Newton, or None")
+    if solver is not None and path == "native":
+        raise ValueError(f"path: got 'native' and the solver {solver}, needs one of the two; use 'auto' with a solver")
     return Options(
         steps,
         batch_shape,
@@ -170,6 +193,7 @@ def checked_options(
         chunk=chunk,
         save=save,
         path=path,
+        solver=solver,
     )
 
 
@@ -202,6 +226,13 @@ def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[in
 
 def run_cell(cell: "Cell", params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
     """Runs a cell over a sequence: `(final state, ys [T, *batch, ...])`."""
+    return run_and_tell(cell, params, xs, state, options)[:2]
+
+
+def run_and_tell(
+    cell: "Cell", params: Params, xs: PyTree, state: State, options: Options
+) -> tuple[State, PyTree, Convergence | None]:
+    """Runs a cell as `run_cell`, and tells how its solver converged; None without a solver."""
     noise = Noise()
     if cell.asks:
         x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
@@ -209,8 +240,8 @@ def run_cell(cell: "Cell", params: Params, xs: PyTree, state: State, options: Op
     state = begin_anew(cell, params, state, options, before=True)
     run = _CellRun(cell, options.reverse, options.chunk, options.save, noise.random)
     data = _Data(xs, options.valid, options.resets_before, noise.each)
-    (state, _), ys = _run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
-    return begin_anew(cell, params, state, options, before=False), ys
+    (state, _), (ys, how) = _run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
+    return begin_anew(cell, params, state, options, before=False), ys, how
 
 
 class _Data(NamedTuple):
@@ -231,6 +262,7 @@ class _CellRun:
     chunk: int | None
     save: Save
     random: bool
+    solver: tuple[Newton, Blocks] | None = None
 
     def __str__(self) -> str:
         return str(self.cell)
@@ -256,9 +288,14 @@ class _CellRun:
         xs = data.xs if data.valid is None else keep(data.valid, data.xs)
         drives = flat_products(cell.project)(params, xs)
         noise = Noise(self.random, drawn, rows, data.noise)
-        state, outputs = cell.run_chunk(params, state, StepData(drives, data.valid, data.resets, noise), self.reverse)
+        every, how = StepData(drives, data.valid, data.resets, noise), None
+        if self.solver is None:
+            state, outputs = cell.run_chunk(params, state, every, self.reverse)
+        else:
+            run = functools.partial(solve, *self.solver)
+            state, outputs, how = _over_steps(run, cell, params, state, every, self.reverse)
         ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
-        return (state, rows), ys if data.valid is None else keep(data.valid, ys)
+        return (state, rows), (ys if data.valid is None else keep(data.valid, ys), how)
 
     def row(self, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
         """Runs one step of one row."""
@@ -268,20 +305,21 @@ class _CellRun:
         noise = Noise(self.random, drawn, rows, data.noise)
         state, output = _masked_step(cell, noise, params, state, StepData(drive, data.valid, data.resets, data.noise))
         y = cast(cell.readout(params, output, drive), dtype)
-        return (state, rows), y if data.valid is None else keep(data.valid, y)
+        return (state, rows), (y if data.valid is None else keep(data.valid, y), None)
 
 
 def _run_on_path(run: _CellRun, consts: PyTree, carry: PyTree, data: _Data, options: Options) -> tuple[PyTree, PyTree]:
     """Runs as one native operation where that can be done and pays, else by the scan, or as the caller asks."""
     given, axes, reason = (consts, carry, data), len(options.batch_shape), "asked for"
+    if options.solver is not None and not run.cell.chunkwise:
+        return _solved(run, options.solver, *given, options).whole(*given)
     if options.path != "scan":
         reason = _obstacle(run.cell, options) or obstacle(run, *given, axes)
         if options.path == "native" and reason:
             raise ValueError(f"path: got 'native', but {run.cell} cannot take it: {reason}; use 'auto'")
         if options.path == "auto":
             reason = reason or slower(run, *given, axes)
-    if (choices := _choices.get()) is not None:
-        choices.append(Choice(run.cell, "scan" if reason else "native", reason))
+    _record(Choice(run.cell, "scan" if reason else "native", reason))
     if reason:
         return run.whole(*given)
     way = functools.partial(run_as_one, run, axes=axes)
@@ -297,11 +335,40 @@ def _obstacle(cell: "Cell", options: Options) -> str:
     return "" if cell.apart else "its rows see each other"
 
 
+def _solved(run: _CellRun, solver: Newton, consts: PyTree, carry: PyTree, data: _Data, options: Options) -> _CellRun:
+    """Returns the run by a solver; raises if that cannot be done."""
+    axes, reason, blocks = len(options.batch_shape), "", None
+    dtypes = sorted({str(s.dtype) for s in jax.tree.leaves(carry[0])})
+    if not all(isinstance(n, int) for n in (options.steps, *options.batch_shape)):
+        reason = "the number of its time steps or rows is symbolic"
+    elif not run.cell.apart:
+        reason = "its rows see each other"
+    elif len(dtypes) != 1 or not jnp.issubdtype(dtypes[0], jnp.floating):
+        reason = f"its state has values of {' and '.join(dtypes)}, not real numbers of one dtype"
+    else:
+
+        def advance(others: tuple[PyTree, PyTree, _Data], state: State) -> State:
+            consts, rows, data = others
+            return run.row(consts, (state, rows), data)[0][0]
+
+        state, rows = _one_row(carry, axes)
+        blocks, reason = find_blocks(advance, (_one_row(consts, 0), rows, _one_row(data, axes + 1)), state)
+    if reason or blocks is None:
+        raise ValueError(f"solver: got {solver}, but {run.cell} cannot take it: {reason}; leave it out")
+    _record(Choice(run.cell, "newton", f"asked for; {blocks}"))
+    return dataclasses.replace(run, solver=(solver, blocks), chunk=run.chunk or options.steps)
+
+
+def _one_row(tree: PyTree, axes: int) -> PyTree:
+    """Shapes without the leading axes of time and rows."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[axes:], a.dtype), tree)
+
+
 class Choice(NamedTuple):
-    """The path on which a cell runs, "native" or "scan", and why it is not native."""
+    """The path on which a cell runs, "native" or "scan", or "newton" by its solver, and why it is not native."""
 
     cell: "Cell"
-    path: Path
+    path: Literal[Path, "newton"]
     reason: str
 
     def __str__(self) -> str:
@@ -309,6 +376,11 @@ class Choice(NamedTuple):
 
 
 _choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
+
+
+def _record(choice: Choice) -> None:
+    if (choices := _choices.get()) is not None:
+        choices.append(choice)
 
 
 @contextmanager
@@ -334,12 +406,19 @@ def begin_anew(layer: Layer, params: Params, state: State, options: Options, *, 
 
 def run_steps(cell: "Cell", params: Params, state: State, data: StepData, reverse: bool) -> tuple[State, PyTree]:
     """Runs the steps of a chunk one after the other: `(state after it, outputs [T, ...])`."""
+    return _over_steps(recurrence, cell, params, state, data, reverse)
+
+
+def _over_steps(
+    run: Callable[..., Any], cell: "Cell", params: Params, state: State, data: StepData, reverse: bool
+) -> Any:
+    """Returns `run(step, reverse, params, state, drives)`, with input products hoisted out of the step."""
     step: Any = functools.partial(_masked_step, cell, data.noise)
     every: Any = data._replace(noise=data.noise.each)
     if found := hoist(step, params, state, jax.tree.map(lambda d: d[0], every)):
         ahead, step = found
         every = flat_products(jax.vmap(ahead, (None, 0)))(params, every)
-    return recurrence(step, reverse, params, state, every)
+    return run(step, reverse, params, state, every)
 
 
 def take_step(cell: "Cell", params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import jax.numpy as jnp
 
 from jaxrnn.engine.masks import valid_steps
+from jaxrnn.engine.newton import Newton
 from jaxrnn.typing import Array, Key
 
 __all__ = ["Edges", "Options", "Path", "Save"]
@@ -33,6 +34,7 @@ class Options(NamedTuple):
     chunk: int | None = None
     save: Save = "auto"
     path: Path = "auto"
+    solver: Newton | None = None
     edges: Edges | None = None
 
     @property

@@ -124,3 +124,6 @@ class StepWrapper(Cell, Wrapper):
 
     def readout(self, params: Params, output: PyTree, drive: PyTree) -> PyTree:
         return self.cell.readout(params, output, drive)
+
+    def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
+        return function(self)  # it is one cell
