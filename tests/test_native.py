@@ -1,6 +1,7 @@
 """Native loops against plain scans in float64."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -464,3 +465,52 @@ def test_memory_is_whole():
         timeout=300,
     )
     assert found.stdout == "whole\n", found.stderr[-2000:]
+
+
+GUARDED = """
+import sys
+sys.path.insert(0, {tests!r})
+import ctypes, mmap
+import jax, numpy as np, pytest, test_native as t
+
+protect = ctypes.CDLL(None, use_errno=True).mprotect
+protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+def guarded(a):
+    "A copy that ends where memory does that nobody may read."
+    assert a.nbytes % 64 == 0
+    size = -(-a.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(-1, size + mmap.PAGESIZE)
+    begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    copy = np.frombuffer(memory, a.dtype, a.size, size - a.nbytes).reshape(a.shape)
+    copy[...] = a
+    assert protect(begin + size, mmap.PAGESIZE, 0) == 0
+    there = jax.dlpack.from_dlpack(copy)
+    assert there.unsafe_buffer_pointer() == begin + size - a.nbytes
+    return there
+
+forward = t.lstm(4, 12, 16, 20)
+for case in (forward, t.transposed(forward)):
+    consts, carry, xs = case.args()
+    if {short}:
+        carry = carry[0][:16], carry[1]
+        t.calls._check = lambda *args: None
+    args = jax.tree.map(guarded, (consts, carry, xs))
+    with pytest.MonkeyPatch.context() as patch:
+        jax.block_until_ready(t.runs(case.row("float32"), case, t.SPLITS, patch)(*args))
+print("whole")
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(sys.platform != "linux", reason="the layout of Linux' memory")
+def test_nothing_is_read_beyond_an_array():
+    """Every array ends at a page that ends the process when it is read; where an array is too short, it does."""
+
+    def run(short):
+        program = GUARDED.format(tests=os.path.dirname(__file__), short=short)
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+
+    found = run(short=False)
+    assert found.stdout == "whole\n", found.stderr[-2000:]
+    assert run(short=True).returncode == -signal.SIGSEGV
