@@ -12,6 +12,7 @@ from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input, check_lengths, check_state
 from jaxrnn.engine.driver import unroll
 from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
@@ -70,6 +71,7 @@ def run(
     chunk: int | None,
     save: Save,
     path: Path,
+    solver: Newton | None,
     key: Key | None,
     dtype: DTypeLike | None,
     time_major: bool,
@@ -103,6 +105,7 @@ def run(
         chunk=chunk,
         save=save,
         path=path,
+        solver=solver,
     )
     return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, time_axis), ys)
 

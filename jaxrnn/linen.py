@@ -22,6 +22,7 @@ from flax.core import FrozenDict
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
@@ -181,6 +182,7 @@ class RNN(nn.Module):
         chunk: int | None = None,
         save: Save = "auto",
         path: Path = "auto",
+        solver: Newton | None = None,
     ) -> tuple[State, PyTree]:
         """Runs a sequence: `(state, ys)`.
 
@@ -193,6 +195,7 @@ class RNN(nn.Module):
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
             save: what reverse mode keeps: "auto", "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
             path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
+            solver: a `jaxrnn.Newton`, as in `jaxrnn.unroll`; None: no solver.
 
         Returns:
             The state after the last step of the run, and outputs in the order and layout of `xs`.
@@ -211,6 +214,7 @@ class RNN(nn.Module):
             chunk=chunk,
             save=save,
             path=path,
+            solver=solver,
             key=self.make_rng("dropout") if self.has_rng("dropout") else None,
             dtype=self.dtype,
             time_major=self.time_major,

@@ -22,6 +22,7 @@ from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.checks import check_params
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
@@ -211,6 +212,7 @@ class RNN(nnx.Module):
         chunk: int | None = None,
         save: Save = "auto",
         path: Path = "auto",
+        solver: Newton | None = None,
         rngs: nnx.Rngs | nnx.RngStream | None = None,
     ) -> tuple[State, PyTree]:
         """Runs a sequence: `(state, ys)`.
@@ -224,6 +226,7 @@ class RNN(nnx.Module):
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
             save: what reverse mode keeps: "auto", "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
             path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
+            solver: a `jaxrnn.Newton`, as in `jaxrnn.unroll`; None: no solver.
             rngs: for cells with randomness; each call takes one key of the stream `dropout`. None: deterministic.
 
         Returns:
@@ -244,6 +247,7 @@ class RNN(nnx.Module):
             chunk=chunk,
             save=save,
             path=path,
+            solver=solver,
             key=None if stream is None else stream(),
             dtype=self.cell.dtype,
             time_major=self.time_major,

@@ -1,5 +1,7 @@
 """Regularizers, masks and learned states inside of the Flax modules: plain arguments, streams as keys once a call."""
 
+import inspect
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from flax import nnx
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
+from jaxrnn.engine.driver import recorded_choices
 from tests.registry import unrolled
 
 XS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)  # [B, T, I]
@@ -53,3 +56,19 @@ def test_masks_and_learned_states():
     variables = jax.jit(linen.init)(jax.random.key(0), (XS, MASK))
     assert variables["params"]["cell"]["0"]["initial"]["h"].any()
     assert jax.eval_shape(linen.apply, variables, (XS, MASK))[1].shape == (2, 5, 4)
+
+
+def test_every_option_of_unroll_is_one_of_the_modules():
+    own = {"cell", "params", "xs", "state", "lengths", "key"}  # which have other names, or are the module's
+    options = set(inspect.signature(jaxrnn.unroll).parameters) - own
+    for module in (jaxrnn.nnx.RNN, jaxrnn.linen.RNN):
+        assert options < set(inspect.signature(module.__call__).parameters)
+
+
+def test_the_modules_hand_the_solver_down():
+    rnn = jaxrnn.nnx.RNN(jaxrnn.GRU(3, 4), rngs=nnx.Rngs(0))
+    linen = jaxrnn.linen.RNN(jaxrnn.GRU(3, 4))
+    with recorded_choices() as choices:
+        nnx.eval_shape(lambda rnn: rnn(XS, solver=jaxrnn.Newton()), rnn)
+        jax.eval_shape(lambda key: linen.init(key, XS, solver=jaxrnn.Newton()), jax.random.key(0))
+    assert {choice.path for choice in choices} == {"newton"}
