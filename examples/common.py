@@ -212,7 +212,7 @@ def check(settings: Any, *positive: str, **bounds: tuple[int, int]) -> None:
     """Raise unless what all examples have, and what is named, is within bounds, or finite and above zero."""
     usual = {name: pair for name, pair in BOUNDS.items() if getattr(settings, name, None) is not None}
     check_between(settings, **usual | bounds)
-    check_positive(settings, "learning_rate", *positive)
+    check_positive(settings, *[name for name in ("learning_rate",) if hasattr(settings, name)], *positive)
 
 
 def check_between(settings: Any, **bounds: tuple[int, int]) -> None:

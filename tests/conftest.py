@@ -24,6 +24,7 @@ RELAXED = (
     "test_examples",
     "test_examples_series",
     "test_examples_text",
+    "test_examples_variants",
     "test_convert",
 )
 
