@@ -20,7 +20,7 @@ MINUTES = {
     "classify_text": 3,
     "sequential_digits": 2,
     "visual_attention": 2,
-    "variants": 5,
+    "variants": 6,
     "demo": 3,
 }
 
