@@ -23,6 +23,7 @@ class Interpreted:
     Unsupported, sums, trace = mosaic.Unsupported, mosaic.sums, staticmethod(mosaic.trace)
     run = staticmethod(functools.partial(mosaic.run, interpret=True))
     fits = slower = staticmethod(lambda row, steps, batch: "")
+    few = staticmethod(lambda steps, batch: "")
     obstacle = staticmethod(lambda: "")
 
 

@@ -102,6 +102,20 @@ def test_the_path_that_runs_is_explained():
         jaxrnn.explain(net, steps=64, path="native")
 
 
+@needs_native
+def test_a_run_too_small_for_any_kernel_is_not_traced_for_one(monkeypatch):
+    """Unless somebody asks why it is a scan."""
+    asked = []
+    monkeypatch.setattr(jaxrnn.engine.driver, "obstacle", lambda *args: asked.append(args) or "no kernel")
+    params, xs, state = example(Elman(3, 6), steps=32)
+    run = functools.partial(jaxrnn.unroll, Elman(3, 6), params)
+    jax.eval_shape(run, xs[:31], state)
+    assert not asked
+    jax.eval_shape(run, xs, state)
+    assert len(asked) == 1
+    assert jaxrnn.explain(Elman(3, 6), steps=31, batch=2)[0].reason == "no kernel"
+
+
 def test_without_the_native_path_all_runs_as_a_scan(monkeypatch):
     monkeypatch.setattr(native, "obstacle", lambda: "no LLVM")
     assert jaxrnn.explain(LSTM(3, 4), steps=64)[0] == (LSTM(3, 4), "scan", "no LLVM")

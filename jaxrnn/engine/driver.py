@@ -38,7 +38,7 @@ from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
-from jaxrnn.engine.operation import obstacle, run_as_one, slower
+from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path, Save
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
@@ -314,7 +314,10 @@ def _run_on_path(run: _CellRun, consts: PyTree, carry: PyTree, data: _Data, opti
     if options.solver is not None and not run.cell.chunkwise:
         return _solved(run, options.solver, *given, options).whole(*given)
     if options.path != "scan":
-        reason = _obstacle(run.cell, options) or obstacle(run, *given, axes)
+        # To look for obstacles takes as long as to trace a scan and its gradient: where no kernel would pay, that is
+        # done only if somebody asks why.
+        small = few(options.steps, options.batch_shape) if options.path == "auto" and _choices.get() is None else ""
+        reason = _obstacle(run.cell, options) or small or obstacle(run, *given, axes)
         if options.path == "native" and reason:
             raise ValueError(f"path: got 'native', but {run.cell} cannot take it: {reason}; use 'auto'")
         if options.path == "auto":

@@ -43,7 +43,7 @@ from jaxrnn.engine.rows import (
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["obstacle", "run_as_one", "slower"]
+__all__ = ["few", "obstacle", "run_as_one", "slower"]
 
 
 def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
@@ -71,6 +71,12 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
         return next(filter(None, (call.refusal(machine, steps, batch) for call in (forward, keep, back))), "")
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
         return f"its step does not run without batch axes ({str(error).splitlines()[0]})"
+
+
+def few(steps: int, batch_shape: tuple[int, ...]) -> str:
+    """Returns why the scan is faster for a run of this size, whatever the cell; empty if that is not known."""
+    known = all(isinstance(n, int) for n in (steps, *batch_shape))
+    return here().few(steps, math.prod(batch_shape)) if known else ""
 
 
 def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:

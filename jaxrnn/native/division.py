@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
 
-__all__ = ["Division", "divide", "slower"]
+__all__ = ["Division", "divide", "few", "slower"]
 
 KIB, MIB = 2**10, 2**20
 CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
@@ -19,6 +19,7 @@ TEAM_WEIGHTS = 512 * KIB  # that a team reads faster than each of its members, i
 TEAM_ROWS = 4  # for each thread, at most
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
+ROW_STEPS = 64  # that take longer than a call
 WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' products
 
 
@@ -74,12 +75,19 @@ def slower(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a run of this size, "" if it isn't."""
     if (moved := _sizes(row).moved) > MOST_MOVED:
         return f"{moved} numbers that move at every step"
-    least = 256 if _sizes(row).weights >= WIDE_WEIGHTS else 64
-    if steps * batch < least:
-        return f"fewer than {least} row steps"
-    if least > 64 and steps < 4:
-        return "fewer than 4 steps with wide weights"
+    if reason := few(steps, batch):
+        return reason
+    if _sizes(row).weights >= WIDE_WEIGHTS:
+        if steps * batch < 4 * ROW_STEPS:
+            return f"fewer than {4 * ROW_STEPS} row steps"
+        if steps < 4:
+            return "fewer than 4 steps with wide weights"
     return ""
+
+
+def few(steps: int, batch: int) -> str:
+    """Returns why XLA is faster than any run of this size, "" if it isn't."""
+    return f"fewer than {ROW_STEPS} row steps" if steps * batch < ROW_STEPS else ""
 
 
 def divide(row: Row, steps: int, batch: int) -> Division:
