@@ -10,7 +10,7 @@ from flax import nnx
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
-from jaxrnn.engine.driver import recorded_choices
+from jaxrnn.engine.paths import recorded_choices
 from tests.registry import unrolled
 
 XS = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)  # [B, T, I]

@@ -110,6 +110,16 @@ def test_one_loop_over_anti_diagonals():
         assert {sum(b.primitive.name == "dot_general" for b in body) for _, body in loops} == {1}
 
 
+def test_planes_take_the_scan_and_say_so():
+    cell = jaxrnn.MDRNN((3, 2), 4)
+    reason = "its time step is a recurrence over places"
+    assert jaxrnn.explain(jaxrnn.Mirrored(cell), steps=64) == ((cell, "scan", reason),) * 2
+    with pytest.raises(ValueError, match=rf"path: got 'native', but MDRNN.* cannot take it: {reason}; use 'auto'"):
+        jaxrnn.explain(cell, steps=64, path="native")
+    with pytest.raises(ValueError, match=rf"solver: got Newton.*, but MDRNN.* cannot take it: {reason}; leave it out"):
+        jaxrnn.explain(cell, steps=64, solver=jaxrnn.Newton())
+
+
 def test_parameter_counts():
     def size(cell):
         return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.init, jax.random.key(0))))

@@ -12,7 +12,7 @@ from jax import export
 import jaxrnn
 from bench.loops import equations
 from jaxrnn import GRU, LEM, LSTM, SRU, CoRNN, Elman, IndRNN, Newton, inspection
-from jaxrnn.engine.driver import recorded_choices
+from jaxrnn.engine.paths import recorded_choices
 from tests import functions, reference
 from tests.reference import cornn, indrnn, lem, sru
 from tests.registry import draw, example

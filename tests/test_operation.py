@@ -104,16 +104,15 @@ def test_the_path_that_runs_is_explained():
 
 @needs_native
 def test_a_run_too_small_for_any_kernel_is_not_traced_for_one(monkeypatch):
-    """Unless somebody asks why it is a scan."""
     asked = []
-    monkeypatch.setattr(jaxrnn.engine.driver, "obstacle", lambda *args: asked.append(args) or "no kernel")
+    monkeypatch.setattr(jaxrnn.engine.paths, "obstacle", lambda *args: asked.append(args) or "no kernel")
     params, xs, state = example(Elman(3, 6), steps=32)
     run = functools.partial(jaxrnn.unroll, Elman(3, 6), params)
     jax.eval_shape(run, xs[:31], state)
     assert not asked
     jax.eval_shape(run, xs, state)
     assert len(asked) == 1
-    assert jaxrnn.explain(Elman(3, 6), steps=31, batch=2)[0].reason == "no kernel"
+    assert jaxrnn.explain(Elman(3, 6), steps=31, batch=2)[0].reason == "fewer than 64 row steps"
 
 
 def test_without_the_native_path_all_runs_as_a_scan(monkeypatch):
@@ -127,6 +126,6 @@ def test_without_the_native_path_all_runs_as_a_scan(monkeypatch):
 def test_rows_that_see_each_other_are_not_run_apart():
     cell = jaxrnn.BatchNormLSTM(3, 4, steps=64)
     params, xs, _ = example(cell, steps=64)
-    with jaxrnn.engine.driver.recorded_choices() as choices:
+    with jaxrnn.engine.paths.recorded_choices() as choices:
         jax.eval_shape(lambda: jaxrnn.batch_unroll(cell, params, xs))
     assert [choice.reason for choice in choices] == ["its rows see each other"]

@@ -17,6 +17,7 @@ from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.engine.paths import scan_alone
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import add, affine, cast, gates, keep, recurrent, select, spread_like, weigh
@@ -77,9 +78,7 @@ class Plane(Layer[P, S]):
 
     def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
         """Runs over the plane, anti-diagonal after anti-diagonal."""
-        if options.solver is not None:
-            reason = "its time step is a recurrence over places"
-            raise ValueError(f"solver: got {options.solver}, but {self} cannot take it: {reason}; leave it out")
+        scan_alone(self, options, "its time step is a recurrence over places")
         return _run_plane(self, params, xs, state, options)
 
 

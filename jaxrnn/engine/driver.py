@@ -9,13 +9,10 @@ Only one chunk of projected inputs exists at a time. In reverse mode a chunk kee
 again, for all of its steps at once.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +29,14 @@ from jaxrnn.checks import (
     check_state,
     check_step,
 )
-from jaxrnn.engine.blocks import Blocks, find_blocks
+from jaxrnn.engine.blocks import Blocks
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
-from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path, Save
+from jaxrnn.engine.paths import run_on_path
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
@@ -49,11 +46,9 @@ if TYPE_CHECKING:
     from jaxrnn.cell import Cell
 
 __all__ = [
-    "Choice",
     "begin_anew",
     "checked_options",
     "read_out",
-    "recorded_choices",
     "run_and_tell",
     "run_cell",
     "run_steps",
@@ -238,9 +233,9 @@ def run_and_tell(
         x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
         noise = draw_noise(lambda draw: jax.eval_shape(functools.partial(_one, cell, draw), params, state, x), options)
     state = begin_anew(cell, params, state, options, before=True)
-    run = _CellRun(cell, options.reverse, options.chunk, options.save, noise.random)
+    run = CellRun(cell, options.reverse, options.chunk, options.save, noise.random)
     data = _Data(xs, options.valid, options.resets_before, noise.each)
-    (state, _), (ys, how) = _run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
+    (state, _), (ys, how) = run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
     return begin_anew(cell, params, state, options, before=False), ys, how
 
 
@@ -254,7 +249,7 @@ class _Data(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _CellRun:
+class CellRun:
     """A run of a cell; constants are parameters and draws for the run, carried are the state and draws for rows."""
 
     cell: "Cell"
@@ -306,95 +301,6 @@ class _CellRun:
         state, output = _masked_step(cell, noise, params, state, StepData(drive, data.valid, data.resets, data.noise))
         y = cast(cell.readout(params, output, drive), dtype)
         return (state, rows), (y if data.valid is None else keep(data.valid, y), None)
-
-
-def _run_on_path(run: _CellRun, consts: PyTree, carry: PyTree, data: _Data, options: Options) -> tuple[PyTree, PyTree]:
-    """Runs as one native operation where that can be done and pays, else by the scan, or as the caller asks."""
-    given, axes, reason = (consts, carry, data), len(options.batch_shape), "asked for"
-    if options.solver is not None and not run.cell.chunkwise:
-        return _solved(run, options.solver, *given, options).whole(*given)
-    if options.path != "scan":
-        # To look for obstacles takes as long as to trace a scan and its gradient: where no kernel would pay, that is
-        # done only if somebody asks why.
-        small = few(options.steps, options.batch_shape) if options.path == "auto" and _choices.get() is None else ""
-        reason = _obstacle(run.cell, options) or small or obstacle(run, *given, axes)
-        if options.path == "native" and reason:
-            raise ValueError(f"path: got 'native', but {run.cell} cannot take it: {reason}; use 'auto'")
-        if options.path == "auto":
-            reason = reason or slower(run, *given, axes)
-    _record(Choice(run.cell, "scan" if reason else "native", reason))
-    if reason:
-        return run.whole(*given)
-    way = functools.partial(run_as_one, run, axes=axes)
-    return run.in_chunks(way, *given) if run.save == "boundaries" else way(*given)
-
-
-def _obstacle(cell: "Cell", options: Options) -> str:
-    """Returns why a cell's steps cannot be run row by row; empty if they can."""
-    if 0 in (options.steps, *options.batch_shape):
-        return "there are no steps or no rows"
-    if cell.chunkwise:
-        return "it runs many steps at once"
-    return "" if cell.apart else "its rows see each other"
-
-
-def _solved(run: _CellRun, solver: Newton, consts: PyTree, carry: PyTree, data: _Data, options: Options) -> _CellRun:
-    """Returns the run by a solver; raises if that cannot be done."""
-    axes, reason, blocks = len(options.batch_shape), "", None
-    dtypes = sorted({str(s.dtype) for s in jax.tree.leaves(carry[0])})
-    if not all(isinstance(n, int) for n in (options.steps, *options.batch_shape)):
-        reason = "the number of its time steps or rows is symbolic"
-    elif not run.cell.apart:
-        reason = "its rows see each other"
-    elif len(dtypes) != 1 or not jnp.issubdtype(dtypes[0], jnp.floating):
-        reason = f"its state has values of {' and '.join(dtypes)}, not real numbers of one dtype"
-    else:
-
-        def advance(others: tuple[PyTree, PyTree, _Data], state: State) -> State:
-            consts, rows, data = others
-            return run.row(consts, (state, rows), data)[0][0]
-
-        state, rows = _one_row(carry, axes)
-        blocks, reason = find_blocks(advance, (_one_row(consts, 0), rows, _one_row(data, axes + 1)), state)
-    if reason or blocks is None:
-        raise ValueError(f"solver: got {solver}, but {run.cell} cannot take it: {reason}; leave it out")
-    _record(Choice(run.cell, "newton", f"asked for; {blocks}"))
-    return dataclasses.replace(run, solver=(solver, blocks), chunk=run.chunk or options.steps)
-
-
-def _one_row(tree: PyTree, axes: int) -> PyTree:
-    """Shapes without the leading axes of time and rows."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[axes:], a.dtype), tree)
-
-
-class Choice(NamedTuple):
-    """The path on which a cell runs, "native" or "scan", or "newton" by its solver, and why it is not native."""
-
-    cell: "Cell"
-    path: Literal[Path, "newton"]
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.cell}: {self.path}" + (f" ({self.reason})" if self.reason else "")
-
-
-_choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
-
-
-def _record(choice: Choice) -> None:
-    if (choices := _choices.get()) is not None:
-        choices.append(choice)
-
-
-@contextmanager
-def recorded_choices() -> Iterator[list[Choice]]:
-    """Collects the choices of the runs that are traced within."""
-    choices: list[Choice] = []
-    token = _choices.set(choices)
-    try:
-        yield choices
-    finally:
-        _choices.reset(token)
 
 
 def begin_anew(layer: Layer, params: Params, state: State, options: Options, *, before: bool) -> State:

@@ -97,8 +97,8 @@ def divide(row: Row, steps: int, batch: int) -> Division:
     them once, and waits for its members at the end of every stage.
     """
     threads, sizes = _threads(), _sizes(row)
-    few = batch <= TEAM_ROWS * threads and sizes.recurrent >= TEAM_WEIGHTS
-    team = threads if few or sizes.recurrent >= SHARED_WEIGHTS else 1
+    shared = batch <= TEAM_ROWS * threads and sizes.recurrent >= TEAM_WEIGHTS
+    team = threads if shared or sizes.recurrent >= SHARED_WEIGHTS else 1
     parts = 1 if team > 1 else min(threads, batch)
     rows = -(-batch // parts)
     chunk = CHUNK // (rows * max(sizes.cell, 256))

@@ -1,0 +1,134 @@
+"""The ways to run a cell over time: a loop of JAX's, a kernel of the machine, or a solver; and why not another.
+
+scan        always
+native      where there is a kernel and it is faster, or where it is asked for
+newton      where it is asked for
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+
+from jaxrnn.engine.blocks import Blocks, find_blocks
+from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
+from jaxrnn.engine.options import Options, Path
+from jaxrnn.typing import PyTree, State
+
+if TYPE_CHECKING:
+    from jaxrnn.engine.driver import CellRun
+
+__all__ = ["Choice", "recorded_choices", "run_on_path", "scan_alone"]
+
+
+class Choice(NamedTuple):
+    """The path on which a cell runs, "native" or "scan", or "newton" by its solver, and why it is not native."""
+
+    cell: Layer
+    path: Literal[Path, "newton"]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.cell}: {self.path}" + (f" ({self.reason})" if self.reason else "")
+
+
+_choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
+
+
+def _record(choice: Choice) -> None:
+    if (choices := _choices.get()) is not None:
+        choices.append(choice)
+
+
+@contextmanager
+def recorded_choices() -> Iterator[list[Choice]]:
+    """Collects the choices of the runs that are traced within."""
+    choices: list[Choice] = []
+    token = _choices.set(choices)
+    try:
+        yield choices
+    finally:
+        _choices.reset(token)
+
+
+def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> tuple[PyTree, PyTree]:
+    """Runs on the path that was asked for, or on the fastest that there is."""
+    cell, given = run.cell, (consts, carry, data)
+    if options.solver is not None and not cell.chunkwise:
+        blocks = _blocks(run, *given, options)
+        _record(Choice(cell, "newton", f"asked for; {blocks}"))
+        chunk = run.chunk or options.steps
+        return dataclasses.replace(run, solver=(options.solver, blocks), chunk=chunk).whole(*given)
+    reason = "asked for" if options.path == "scan" else _obstacle(run, *given, options)
+    if reason:
+        _refuse_native(cell, options, reason)
+    _record(Choice(cell, "scan" if reason else "native", reason))
+    if reason:
+        return run.whole(*given)
+    way = functools.partial(run_as_one, run, axes=len(options.batch_shape))
+    return run.in_chunks(way, *given) if run.save == "boundaries" else way(*given)
+
+
+def scan_alone(layer: Layer, options: Options, reason: str) -> None:
+    """Says why a layer that runs itself over time takes the scan; raises if another way is asked for."""
+    if options.solver is not None:
+        _refuse_solver(layer, options, reason)
+    _refuse_native(layer, options, reason)
+    _record(Choice(layer, "scan", "asked for" if options.path == "scan" else reason))
+
+
+def _refuse_native(layer: Layer, options: Options, reason: str) -> None:
+    if options.path == "native":
+        raise ValueError(f"path: got 'native', but {layer} cannot take it: {reason}; use 'auto'")
+
+
+def _refuse_solver(layer: Layer, options: Options, reason: str) -> NoReturn:
+    raise ValueError(f"solver: got {options.solver}, but {layer} cannot take it: {reason}; leave it out")
+
+
+def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> str:
+    """Returns why there is no kernel for a run, or, unless it is asked for, why it would be slower; empty otherwise."""
+    cell, given, axes = run.cell, (consts, carry, data), len(options.batch_shape)
+    if 0 in (options.steps, *options.batch_shape):
+        return "there are no steps or no rows"
+    if cell.chunkwise:
+        return "it runs many steps at once"
+    if not cell.apart:
+        return "its rows see each other"
+    if options.path == "native":
+        return obstacle(run, *given, axes)
+    # Other obstacles are found by tracing the run and its gradient, which takes as long as to trace a scan's.
+    return few(options.steps, options.batch_shape) or obstacle(run, *given, axes) or slower(run, *given, axes)
+
+
+def _blocks(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Blocks:
+    """Returns the blocks of the Jacobians of a run's steps; raises if a solver cannot take it."""
+    cell, axes = run.cell, len(options.batch_shape)
+    dtypes = sorted({str(s.dtype) for s in jax.tree.leaves(carry[0])})
+    if not all(isinstance(n, int) for n in (options.steps, *options.batch_shape)):
+        _refuse_solver(cell, options, "the number of its time steps or rows is symbolic")
+    if not cell.apart:
+        _refuse_solver(cell, options, "its rows see each other")
+    if len(dtypes) != 1 or not jnp.issubdtype(dtypes[0], jnp.floating):
+        _refuse_solver(cell, options, f"its state has values of {' and '.join(dtypes)}, not real numbers of one dtype")
+
+    def advance(others: tuple[PyTree, PyTree, Any], state: State) -> State:
+        consts, rows, data = others
+        return run.row(consts, (state, rows), data)[0][0]
+
+    state, rows = _one_row(carry, axes)
+    blocks, reason = find_blocks(advance, (_one_row(consts, 0), rows, _one_row(data, axes + 1)), state)
+    if reason:
+        _refuse_solver(cell, options, reason)
+    return blocks
+
+
+def _one_row(tree: PyTree, axes: int) -> PyTree:
+    """Shapes without the leading axes of time and rows."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[axes:], a.dtype), tree)
