@@ -240,10 +240,30 @@ TYPICAL = frozenset(
 """Cells of every kind that the engine treats in a way of its own."""
 
 
+FEW = frozenset(
+    (
+        LSTM(3, 4),
+        GRU(3, 4, reset="before"),
+        S5(3, 4),
+        Masked(GRU(3, 4), "reset"),
+        cells.Counter(3, 4),
+        cells.Token(3, 4),
+        NETWORKS[0].cell,
+    )
+)
+"""For a law that is dear even so."""
+
+
 def expensive(entries: list[Entry], always: frozenset[Any] = TYPICAL) -> Any:
     """The entries for a law that takes seconds a cell: only some `always`, the rest with `-m exhaustive`."""
     rare = pytest.mark.exhaustive
     return [pytest.param(e, id=name(e), marks=() if e.cell in always else rare) for e in entries]
+
+
+def rare(*cases: Any) -> list[Any]:
+    """Further cases of such a law, values of one argument or tuples of those of several: with `-m exhaustive` alone."""
+    tuples = (case if isinstance(case, tuple) else (case,) for case in cases)
+    return [pytest.param(*case, marks=pytest.mark.exhaustive) for case in tuples]
 
 
 unrolled = jax.jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save"))

@@ -13,7 +13,7 @@ from jaxrnn import VanillaLSTM
 from jaxrnn.cells import GREFF, JOZEFOWICZ
 from tests.reference import ablations, sigmoid
 from tests.reference import unroll as loop
-from tests.registry import example, unrolled
+from tests.registry import example, rare, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 VARIANTS = {**GREFF, **JOZEFOWICZ}
@@ -23,7 +23,7 @@ def count(cell):
     return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(cell.init, jax.random.key(0))))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*GREFF, *rare(*JOZEFOWICZ)])
 @pytest.mark.usefixtures("x64")
 def test_values(name):
     cell = VanillaLSTM(3, 4, **VARIANTS[name])
@@ -60,7 +60,7 @@ def test_every_variant_is_another():
     assert len(cells) == len(VARIANTS)
 
 
-@pytest.mark.parametrize("forget_gate", [True, False, "coupled"])
+@pytest.mark.parametrize("forget_gate", ["coupled", *rare(True, False)])
 @pytest.mark.usefixtures("x64")
 def test_options_compose(forget_gate):
     """Gate recurrence over heads, without bias and without an output gate, and with every kind of peephole."""

@@ -43,6 +43,7 @@ def test_training_is_that_of_the_equations(cell, lengths, start):
         close(found.std**2, variances)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_norms_are_those_of_torch():
     """Outputs of rows of different length, and gradients through the moments."""
@@ -78,6 +79,7 @@ def test_norms_are_those_of_torch():
     jax.tree.map(lambda ours, t: close(ours, t.grad.numpy()), slopes, theirs)
 
 
+@pytest.mark.exhaustive
 def test_padding_is_in_no_statistic():
     """Nor in outputs, states and gradients."""
     lengths = np.array([5, 1, 4, 0, 2])
@@ -102,6 +104,7 @@ def test_padding_is_in_no_statistic():
     np.testing.assert_array_equal(np.asarray(final.h)[3], np.asarray(state.h)[3])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_two_batch_axes_are_one_with_all_rows():
     params, xs, state = arguments(CELL, batch=(2, 3))
@@ -114,6 +117,7 @@ def test_two_batch_axes_are_one_with_all_rows():
     jax.tree.map(close, statistics, one[2])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_evaluation_on_the_batch_it_was_trained_on_is_training():
     """With a momentum of one the population is the last batch."""
@@ -141,6 +145,7 @@ def test_no_steps_change_nothing():
     assert ys.shape == (0, ROWS, 4)
 
 
+@pytest.mark.exhaustive
 def test_one_product_in_the_loop_and_no_gradient_from_statistics():
     params, xs, state = arguments(CELL, dtype=jnp.float32)
     run = functools.partial(jaxrnn.batch_unroll, CELL)

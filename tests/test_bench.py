@@ -158,6 +158,7 @@ def test_episodes_cut_and_paste():
     np.testing.assert_array_equal(values[gather][:3, 1], [4, 6, 8])
 
 
+@pytest.mark.exhaustive
 def test_updates_of_ppo_are_the_same_in_every_library():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         programs = rl.programs(rl.start(3, 5, 4, ends=0.3))

@@ -19,6 +19,7 @@ from flax import nnx
 
 from examples import char_lm, common
 from jaxrnn import training
+from tests.registry import rare
 
 TINY = [
     "--hidden",
@@ -115,7 +116,7 @@ def test_ngram_bits(order):
     )
 
 
-@pytest.mark.parametrize("options", [{"tied": True, "layers": 2}, {"cell": "lstm"}])
+@pytest.mark.parametrize("options", [{"cell": "lstm"}, *rare({"tied": True, "layers": 2})])
 def test_bits_are_those_of_files_read_byte_by_byte_from_a_fresh_state(options):
     model = char_lm.Model(settings(**options), nnx.Rngs(0))
     step = nnx.jit(char_lm.Model.step)
@@ -188,6 +189,7 @@ def restored(directory):
     return training.restore_params(directory, char_lm.Model(settings(), nnx.Rngs(1)))
 
 
+@pytest.mark.exhaustive
 def test_it_learns_and_says_what_that_is_worth(trained):
     directory, bits = trained
     assert bits["this model"] < bits["order 0"] - 1
@@ -197,6 +199,7 @@ def test_it_learns_and_says_what_that_is_worth(trained):
     assert last["eval_bits"] == pytest.approx(bits["this model"], rel=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_a_sample_is_what_the_model_finds_likeliest(trained, folder, capsys):
     directory, _ = trained
     # The batch of the run does not matter.
@@ -212,6 +215,7 @@ def test_a_sample_is_what_the_model_finds_likeliest(trained, folder, capsys):
     np.testing.assert_array_equal(np.argmax(logits[8:-1, 0], axis=-1), symbols[9:])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_sample_is_written_where_not_all_of_it_can_be_shown(trained, monkeypatch, encoding):
     directory, _ = trained
@@ -225,6 +229,7 @@ def test_a_sample_is_written_where_not_all_of_it_can_be_shown(trained, monkeypat
     assert len(text) > 20
 
 
+@pytest.mark.exhaustive
 def test_the_settings_of_the_run_are_those_of_the_sample(trained, capsys):
     directory, _ = trained
     char_lm.main(["--directory", str(directory), "--sample", "20", "--prompt", "def "])
@@ -233,6 +238,7 @@ def test_the_settings_of_the_run_are_those_of_the_sample(trained, capsys):
     assert capsys.readouterr().out == alone
 
 
+@pytest.mark.exhaustive
 def test_samples_follow_the_seed_the_temperature_and_top_k(trained):
     directory, _ = trained
 
@@ -245,6 +251,7 @@ def test_samples_follow_the_seed_the_temperature_and_top_k(trained):
     assert sample(temperature=1e-4) == sample(top_k=1, seed=1)
 
 
+@pytest.mark.exhaustive
 def test_generation_keeps_its_memory(trained, monkeypatch):
     """The prompt is read at once; the state that goes round is that of one position, however long the text."""
     directory, _ = trained
@@ -260,6 +267,7 @@ def test_generation_keeps_its_memory(trained, monkeypatch):
     assert len(traces) <= 3
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, monkeypatch):
     def options(name):
         return [*TINY, "--steps", "6", "--dropout", "0.3", "--text", str(folder), "--directory", str(tmp_path / name)]
@@ -326,6 +334,7 @@ def test_a_folder_without_texts(tmp_path):
         char_lm.load(tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_bad_directories(trained, folder, tmp_path):
     directory, _ = trained
     before = content(directory)

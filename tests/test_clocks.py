@@ -15,7 +15,7 @@ from tests import reference
 from tests.oracles import oracle
 from tests.reference.highway import highway
 from tests.reference.legendre import discretized
-from tests.registry import B, T, example, unrolled
+from tests.registry import B, T, example, rare, unrolled
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 
@@ -40,6 +40,7 @@ def test_a_clockwork_has_fewer_weights_and_modules_keep_still():
     assert np.count_nonzero(slopes.w_h) == 6 * 6 // 2 + 6 * 2 // 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_a_phased_lstm_counts_the_times_it_could_be_given():
     counted, timed = jaxrnn.PhasedLSTM(3, 4, leak=0.1), jaxrnn.PhasedLSTM(3, 4, timed=True, leak=0.1)
@@ -126,7 +127,7 @@ def test_an_ordered_lstm_whose_master_gates_overlap_fully_is_an_lstm():
     close(np.asarray(y)[:, 3], o * np.tanh(state.c[:, 3]))
 
 
-@pytest.mark.parametrize(("order", "theta"), [(1, 2.0), (6, 20.0), (64, 784.0), (256, 784.0), (12, 1.5)])
+@pytest.mark.parametrize(("order", "theta"), [(1, 2.0), (6, 20.0), (64, 784.0), (12, 1.5), *rare((256, 784.0))])
 def test_the_legendre_memory_is_discretized_as_scipy_does(order, theta):
     for ours, theirs in zip(legendre(order, theta), discretized(order, theta), strict=True):
         np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=1e-9, atol=1e-11)

@@ -14,7 +14,7 @@ from jax.test_util import check_grads
 
 import jaxrnn
 from tests.cells import Token
-from tests.registry import CELLS, NETWORKS, B, Entry, T, draw, example, expensive, name, unrolled
+from tests.registry import CELLS, FEW, NETWORKS, B, Entry, T, draw, example, expensive, name, unrolled
 
 every_cell = pytest.mark.parametrize("entry", CELLS, ids=name)
 every_cell_proper = pytest.mark.parametrize("entry", [e for e in CELLS if isinstance(e.cell, jaxrnn.Cell)], ids=name)
@@ -22,6 +22,8 @@ every_network = pytest.mark.parametrize("entry", CELLS + NETWORKS, ids=name)
 # Of laws that take seconds a cell; `-m exhaustive` has the others.
 typical_cells = pytest.mark.parametrize("entry", expensive(CELLS))
 typical_networks = pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS))
+few_cells = pytest.mark.parametrize("entry", expensive(CELLS, FEW))
+few_networks = pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, FEW))
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 
@@ -126,7 +128,7 @@ def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
     close(*both(params, xs, states))
 
 
-@typical_cells
+@few_cells
 @pytest.mark.usefixtures("x64")
 def test_unroll_is_the_loop_of_single_calls(entry: Entry):
     """A loop of T, and of one, in which some rows begin anew."""
@@ -143,7 +145,7 @@ def test_unroll_is_the_loop_of_single_calls(entry: Entry):
     close(last, (state, y[None]))
 
 
-@typical_networks
+@few_networks
 @pytest.mark.usefixtures("x64")
 def test_batch_axes_are_vmap(entry: Entry):
     """None and two leading batch axes; the test of the values has one, and two."""
@@ -201,7 +203,7 @@ def test_every_cell_is_another_value():
     assert len(set(cells)) == len(set(map(repr, cells))) == len(cells)
 
 
-@typical_cells
+@few_cells
 def test_a_call_is_pure_and_finite(entry: Entry):
     """No effects in the trace, and values as well as gradients stay finite for inputs that saturate every gate."""
     params, xs, state = example(entry.cell)

@@ -12,7 +12,7 @@ import jaxrnn
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import conv
-from tests.registry import T, example, unrolled
+from tests.registry import T, example, rare, unrolled
 
 pytestmark = [
     # These are the other libraries' own.
@@ -26,7 +26,11 @@ def blocks(a, *order):
     return np.concatenate([parts[i] for i in order], axis=-1)
 
 
-@pytest.mark.parametrize("space", [(5,), (5, 4), (3, 4, 2)], ids=len)
+@pytest.mark.parametrize(
+    "space",
+    [(5, 4), *rare(((5,),), ((3, 4, 2),))],
+    ids=len,
+)
 @pytest.mark.usefixtures("x64")
 def test_flax(space):
     """Gates i, g, f, o, a bias in both convolutions, and one added to f at run time."""
@@ -45,6 +49,7 @@ def test_flax(space):
     chex.assert_trees_all_close((final, np.asarray(ys)[0]), (type(state)(h, c), y), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("layer", "space"), [("ConvLSTM1D", (5,)), ("ConvLSTM2D", (5, 4))])
 def test_keras(layer, space):
     """Gates i, f, c, o; strides of the input's convolution too."""
@@ -62,7 +67,7 @@ def test_keras(layer, space):
     np.testing.assert_allclose(ys, np.swapaxes(outputs, 0, 1), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "step"), [(jaxrnn.ConvLSTM, conv.conv_lstm), (jaxrnn.ConvGRU, conv.conv_gru)])
+@pytest.mark.parametrize(("kind", "step"), [(jaxrnn.ConvGRU, conv.conv_gru), *rare((jaxrnn.ConvLSTM, conv.conv_lstm))])
 @pytest.mark.usefixtures("x64")
 def test_three_dimensions_and_an_even_kernel(kind, step):
     cell = kind((3, 2, 4, 2), 2, (3, 2, 1), stride=(1, 2, 1))

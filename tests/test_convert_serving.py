@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax import export
 
 import jaxrnn
@@ -35,6 +36,7 @@ assert "jaxrnn" not in sys.modules
 """
 
 
+@pytest.mark.exhaustive
 def test_a_server_without_jaxrnn(tmp_path):
     params = draw(0, jax.eval_shape(NET.init, jax.random.key(0)), jnp.float32)
     tree = jax.tree.structure(NET.initial_state((1,)))

@@ -296,6 +296,7 @@ class Model(nnx.Module):
         return carry, self.head(y)
 
 
+@pytest.mark.exhaustive
 def test_a_method_of_an_nnx_module_is_a_step_and_compiles_once(monkeypatch):
     with jax.numpy_rank_promotion("allow"):  # within Flax
         model = Model(nnx.Rngs(0))
@@ -335,6 +336,7 @@ def test_a_function_that_closes_over_arrays_is_seen_as_it_is_now():
     assert seen == [(0, 0), (1, 1)]
 
 
+@pytest.mark.exhaustive
 def test_the_state_of_an_attention_decoder_goes_with_its_beam():
     memory_size, places, rows = 4, 5, 2
     decoder = jaxrnn.Attention(jaxrnn.GRU(3 + memory_size, H), memory_size, places, "general")

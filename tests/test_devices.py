@@ -6,18 +6,20 @@ import jax.numpy as jnp
 import pytest
 
 import jaxrnn
-from tests.registry import example
+from tests.registry import example, rare
 
 
 @pytest.mark.parametrize(
     "cell",
     [
-        jaxrnn.LSTM(3, 4),
         jaxrnn.LSTM(3, 4, heads=2),
-        jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3),
-        jaxrnn.RGLRU(4, heads=2),
-        jaxrnn.ConvLSTM((5, 3, 2), 3, (3, 2), stride=(2, 1)),
-        jaxrnn.ConvGRU((5, 2), 3, 2),
+        *rare(
+            jaxrnn.LSTM(3, 4),
+            jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3),
+            jaxrnn.RGLRU(4, heads=2),
+            jaxrnn.ConvLSTM((5, 3, 2), 3, (3, 2), stride=(2, 1)),
+            jaxrnn.ConvGRU((5, 2), 3, 2),
+        ),
     ],
     ids=repr,
 )

@@ -32,6 +32,7 @@ def assert_is_picture(path: Path) -> None:
     assert len(np.unique((pixels * 255).astype(np.uint8).view(np.uint32))) > 50
 
 
+@pytest.mark.exhaustive
 def test_sine_trains_continues_and_draws(tmp_path, capsys):
     directory = tmp_path / "new"
     errors = sine.main([*SINE, "--directory", str(directory)])
@@ -51,6 +52,7 @@ def test_sine_trains_continues_and_draws(tmp_path, capsys):
     assert jnp.ones(1).dtype == jnp.float32, "float64 is for the example alone"
 
 
+@pytest.mark.exhaustive
 def test_sine_learns_by_adam_and_goes_on_where_it_was_stopped(tmp_path):
     arguments = [*SINE, "--optimizer", "adam", "--learning-rate", "0.1", "--directory"]
     errors = sine.main([*arguments, str(tmp_path / "whole")])
@@ -80,6 +82,7 @@ def test_sine_has_the_waves_of_pytorchs_example():
     np.testing.assert_array_equal(sine.make_waves(waves, points)[..., 0].T, np.sin(x / 1.0 / period))
 
 
+@pytest.mark.exhaustive
 def test_sine_continues_with_its_own_predictions(x64):
     model, xs = sine.Predictor(3), jnp.asarray(sine.make_waves(2, 5))
     params = model.init(jax.random.key(0), xs)["params"]
@@ -93,6 +96,7 @@ def test_sine_continues_with_its_own_predictions(x64):
     np.testing.assert_allclose(continued, predict(fed)[1][-4:], rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 def test_sorting_learns_shows_draws_and_resumes(tmp_path, capsys):
     arguments = [*SORTING, "--directory", str(tmp_path)]
     results = sorting.main(arguments)
@@ -301,6 +305,7 @@ def test_seq2seq_strings_are_right_and_fit_their_shapes(task):
     assert strings.valid.sum() == sum(len(target) + 1 for _, target in unseen)
 
 
+@pytest.mark.exhaustive
 def test_seq2seq_learns_searches_and_draws(tmp_path, capsys):
     arguments = ["--task", "copy", *SEQ2SEQ, "--directory", str(tmp_path)]
     results = seq2seq.main(arguments)
@@ -340,6 +345,7 @@ def test_memory_tasks_are_what_they_say():
             assert not mask[:-1].any()
 
 
+@pytest.mark.exhaustive
 def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
     arguments = ["--length", "4", "--hidden", "8", "--seeds", "2", "--steps", "60", "--learning-rate", "2e-2"]
     results = memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])

@@ -45,6 +45,7 @@ def test_ppo_tasks_ask_for_what_was_seen(key):
     assert [done for *_, done in seen] == [False] * (steps - 1) + [True]
 
 
+@pytest.mark.exhaustive
 def test_ppo_stored_sequences_have_the_values_of_single_steps():
     environment = recurrent_ppo.t_maze(1)
     agent = recurrent_ppo.Agent(environment, 8, nnx.Rngs(0))
@@ -81,6 +82,7 @@ def test_ppo_advantages_are_sums_of_errors():
     np.testing.assert_allclose(recurrent_ppo.advantages(seen, last)[:, 0], expected, rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_ppo_learns_draws_and_resumes(tmp_path, capsys):
     sizes = ["--length", "1", "--hidden", "8", "--seeds", "2", "--environments", "16", "--rollout", "16"]
     arguments = [*sizes, "--updates", "40", "--learning-rate", "2e-2", "--directory", str(tmp_path)]
@@ -102,6 +104,7 @@ def test_ppo_learns_draws_and_resumes(tmp_path, capsys):
 FORECAST = ["--season", "6", "--horizon", "3", "--context", "12", "--hidden", "8", "--members", "2", "--steps", "60"]
 
 
+@pytest.mark.exhaustive
 def test_time_series_forecasts_tests_and_draws(tmp_path, capsys):
     times = np.arange(150)
     series = np.sin(times * 2 * np.pi / 6) + 0.05 * times + np.random.default_rng(0).normal(size=150) * 0.1
@@ -173,6 +176,7 @@ def waves(count, seed):
     return text
 
 
+@pytest.mark.exhaustive
 def test_classify_series_learns_and_draws(tmp_path):
     (tmp_path / "Waves_TRAIN.ts").write_text(waves(40, 0))
     (tmp_path / "Waves_TEST.ts").write_text(waves(30, 1))
@@ -239,6 +243,7 @@ def to_mat(path, **parts):
     scipy.io.savemat(path, {f"{name}data": cells(rolls) for name, rolls in parts.items()})
 
 
+@pytest.mark.exhaustive
 def test_music_learns_writes_and_draws(tmp_path, capsys):
     to_mat(tmp_path / "rolls.mat", train=pieces(12, 0), valid=pieces(4, 1), test=pieces(3, 2))
     sizes = ["--cell", "gru", "--hidden", "8", "--steps", "60", "--learning-rate", "5e-2"]
@@ -250,6 +255,7 @@ def test_music_learns_writes_and_draws(tmp_path, capsys):
     assert 0 < mido.MidiFile(tmp_path / "new" / "sample.mid").length <= 10 * 0.25 + 1e-6
 
 
+@pytest.mark.exhaustive
 def test_music_packed_rows_have_the_nats_of_single_pieces():
     rolls = pieces(5, 0)
 

@@ -35,6 +35,7 @@ def write_texts(folder: Path) -> list[str]:
     return [str(folder / "first"), str(folder / "second")]
 
 
+@pytest.mark.exhaustive
 def test_classify_text_learns_draws_and_stores_its_settings(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(classify_text, "UNSEEN", 8)  # as many in all as in a batch, so that kernels are compiled once
     names = write_texts(tmp_path)
@@ -89,6 +90,7 @@ def test_visual_attention_draws_the_pixels_it_saw():
         np.testing.assert_array_equal(patch, padded[top + 4 : top + 8, left + 4 : left + 8])
 
 
+@pytest.mark.exhaustive
 def test_visual_attention_trains_and_draws(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(visual_attention, "UNSEEN", 100)
     arguments = ["--field", "8", "--clutter", "0", "--glimpses", "2", "--hidden", "16", "--batch", "32"]
@@ -120,6 +122,7 @@ def write_digits(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+@pytest.mark.exhaustive
 def test_sequential_digits_reads_mnists_files_learns_and_draws(tmp_path, capsys):
     arrays = write_digits(tmp_path)
     settings = sequential_digits.Settings(images=tmp_path)

@@ -13,7 +13,7 @@ from jax import lax
 import jaxrnn
 from tests import functions
 from tests.functions import FEEDBACK, feedback, feedback_params, feedback_state
-from tests.registry import example, unrolled
+from tests.registry import example, rare, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 NET = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.LSTM(4, 2)))
@@ -110,7 +110,7 @@ def conditioned(unroll, w, row):
     return jnp.sum(jnp.sin(unroll(Conditioned(), *example(Conditioned(), dtype=jnp.float64))[1]))
 
 
-@pytest.mark.parametrize("jit", [jax.jit, lambda loss: loss], ids=["jit", "no jit"])
+@pytest.mark.parametrize("jit", [jax.jit, *rare(lambda loss: loss)], ids=["jit", "no jit"])
 @pytest.mark.usefixtures("x64")
 def test_what_a_cell_closes_over_is_differentiated(jit):
     """Closed over in each phase and in what is hoisted; mapped, forward over reverse mode, traced."""

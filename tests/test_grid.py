@@ -12,7 +12,7 @@ import jaxrnn
 from bench.loops import innermost_loops
 from tests import reference
 from tests.reference import grid
-from tests.registry import B, example, unrolled
+from tests.registry import B, example, rare, unrolled
 
 CELL = jaxrnn.MDLSTM((4, 3), 2)
 STABLE = jaxrnn.MDLSTM((9, 1), 2, stable=True)
@@ -51,6 +51,7 @@ def test_one_column_is_an_lstm_down_it():
     close(ys[..., 0, :], want)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_four_directions_are_four_planes_turned():
     net = jaxrnn.Bidirectional(jaxrnn.Mirrored(CELL))
@@ -63,7 +64,7 @@ def test_four_directions_are_four_planes_turned():
     close(ys, jnp.concatenate(want, axis=-1))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, *rare(True)])
 @pytest.mark.usefixtures("x64")
 def test_planes_of_different_height_and_several_in_one(reverse):
     """Lengths and resets are of rows."""
@@ -78,7 +79,7 @@ def test_planes_of_different_height_and_several_in_one(reverse):
     close(unrolled(CELL, params, xs, state, **options, chunk=3, save="boundaries"), want)
 
 
-@pytest.mark.parametrize("columns", [4, 7])  # fewer than rows, and more
+@pytest.mark.parametrize("columns", [7, *rare(4)])  # fewer than rows, and more
 def test_what_is_beyond_the_rows_is_not_seen(columns):
     """NaN there, and in the state above a flagged row, stays out of values and gradients."""
     cell = jaxrnn.MDLSTM((columns, 3), 2)
@@ -147,6 +148,7 @@ def test_wrong_sizes():
         jaxrnn.Mirrored("MDLSTM")
 
 
+@pytest.mark.exhaustive
 def test_a_stable_memory_stays_within_what_it_saw():
     """Where a plain one grows with the number of ways through the plane; also where every forget gate is shut."""
 

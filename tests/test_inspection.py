@@ -12,7 +12,7 @@ import jaxrnn
 from bench.loops import products
 from jaxrnn import inspection
 from tests.reference import sigmoid
-from tests.registry import T, example, unrolled
+from tests.registry import T, example, rare, unrolled
 
 LSTM = jaxrnn.VanillaLSTM(3, 4)
 MASKED = jaxrnn.Masked(LSTM)
@@ -73,7 +73,7 @@ def test_a_history_holds_every_state():
     close(states.c[2:, 1], np.broadcast_to(states.c[2, 1], (4, 4)))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [True, *rare(False)])
 def test_the_history_of_a_network_is_that_of_its_cells(reverse):
     """Layer by layer with the layers' own keys, the backward cell's in the order of time."""
     net = jaxrnn.Stack(

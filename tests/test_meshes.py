@@ -27,12 +27,14 @@ def found():
     return json.loads(run("tests.on_eight_devices"))
 
 
+@pytest.mark.exhaustive
 def test_all_of_it_equals_one_device(found):
     """Values and gradients, without a state, with lengths and resets, in float64."""
     assert len(found) == 6
     assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-10} == {}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["auto", "explicit", "shard_map"])
 def test_data_parallel_training_sums_gradients_and_sends_nothing_else(found, kind):
     outside, inside = found[f"training, {kind}"]["outside"], found[f"training, {kind}"]["inside"]
@@ -41,6 +43,7 @@ def test_data_parallel_training_sums_gradients_and_sends_nothing_else(found, kin
     assert outside["all-reduce"] <= 3  # one a dtype and one of the value, for all parameters of all cells
 
 
+@pytest.mark.exhaustive
 def test_units_gather_their_state_once_a_step(found):
     assert found["LSTM(input_size=3, hidden_size=8)"]["inside"] == {
         "all-gather": 1,
@@ -48,10 +51,12 @@ def test_units_gather_their_state_once_a_step(found):
     }  # forward, and backward
 
 
+@pytest.mark.exhaustive
 def test_heads_send_nothing_in_the_loop(found):
     assert found["LSTM(input_size=3, hidden_size=8, heads=4)"]["inside"] == {}
 
 
+@pytest.mark.exhaustive
 def test_time_is_joined_by_two_gathers(found):
     lru = found["LRU(scan='associative', input_size=3, hidden_size=4)"]
     assert lru["inside"] == {}

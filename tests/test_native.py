@@ -19,6 +19,7 @@ from jax.nn import sigmoid, softmax
 from jaxrnn import native
 from jaxrnn.native import calls, compile
 from jaxrnn.native.division import Division
+from tests.registry import rare
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
@@ -324,7 +325,10 @@ def assert_close(got, want, tolerance):
         )
 
 
-@pytest.mark.parametrize("name", CASES)
+OFTEN = ("lstm", "lstm, transposed", "sums", "arrangements")
+
+
+@pytest.mark.parametrize("name", [*OFTEN, *rare(*(name for name in CASES if name not in OFTEN))])
 def test_runs_equal_scans(name, x64, monkeypatch):
     case = CASES[name]
     args = case.args()
@@ -335,7 +339,7 @@ def test_runs_equal_scans(name, x64, monkeypatch):
             assert_close(got, want, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("bits", [128, 512])
+@pytest.mark.parametrize("bits", [128, *rare(512)])
 def test_other_vectors_give_the_same(bits, x64, monkeypatch):
     """The tiles of ARM and of AVX-512, of which LLVM makes what this machine has."""
     case = CASES["lstm, transposed"]
@@ -453,6 +457,7 @@ print("whole")
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's checks")
 def test_memory_is_whole():
     """Writes out of bounds end the process where glibc looks for them; memory that is not set shows in the results."""

@@ -258,6 +258,7 @@ print(name, dict(native.counts))
 """
 
 
+@pytest.mark.exhaustive
 def test_a_second_process_loads_what_the_first_compiled(folder, monkeypatch):
     """Two processes write the same kernel at the same time; this one, the third, finds it and needs no LLVM."""
     options = {"cwd": ROOT, "text": True, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": {**os.environ}}

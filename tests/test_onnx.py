@@ -21,6 +21,7 @@ from jaxrnn.convert.onnx import OnnxActivation
 from jaxrnn.convert.onnx.activations import from_name
 from jaxrnn.networks import BidirectionalState, Linear, LinearParams, Reversed
 from tests.oracles import oracle
+from tests.registry import rare
 
 onnx = oracle("onnx")
 runtime = oracle("onnxruntime")
@@ -358,7 +359,11 @@ UNLEARNED = jaxrnn.Stack(
 )
 
 
-@pytest.mark.parametrize(("network", "carried"), [(DEEP, DEEP), (MIXED, UNLEARNED)], ids=["deep", "mixed"])
+@pytest.mark.parametrize(
+    ("network", "carried"),
+    [(DEEP, DEEP), *rare((MIXED, UNLEARNED))],
+    ids=["deep", "mixed"],
+)
 def test_networks_go_out_and_come_back(network, carried):
     """ONNX Runtime gives the numbers of `unroll`, with lengths and states; what comes back is the same, bit by bit."""
     params, xs, state = example(network)
@@ -477,6 +482,7 @@ def tagger(kind, *, batch_first=False, last=False, packed=False, bidirectional=T
     return Tagger()
 
 
+@pytest.mark.exhaustive
 def test_models_of_pytorch():
     """Two bidirectional layers between an embedding and a head, in every form that PyTorch writes."""
     torch = oracle("torch")

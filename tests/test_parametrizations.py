@@ -14,7 +14,7 @@ from bench.loops import equations, innermost_loops
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import parametrizations
-from tests.registry import example, unrolled
+from tests.registry import example, rare, unrolled
 from tests.test_guards import carried_shapes, gradient
 
 NORMED = jaxrnn.WeightNorm(jaxrnn.LSTM(3, 4))
@@ -79,7 +79,7 @@ def test_a_column_of_zeros_stays_zero_without_nan():
 
 
 @pytest.mark.parametrize("angles", ["cayley", "henaff"])
-@pytest.mark.parametrize("size", [4, 5])
+@pytest.mark.parametrize("size", [5, *rare(4)])
 @pytest.mark.usefixtures("x64")
 def test_orthogonal_weights_are_rotations(angles, size):
     """At the start of planes, H odd leaves one direction where it is; and orthogonal whatever the parameters."""
@@ -97,7 +97,7 @@ def test_orthogonal_weights_are_rotations(angles, size):
     np.testing.assert_allclose(np.linalg.det(w), 1.0)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float64, *rare(np.float32)])
 @pytest.mark.usefixtures("x64")
 def test_orthogonal_weights_are_those_of_scipy(dtype):
     """Values and gradients, for norms from 0 to some hundreds; what cannot be computed is NaN."""

@@ -28,6 +28,7 @@ def runs(draw):
     }
 
 
+@pytest.mark.exhaustive
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(runs())
 @pytest.mark.usefixtures("x64")

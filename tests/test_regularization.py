@@ -18,7 +18,7 @@ from jaxrnn import regularization as reg
 from jaxrnn.cells import LSTMState
 from tests import functions, reference
 from tests.cells import Diagonal, Token
-from tests.registry import B, T, example, unrolled
+from tests.registry import B, T, example, rare, unrolled
 from tests.test_guards import gradient
 
 LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
@@ -37,7 +37,8 @@ WRAPPERS = [
     jaxrnn.Dropout(LSTM, 0.5, share=("time",)),
     jaxrnn.WeightDrop(jaxrnn.Zoneout(jaxrnn.RecurrentDropout(jaxrnn.CandidateDropout(LSTM, 0.3), 0.3), 0.3), 0.3),
 ]
-every_wrapper = pytest.mark.parametrize("cell", WRAPPERS, ids=repr)
+OFTEN = WRAPPERS[1], WRAPPERS[4], WRAPPERS[7]
+every_wrapper = pytest.mark.parametrize("cell", [*OFTEN, *rare(*(w for w in WRAPPERS if w not in OFTEN))], ids=repr)
 
 
 def answers(seed):
@@ -237,10 +238,8 @@ class Doubled(jaxrnn.Wrapper):
 @pytest.mark.parametrize(
     "cell",
     [
-        jaxrnn.Zoneout(LSTM, 0.5),
-        jaxrnn.Dropout(LSTM, 0.5),
-        jaxrnn.WeightDrop(LSTM, 0.5),
         jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)), dropout=0.5),
+        *rare(jaxrnn.Zoneout(LSTM, 0.5), jaxrnn.Dropout(LSTM, 0.5), jaxrnn.WeightDrop(LSTM, 0.5)),
     ],
     ids=repr,
 )

@@ -12,7 +12,7 @@ import jaxrnn
 from jaxrnn import states
 from tests import reference
 from tests.cells import Counter
-from tests.registry import T, example, unrolled
+from tests.registry import T, example, rare, unrolled
 
 GRU, LSTM = jaxrnn.GRU(3, 4), jaxrnn.LSTM(3, 4)
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-6, atol=1e-6)
@@ -30,7 +30,7 @@ def test_constant_and_noisy_states():
     assert not np.allclose(both.h, both.c)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [True, *rare(False)])
 def test_a_learned_state_is_where_every_sequence_starts(reverse):
     cell = jaxrnn.LearnedState(LSTM)
     params, xs, _ = example(cell)

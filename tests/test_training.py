@@ -585,6 +585,7 @@ def test_a_damaged_checkpoint_moved_away_leaves_a_run_that_goes_on(train_step, w
     assert lines(tmp_path) == lines(whole[1])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of TensorStore, which goes on reading
 def test_a_single_changed_byte_in_any_file_changes_no_value(whole, tmp_path):
     source, noticed = checkpoint(whole[1], 7), set()
@@ -634,6 +635,7 @@ def listen(event, arguments):
             LISTENING.append(listener)
 
 
+@pytest.mark.exhaustive
 def test_a_run_killed_at_any_moment_goes_on_from_a_finished_checkpoint(train_step, whole, tmp_path):
     """What stands on the disk before each operation on a file is what a kill there leaves, and what a reader sees."""
     directory, seen, number = tmp_path / "run", {}, itertools.count()
@@ -752,6 +754,7 @@ def test_choices_that_are_not_there(train_step, whole, tmp_path):
         run(fresh(), train_step, best_mode="least")
 
 
+@pytest.mark.exhaustive
 def test_a_run_goes_on_with_another_batch_size(train_step, tmp_path):
     state = run(fresh(), train_step, steps=2, directory=tmp_path)
     like = init_state(fresh().params, OPTIMIZER, jax.random.key(1), NET.initial_state((B + 1,)))
