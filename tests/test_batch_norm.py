@@ -164,7 +164,7 @@ def test_one_product_in_the_loop_and_no_gradient_from_statistics():
 
 
 def test_parameters_are_counted_and_start_as_in_the_paper():
-    params = jax.tree.map(np.asarray, jax.jit(CELL.init)(jax.random.key(0)))
+    params = jax.tree.map(np.asarray, CELL.init(jax.random.key(0)))
     weights = params._replace(statistics=None)
     assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == 4 * 4 * (3 + 4 + 3) + 2 * 4
     np.testing.assert_array_equal(params.w_h[:, 8:12], np.eye(4))

@@ -9,6 +9,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
+from jaxrnn import initializers
 from jaxrnn.cells.legendre import legendre
 from jaxrnn.cells.ordered import cumax
 from tests import reference
@@ -74,8 +75,9 @@ def test_a_phased_lstm_that_is_closed_keeps_its_state():
 
 
 def test_periods_of_a_phased_lstm_are_drawn_in_their_range():
-    init = jax.jit(functools.partial(jaxrnn.PhasedLSTM(3, 512).init, periods=(2.0, 50.0)))
-    params = jax.tree.map(np.asarray, init(jax.random.key(0)))
+    weights = {"input_init": initializers.zeros, "recurrent_init": initializers.zeros}
+    params = jaxrnn.PhasedLSTM(3, 512).init(jax.random.key(0), periods=(2.0, 50.0), **weights)
+    params = jax.tree.map(np.asarray, params)
     periods = np.exp(params.log_period)
     assert periods.min() >= 2
     assert periods.max() <= 50.001

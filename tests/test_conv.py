@@ -98,7 +98,7 @@ def test_parameter_counts():
 
 
 def test_recurrent_kernels_start_orthogonal_gate_by_gate():
-    params = jax.jit(jaxrnn.ConvLSTM((5, 4, 3), 2, 3).init)(jax.random.key(0))
+    params = jaxrnn.ConvLSTM((5, 4, 3), 2, 3).init(jax.random.key(0))
     w_h = np.asarray(params.w_h).reshape(18, 8)
     for k in range(4):
         gate = w_h[:, 2 * k : 2 * k + 2]
@@ -155,7 +155,7 @@ def test_lists_of_sizes_are_tuples():
 def test_sizes_may_be_numpy_s_integers():
     cell = jaxrnn.ConvLSTM((5, 4, 3), 2, np.int64(3), stride=np.int64(2))
     assert cell.initial_state().h.shape == (3, 2, 2)
-    assert cell.init(jax.random.key(0)).w_x.shape == (3, 3, 3, 8)
+    assert jax.eval_shape(cell.init, jax.random.key(0)).w_x.shape == (3, 3, 3, 8)
 
 
 def test_an_input_of_another_shape():

@@ -35,7 +35,7 @@ def test_a_cell_is_a_function():
     args = example(NET, dtype=jnp.float64)
     assert (cell.output_size, cell.hidden_size) == (2, (4, 2, 2))
     close(derived(cell, *args), derived(NET, *args))
-    close(*(jax.jit(init)(jax.random.key(0)) for init in (cell.init, NET.init)))
+    close(*(init(jax.random.key(0)) for init in (cell.init, NET.init)))
 
 
 def test_outputs_have_a_length_a_shape_or_several():

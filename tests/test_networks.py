@@ -262,14 +262,14 @@ def test_a_stack_stepped_in_mixed_precision_has_its_products_in_one_dtype():
 def test_functions_stand_between_layers():
     """Haiku's DeepRNN takes them; tokens are looked up in a table."""
     net = jaxrnn.Stack((jaxrnn.Embedding(7, 3), jaxrnn.LSTM(3, 4), jax.nn.relu, jaxrnn.GRU(4, 2)))
-    params, tokens, state = net.init(jax.random.key(0)), jnp.array([[1, 6], [0, 2], [3, 3]]), net.initial_state((2,))
+    (params, _, state), tokens = example(net), jnp.array([[1, 6], [0, 2], [3, 3]])
     final, ys = unrolled(net, params, tokens, state, lengths=np.array([3, 1]))
     plain = jaxrnn.Stack((jaxrnn.LSTM(3, 4), jaxrnn.GRU(4, 2)))
-    _, h = unrolled(plain.cells[0], params[1], params[0][tokens], lengths=np.array([3, 1]))
-    expected, zs = unrolled(plain.cells[1], params[3], jnp.maximum(h, 0), lengths=np.array([3, 1]))
+    _, h = unrolled(plain.cells[0], params[1], params[0][tokens], state[1], lengths=np.array([3, 1]))
+    expected, zs = unrolled(plain.cells[1], params[3], jnp.maximum(h, 0), state[3], lengths=np.array([3, 1]))
     np.testing.assert_allclose(ys, zs, rtol=1e-6)
     np.testing.assert_allclose(final[3].h, expected.h, rtol=1e-6)
-    state, y = net(params, state, tokens[0])
+    state, y = jax.jit(net)(params, state, tokens[0])
     np.testing.assert_allclose(y, ys[0], rtol=1e-6)
     with pytest.raises(TypeError, match=r"cells\[0\]: got .*needs a jaxrnn.Cell"):
         jaxrnn.Stack((jax.nn.relu, jaxrnn.GRU(4, 2)))

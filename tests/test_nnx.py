@@ -455,7 +455,7 @@ def test_from_flax_takes_a_users_cell():
     xs = inputs()
     theirs = nnx.RNN(flax_cell, return_carry=True)
     close(*quick(lambda theirs: (unroll(cell, params, xs), theirs(xs)), theirs))
-    chex.assert_trees_all_equal_shapes(cell.init(jax.random.key(0)), params)
+    chex.assert_trees_all_equal_shapes(jax.eval_shape(cell.init, jax.random.key(0)), params)
     with pytest.raises(ValueError, match="input_size: got None, and Leaky has no attribute in_features"):
         jaxrnn.nnx.from_flax(flax_cell)
     del flax_cell.units

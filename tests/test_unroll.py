@@ -201,12 +201,16 @@ def test_flags_in_the_padding_are_of_no_account(reverse):
 def test_chunks_change_nothing(reverse):
     params, xs, state = example(GRU, steps=7, dtype=jnp.float64)
     lengths, resets = np.array([4, 7]), np.arange(14).reshape(7, 2) % 5 == 3
-    options = {"lengths": lengths, "resets": resets, "reverse": reverse}
-    whole = derived(GRU, params, xs, state, **options, chunk=7)
-    for chunk in (1, 3, 100, None):
-        close(derived(GRU, params, xs, state, **options, chunk=chunk), whole)
-    for save in ("boundaries", "residuals"):
-        close(derived(GRU, params, xs, state, **options, chunk=3, save=save), whole)
+    ways = [{"chunk": chunk} for chunk in (7, 1, 3, 100, None)]
+    ways += [{"chunk": 3, "save": save} for save in ("boundaries", "residuals")]
+
+    @jax.jit
+    def every(*args):
+        return [derived(GRU, *args, lengths=lengths, resets=resets, reverse=reverse, **way) for way in ways]
+
+    whole, *others = every(params, xs, state)
+    for other in others:
+        close(other, whole)
 
 
 @pytest.mark.parametrize("bytes_per_step", [0, 1, 2000, 2**17, 2**30])
