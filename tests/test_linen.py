@@ -52,6 +52,11 @@ def quick(f, *args):
     return jax.jit(f)(*args)
 
 
+def drawn(module, *args):
+    """Random variables of a module: to compile its `init` takes longer than to run it."""
+    return draw(0, jax.eval_shape(module.init, KEY, *args), jnp.float32)
+
+
 def inputs(shape=(B, T, I), seed=1):
     return draw(seed, jax.ShapeDtypeStruct(shape, jnp.float32), jnp.float32, 1.0)
 
@@ -89,8 +94,7 @@ def test_cell_inside_flax_rnn(cell):
     xs = swap(xs)
     theirs, ours = nn.RNN(jaxrnn.linen.Cell(cell), return_carry=True), jaxrnn.linen.RNN(cell)
 
-    def run(key):
-        variables = theirs.init(key, xs)
+    def run(variables):
         return (
             unroll(cell, from_dict(cell, variables["params"]["cell"]), xs),
             theirs.apply(variables, xs),
@@ -99,7 +103,7 @@ def test_cell_inside_flax_rnn(cell):
             ours.apply(variables, xs, seq_lengths=LENGTHS, reverse=True),
         )
 
-    want, got, (state, ys), (want_state, want_ys) = quick(run, KEY)
+    want, got, (state, ys), (want_state, want_ys) = quick(run, drawn(theirs, xs))
     close(got, want)
     close((state, ys[0], ys[1, :3]), (want_state, want_ys[0], want_ys[1, :3]))
 
@@ -139,8 +143,7 @@ def test_batch_axes(batch):
     xs = inputs((*batch, T, I))
     lengths = jnp.arange(xs.size // (T * I)).reshape(batch) % (T + 1)
 
-    def run(key):
-        variables = rnn.init(key, xs)
+    def run(variables):
         return (
             rnn.apply(variables, xs, seq_lengths=lengths),
             rnn.apply(variables, xs.reshape(-1, T, I), seq_lengths=lengths.reshape(-1)),
@@ -148,7 +151,7 @@ def test_batch_axes(batch):
             theirs.apply(variables, xs),
         )
 
-    (state, ys), flat, want, got = quick(run, KEY)
+    (state, ys), flat, want, got = quick(run, drawn(rnn, xs))
     chex.assert_shape([state.h, state.c, ys], [(*batch, H), (*batch, H), (*batch, T, H)])
     close((state, ys), jax.tree.map(lambda a: a.reshape(*batch, *a.shape[1:]), flat))
     close(got, want)
@@ -185,7 +188,7 @@ def test_carry():
 def test_randomness_only_with_a_stream():
     cell = Stack((GRU(I, 6), GRU(6, H)), dropout=0.5)
     rnn, xs = jaxrnn.linen.RNN(cell), inputs()
-    variables = quick(rnn.init, KEY, xs)
+    variables = drawn(rnn, xs)
 
     @jax.jit
     def call(key):
@@ -350,12 +353,11 @@ def test_weights_of_flax():
     def both(cell, flax_cell, convert):
         theirs = nn.RNN(flax_cell, return_carry=True)
 
-        def run(key):
-            want, variables = theirs.init_with_output(key, xs)
+        def run(variables):
             params = convert(variables["params"]["cell"])
-            return jaxrnn.linen.RNN(cell).apply(variables_of(params), xs), want
+            return jaxrnn.linen.RNN(cell).apply(variables_of(params), xs), theirs.apply(variables, xs)
 
-        return quick(run, KEY)
+        return quick(run, drawn(theirs, xs))
 
     (state, ys), want = both(LSTM(I, H), lstm, ours_of_lstm)
     close(((state.c, state.h), ys), want)
@@ -403,7 +405,7 @@ def test_from_flax(flax_cell, shape):
             jax.vmap(functools.partial(jaxrnn.unroll, cell, params))(xs),
         )
 
-    found = jax.tree.map(np.asarray, quick(run, quick(cell.init, KEY)))
+    found = jax.tree.map(np.asarray, quick(run, draw(0, jax.eval_shape(cell.init, KEY), jnp.float32)))
     ((grads, got), (want_grads, want)), (short, alone), anew, backward, each = found
     close(got, want)
     close(grads, want_grads, atol=1e-4, rtol=1e-5)
