@@ -17,11 +17,9 @@ from tests.cells import Token
 from tests.registry import CELLS, FEW, NETWORKS, B, Entry, T, draw, example, expensive, name, unrolled
 
 every_cell = pytest.mark.parametrize("entry", CELLS, ids=name)
-every_cell_proper = pytest.mark.parametrize("entry", [e for e in CELLS if isinstance(e.cell, jaxrnn.Cell)], ids=name)
 every_network = pytest.mark.parametrize("entry", CELLS + NETWORKS, ids=name)
 # Of laws that take seconds a cell; `-m exhaustive` has the others.
-typical_cells = pytest.mark.parametrize("entry", expensive(CELLS))
-typical_networks = pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS))
+typical_cells = pytest.mark.parametrize("entry", expensive([e for e in CELLS if isinstance(e.cell, jaxrnn.Cell)]))
 few_cells = pytest.mark.parametrize("entry", expensive(CELLS, FEW))
 few_networks = pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, FEW))
 
@@ -34,7 +32,7 @@ def test_values_are_those_of_the_equations(entry: Entry):
     check_values(entry, jnp.float64, (2, 4), 1e-12)
 
 
-@typical_networks
+@few_networks
 def test_values_in_float32_are_those_of_the_equations(entry: Entry):
     """Over one batch axis."""
     check_values(entry, jnp.float32, (B,), 1e-6)
@@ -109,7 +107,7 @@ def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtype
         assert (ys.dtype, ys.shape) == (compute, (T, B, *shape))
 
 
-@every_cell_proper
+@typical_cells
 @pytest.mark.usefixtures("x64")
 def test_project_and_readout_act_on_each_leading_index_alone(entry: Entry):
     """As `vmap` over the leading axes does, which cannot mix them."""
