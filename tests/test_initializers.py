@@ -23,8 +23,8 @@ KEY = jax.random.key(0)
 
 @functools.cache
 def start(cell, **options):
-    """`cell.init` as one program, in NumPy."""
-    return jax.tree.map(np.asarray, jax.jit(functools.partial(cell.init, **options))(KEY))
+    """`cell.init`, in NumPy. Run as it is, it is compiled block by block, once for all cells."""
+    return jax.tree.map(np.asarray, cell.init(KEY, **options))
 
 
 def of_cell(cell):
