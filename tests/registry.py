@@ -245,7 +245,6 @@ FEW = frozenset(
         LSTM(3, 4),
         GRU(3, 4, reset="before"),
         S5(3, 4),
-        Masked(GRU(3, 4), "reset"),
         cells.Counter(3, 4),
         cells.Token(3, 4),
         NETWORKS[0].cell,

@@ -128,6 +128,7 @@ def test_evaluation_on_the_batch_it_was_trained_on_is_training():
     close(again, ys)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_two_halves_make_a_whole():
     params, xs, state = arguments(CELL)

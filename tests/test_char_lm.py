@@ -130,6 +130,7 @@ def test_bits_are_those_of_files_read_byte_by_byte_from_a_fresh_state(options):
     assert char_lm.bits_of(files)(model)["bits"] == pytest.approx(bits / 16, rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_bits_of_a_long_text_are_those_of_its_rows():
     model = char_lm.Model(settings(), nnx.Rngs(0))
     file = np.random.default_rng(0).integers(1, 256, 40000, dtype=np.uint8).tobytes()

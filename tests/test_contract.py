@@ -52,7 +52,7 @@ def check_values(entry, dtype, batch, tolerance):
         chex.assert_trees_all_close(states[1], expected_final, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("entry", NETWORKS, ids=name)
+@pytest.mark.parametrize("entry", expensive(NETWORKS))
 @pytest.mark.usefixtures("x64")
 def test_derivatives_are_those_of_finite_differences(entry: Entry):
     """Those of the cells, which have single steps, are in `test_unroll.py`."""
@@ -70,6 +70,7 @@ def test_derivatives_are_those_of_finite_differences(entry: Entry):
     check_grads(outputs, (moved,), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_second_derivatives_are_those_of_finite_differences():
     """Forward and reverse mode over the gradient."""

@@ -99,6 +99,7 @@ def in_order(cell, state):
     return [state.forward, state.backward] if isinstance(cell, jaxrnn.Bidirectional) else [state]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [*rare(*list(TORCH)[:-1]), list(TORCH)[-1]])
 def test_pytorch(name):
     torch = oracle("torch")

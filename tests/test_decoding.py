@@ -143,6 +143,7 @@ def test_a_stream_yields_what_generate_gives():
     assert [piece.tolist() for piece in always] == [[1]]
 
 
+@pytest.mark.exhaustive
 def test_prompts_of_different_length_are_read_by_unroll():
     net = jaxrnn.Stack((jaxrnn.Embedding(V, H), jaxrnn.Elman(H, H)))
     e, w, o = WEIGHTS

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from tests.registry import T, example
+from tests.registry import T, example, rare
 from tests.test_guards import gradient, scanned
 
 OUT_OF_RANGE = [
@@ -22,7 +22,7 @@ OUT_OF_RANGE = [
 ]
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [False, *rare(True)])
 @pytest.mark.parametrize("cell", OUT_OF_RANGE, ids=lambda cell: type(cell).__name__)
 def test_lengths_out_of_range_act_as_the_nearest_in_range(cell, reverse):
     """Their values are known at run time only."""

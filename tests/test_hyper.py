@@ -9,13 +9,13 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
-from tests.registry import example, unrolled
+from tests.registry import example, rare, unrolled
 from tests.test_guards import gradient
 
 CELL = jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3)
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.1])
+@pytest.mark.parametrize("scale", [0.1, *rare(1.0)])
 @pytest.mark.usefixtures("x64")
 def test_at_first_it_is_an_lstm_of_scaled_weights(scale):
     """The small LSTM has no say yet."""

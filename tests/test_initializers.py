@@ -171,7 +171,7 @@ def test_docstrings_say_the_defaults(name):
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 1), (5, 3), (3, 5), (200, 200), (40, 17), (3, 3, 4, 5)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, *registry.rare(jnp.float64)])
 def test_orthogonal_on_the_shorter_side(shape, dtype):
     with jax.enable_x64(True):
         w = np.asarray(initializers.orthogonal(0.5)(KEY, shape, dtype))
@@ -233,13 +233,13 @@ def test_orthogonal_needs_two_axes():
 LAPACK = re.compile(r"\b(qr|geqrf|householder_product|lu|cholesky|triangular_solve|eigh?|svd|schur|hessenberg)\b\[")
 
 
-@pytest.mark.parametrize("entry", registry.CELLS + registry.NETWORKS, ids=registry.name)
+@pytest.mark.parametrize("entry", registry.expensive(registry.CELLS + registry.NETWORKS))
 def test_no_cell_starts_with_lapack(entry):
     """Whose decompositions, batched and several in one program, can wait for each other for ever on the CPU."""
     assert not LAPACK.search(str(jax.make_jaxpr(entry.cell.init)(KEY)))
 
 
-@pytest.mark.parametrize("entry", registry.expensive(registry.CELLS + registry.NETWORKS))
+@pytest.mark.parametrize("entry", registry.expensive(registry.CELLS + registry.NETWORKS, registry.FEW))
 def test_no_cell_runs_with_lapack(entry):
     args = jax.eval_shape(lambda: example(entry.cell, steps=2))
     run = functools.partial(jaxrnn.unroll, entry.cell, path="scan")

@@ -21,7 +21,7 @@ LSTM, GRU = jaxrnn.LayerNormLSTM, jaxrnn.LayerNormGRU
     ("cell", "step"),
     [
         (LSTM(3, 4, per_gate=True, normalize_memory=False), layer_norm.layer_norm_lstm),
-        (LSTM(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_lstm),
+        *rare((LSTM(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_lstm)),
         (GRU(3, 4, per_gate=True, epsilon=0.1), layer_norm.layer_norm_gru),
     ],
     ids=lambda value: getattr(value, "__name__", repr(value)),

@@ -61,7 +61,7 @@ def test_associative_is_sequential(cell):
     close(derived(associative(cell), *args, **OPTIONS["all"]), derived(cell, *args, **OPTIONS["all"]))
 
 
-@two_cells
+@pytest.mark.parametrize("cell", [*rare(jaxrnn.MinGRU(3, 4)), jaxrnn.LRU(3, 4)], ids=repr)
 @pytest.mark.parametrize("options", [*rare(*list(OPTIONS.values())[:-1]), OPTIONS["all"]], ids=OPTIONS)
 @pytest.mark.usefixtures("x64")
 def test_options_of_an_associative_run(cell, options):

@@ -58,6 +58,7 @@ def test_values_and_gradients_are_those_of_the_scan(entry):
     close(*every(*args))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64", "interpreted")
 def test_options_change_no_value():
     """Draws for rows and steps, the other direction, states kept alone; two blocks, the second of two steps."""

@@ -404,6 +404,7 @@ def test_float64_networks_in_the_reference():
         exact(found[name], leaf)
 
 
+@pytest.mark.exhaustive
 def test_what_acts_in_training_only_and_heads_are_left_out():
     """Dropout, parametrizations and block-diagonal weights leave an ordinary node."""
     cell = jaxrnn.LSTM(I, H, heads=2)

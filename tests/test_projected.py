@@ -25,7 +25,7 @@ def count(cell):
 @pytest.mark.parametrize(
     ("cell", "inner"),
     [
-        (Projected(Elman(3, 4), 2, nonrecurrent_size=3), reference.elman),
+        *rare((Projected(Elman(3, 4), 2, nonrecurrent_size=3), reference.elman)),
         (Projected(LSTM(3, 4, heads=2), 2, clip=0.1), reference.lstm),
         (Projected(VanillaLSTM(3, 4, gate_recurrence=True, forget_gate="coupled"), 2), ablations.vanilla_lstm),
         (Projected(VanillaLSTM(3, 4, peephole="full"), nonrecurrent_size=3), ablations.vanilla_lstm),

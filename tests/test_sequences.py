@@ -334,6 +334,7 @@ def test_buckets_bound_the_shapes_and_lose_nothing():
     assert len(traces) == 3
 
 
+@pytest.mark.exhaustive
 def test_packed_sequences_are_pytorch_s():
     torch = oracle("torch")
     rnn = torch.nn.utils.rnn
