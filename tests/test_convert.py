@@ -396,6 +396,7 @@ def check_flax(cell, flax_cell):
 # Haiku
 
 
+@pytest.mark.exhaustive
 def test_haiku():
     hk = oracle("haiku")
     cores = {

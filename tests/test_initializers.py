@@ -194,7 +194,7 @@ def test_orthogonal_is_the_q_of_a_qr_decomposition():
     np.testing.assert_allclose(q, want[:, :20] * -np.sign(np.diagonal(x)), atol=1e-13)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+@pytest.mark.parametrize("shape", [(5, 3), *(pytest.param(s, marks=pytest.mark.exhaustive) for s in ((4, 4), (3, 5)))])
 def test_orthogonal_is_uniform(shape):
     """Entries have the moments of a unit vector's in n dimensions, the trace those of a normal number's."""
     draws, n = 20000, max(shape)
