@@ -1,7 +1,7 @@
 # make demo        set up, train the three example models in their quick form, draw and sample
 # make test        set up, run the tests: some five minutes on two cores
 # make exhaustive  set up, run the further cases of what takes seconds a case, examples to their ends: half an hour
-# make compat      the tests that depend on the versions of JAX and Python, all cases: for a newer or an older one
+# make compat      the tests that depend on the versions of JAX and Python: for a newer or an older one
 # make bench       set up with the rivals, make every table of bench/README.md and the plot
 # make lint        ruff and mypy
 # make docs        set up, build the documentation site into docs/_build/html
@@ -32,9 +32,11 @@ exhaustive: $(TESTED)
 
 COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation \
 	mosaic meshes
+WHOLE := hoist guards native operation meshes
 
 compat: $(STAMP)test
-	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile -m '' $(COMPAT:%=tests/test_%.py) README.md
+	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py) README.md
+	env -u CI $(BIN)/python -m pytest -n 2 -m exhaustive $(WHOLE:%=tests/test_%.py)
 
 bench: $(TESTED)
 	$(BIN)/python -m bench.all
