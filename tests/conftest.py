@@ -20,6 +20,7 @@ RELAXED = (
     "test_linen",
     "test_flax_options",
     "test_training",
+    "test_averaging",
     "test_char_lm",
     "test_examples",
     "test_examples_series",
