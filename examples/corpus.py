@@ -1,7 +1,8 @@
-"""What the text examples share: files, words and their numbers, perplexity, and counts of words to compare with."""
+"""What the text examples share: files, words and their numbers, perplexity, counts to compare with, and a picture."""
 
 import ast
 import collections
+import itertools
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.figure import Figure
+
+from examples import common
 
 END = 0  # the symbol that stands before, between and after files; a text has no zero byte of its own
 UNKNOWN = 1  # words that are too rare to have a number of their own
@@ -187,7 +191,28 @@ def ngram_nats(seen: np.ndarray, new: np.ndarray, order: int, symbols: int) -> f
     return float(-np.log(p).sum())
 
 
+def perplexities(seen: np.ndarray, new: np.ndarray, symbols: int) -> dict[str, float]:
+    """The perplexity of `new[1:]` by counts of `seen`, of words alone and after two others."""
+    orders = {"how often each word occurs": 0, "counts after two words (Kneser-Ney)": 2}
+    return {
+        name: float(np.exp(ngram_nats(seen, new, order, symbols) / (len(new) - 1))) for name, order in orders.items()
+    }
+
+
 def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The values at sorted `keys`, 0 where there is none."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)
+
+
+def draw(curves: dict[str, Any], levels: dict[str, float], path: Path, **labels: Any) -> None:
+    """Curves `[points, 2]` of what models reached while they were trained, and the levels that counts reach."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        axes.plot(*np.transpose(points), marker="o", markersize=3, label=name)
+    for (name, level), style in zip(levels.items(), itertools.cycle((":", "--", "-."))):
+        axes.axhline(level, color="black", linestyle=style, linewidth=1, label=name)
+    axes.set(**labels)
+    common.plain(axes)
+    common.save(figure, path)

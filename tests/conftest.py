@@ -26,6 +26,7 @@ RELAXED = (
     "test_examples_series",
     "test_examples_text",
     "test_examples_variants",
+    "test_examples_words",
     "test_convert",
 )
 
