@@ -101,8 +101,11 @@ class Filler(nnx.Module):
         return self.head(self.rnn(self.embed(marked))[1])
 
 
-def train(settings: Settings, files: Sequence[bytes], marked: Any, gaps: Any, test: Any) -> dict[str, Filler]:
-    """Both models, trained by one optimizer on one sum of losses: on the same batches with the same gaps."""
+def train(settings: Settings, files: Sequence[bytes], marked: Any, gaps: Any, test: Any) -> dict[str, np.ndarray]:
+    """Train both by one optimizer on one sum of losses, on the same batches with the same gaps; how they fill `marked`.
+
+    The text to fill is `test`, its gaps are `gaps`.
+    """
     optimizer = common.adam(settings)
     models = {name: Filler(settings, name, nnx.Rngs(settings.seed)) for name in MODELS}
     state = training.init_state(models, optimizer, jax.random.key(settings.seed))
@@ -133,7 +136,7 @@ def train(settings: Settings, files: Sequence[bytes], marked: Any, gaps: Any, te
         items_per_batch=settings.batch * settings.window,
         unit="characters",
     )
-    return state.params
+    return {name: np.asarray(predict(model)) for name, model in state.params.items()}
 
 
 # What they reached.
@@ -184,10 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     seen, test = cut(text.train, settings), cut(text.held_out, settings)[:, :UNSEEN]
     marked, gaps = map(np.asarray, hide(test, jax.random.key(0), settings))
     print(f"{seen.size:,} characters to train on; {gaps.sum():,} gaps to fill in {text.name}")
-    models = train(settings, text.train, marked, gaps, test)
-
     simple = by_counts(seen, marked)
-    guesses = simple | {name: np.asarray(jnp.argmax(model(marked), axis=-1)) for name, model in models.items()}
+    guesses = simple | train(settings, text.train, marked, gaps, test)
     results = {name: float(np.mean((guess == test)[gaps])) for name, guess in guesses.items()}
     print("right, of the gaps in held-out files:")
     for name, value in results.items():

@@ -14,7 +14,7 @@ beside that of counts of names, and draws perplexity over time.
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,15 @@ class Settings:
     """Places in the text that are read at once."""
     window: int = 32
     """Names of each row in a batch."""
-    seconds: float = 60.0
+    seconds: float = 45.0
     """Time to train by each loss, evaluation and compilation aside."""
     learning_rate: float = 1e-2
     """Adam's."""
     held_out: int = 16384
     """Held-out names that the last perplexities are of, at most."""
     seed: common.Seed = 0
-    directory: common.Directory = Path("runs/nce_lm")
+    directory: Path = Path("runs/nce_lm")
+    """Where the picture goes."""
     quick: bool = False
     """A smaller vocabulary and less training, for a minute; sets --least, --seconds and --held-out where they are not
     given."""
@@ -127,66 +128,45 @@ def perplexity(symbols: np.ndarray) -> Callable[[Model], dict[str, float]]:
 # Training for a time.
 
 
-def seconds_a_step(train_step: Any, state: training.TrainState, windows: Iterator[Any]) -> float:
-    """Seconds that a step takes once it is compiled: the median of three."""
-    state, _ = train_step(state, next(windows))
-    taken = []
-    for _ in range(3):
-        jax.block_until_ready(state)
-        start = time.perf_counter()
-        state, _ = train_step(state, next(windows))
-        jax.block_until_ready(state)
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
-
-
 def train(
-    name: str,
-    settings: Settings,
-    seen: np.ndarray,
-    frequencies: np.ndarray,
-    evaluate: Callable[[Any], dict[str, float]],
-) -> tuple[Model, float]:
-    """Train by one loss; returns the model and names a second."""
-    table = losses.alias_table(frequencies)
+    name: str, settings: Settings, seen: np.ndarray, frequencies: np.ndarray, look: Callable[[Model], dict[str, float]]
+) -> tuple[Model, int, list[tuple[float, float]]]:
+    """Train by one loss; returns the model, names a second, and (seconds, perplexity) after each sixth of the time."""
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.learning_rate))
-    train_step = training.make_train_step(make_loss(name, settings, table), optimizer)
+    train_step = training.make_train_step(make_loss(name, settings, losses.alias_table(frequencies)), optimizer)
     windows = batches.streams(seen, settings.batch, settings.window, stretch=16, seed=settings.seed)
 
     def begin() -> training.TrainState:
         model = Model(settings, frequencies, nnx.Rngs(settings.seed))
         return training.init_state(model, optimizer, jax.random.key(settings.seed), fresh(model, settings.batch))
 
-    pace = seconds_a_step(train_step, begin(), windows(0))
-    steps = max(LOOKS, round(settings.seconds / pace))
-    state = training.fit(
-        begin(),
-        train_step,
-        windows,
-        steps=steps,
-        directory=folder(settings, name),
-        evaluate=evaluate,
-        eval_every=-(-steps // LOOKS),
-        checkpoint_every=steps,
-        items_per_batch=settings.batch * settings.window,
-        unit="names",
-    )
-    return state.params, settings.batch * settings.window / pace
+    def go_on(state: training.TrainState, steps: int) -> tuple[training.TrainState, float]:
+        """The state some steps later, and the seconds that they took."""
+        start, until = time.perf_counter(), int(state.step) + steps
+        state = training.fit(
+            state, train_step, windows, steps=until, items_per_batch=settings.batch * settings.window, unit="names"
+        )
+        jax.block_until_ready(state)
+        return state, time.perf_counter() - start
+
+    state, pace = go_on(go_on(begin(), 1)[0], 1)  # the first step is also compiled
+    state, seconds, points = begin(), 0.0, []
+    for looks in range(LOOKS, 0, -1):
+        state, taken = go_on(state, max(1, round((settings.seconds - seconds) / looks / pace)))
+        seconds += taken
+        pace = seconds / int(state.step)
+        points.append((seconds, look(state.params)["perplexity"]))
+    return state.params, round(settings.batch * settings.window / pace), points
 
 
 # What it reached.
 
 
-def folder(settings: Settings, name: str) -> Path:
-    """Where a loss's metrics and checkpoints go."""
-    return settings.directory / name.replace(" ", "_")
-
-
-def table_of(results: dict[str, float], paces: dict[str, float]) -> Table:
+def table_of(results: dict[str, float], paces: dict[str, int]) -> Table:
     """Names a second and perplexities."""
     table = Table("model", "names a second", "perplexity")
     for name, value in results.items():
-        table.add_row(name, f"{paces[name]:,.0f}" if name in paces else "", f"{value:,.1f}")
+        table.add_row(name, f"{paces[name]:,}" if name in paces else "", f"{value:,.1f}")
     return table
 
 
@@ -197,8 +177,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     sizes = {name: (1, 1 << 14) for name in ("embedding", "projection")}
     counts = {name: (1, common.MOST) for name in ("least", "samples", "window", "held_out")}
     common.check(settings, "seconds", **sizes, **counts)
-    for name in LOSSES:
-        common.refuse_a_run(folder(settings, name), resumes=False)
     text = corpus.load(settings.text, lambda: corpus.modules(tests=True))
     train_names, test_names = (corpus.words(files, NAMES, lower=False) for files in (text.train, text.held_out))
     if len(train_names) <= settings.window:
@@ -209,19 +187,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     seen, new = corpus.encode(train_names, known), corpus.encode(test_names, known)[: settings.held_out + 1]
     print(f"{len(seen):,} names to train on, {len(known):,} different; held out: {len(new):,} of {text.name}")
     simple = corpus.perplexities(seen, new, len(known))
-    results, paces = dict(simple), {}
     counts = np.bincount(seen, minlength=len(known)) + 1e-3  # <unk> may be in the held-out text alone
     look, evaluate = perplexity(new[: len(new) // 8 + 2]), perplexity(new)
+    results, paces, curves = dict(simple), {}, {}
     for name in LOSSES:
         print(name)
-        model, paces[name] = train(name, settings, seen, counts / counts.sum(), look)
+        model, paces[name], curves[name] = train(name, settings, seen, counts / counts.sum(), look)
         results[name] = evaluate(model)["perplexity"]
     Console().print(table_of(results, paces))
-    curves = {}
-    for name, pace in paces.items():
-        lines = [line for line in common.metrics(folder(settings, name)) if "eval_perplexity" in line]
-        seconds_a_step = settings.batch * settings.window / pace
-        curves[name] = [(line["step"] * seconds_a_step, line["eval_perplexity"]) for line in lines]
+    settings.directory.mkdir(parents=True, exist_ok=True)
     labels = {"xlabel": "seconds of training", "ylabel": "perplexity of held-out names", "yscale": "log"}
     corpus.draw(curves, simple, settings.directory / "perplexity.png", **labels)
     return results
