@@ -245,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         for name, label in (("perplexity", "training, with dropout"), ("eval_perplexity", "validation"))
     }
     labels = {"xlabel": f"steps of {settings.batch * settings.window} words", "ylabel": "perplexity of a word"}
-    corpus.draw(curves, simple, settings.directory / "perplexity.png", **labels, yscale="log")
+    levels = {f"validation: {name}": level for name, level in corpus.perplexities(train, look, len(known)).items()}
+    corpus.draw(curves, levels, settings.directory / "perplexity.png", **labels, yscale="log")
     return results
 
 

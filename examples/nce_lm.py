@@ -188,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     print(f"{len(seen):,} names to train on, {len(known):,} different; held out: {len(new):,} of {text.name}")
     simple = corpus.perplexities(seen, new, len(known))
     counts = np.bincount(seen, minlength=len(known)) + 1e-3  # <unk> may be in the held-out text alone
-    look, evaluate = perplexity(new[: len(new) // 8 + 2]), perplexity(new)
+    some = new[: len(new) // 8 + 2]
+    look, evaluate = perplexity(some), perplexity(new)
     results, paces, curves = dict(simple), {}, {}
     for name in LOSSES:
         print(name)
@@ -196,8 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         results[name] = evaluate(model)["perplexity"]
     Console().print(table_of(results, paces))
     settings.directory.mkdir(parents=True, exist_ok=True)
-    labels = {"xlabel": "seconds of training", "ylabel": "perplexity of held-out names", "yscale": "log"}
-    corpus.draw(curves, simple, settings.directory / "perplexity.png", **labels)
+    labels = {"xlabel": "seconds of training", "ylabel": f"perplexity of {len(some) - 1:,} names", "yscale": "log"}
+    levels = corpus.perplexities(seen, some, len(known))
+    corpus.draw(curves, levels, settings.directory / "perplexity.png", **labels)
     return results
 
 
