@@ -22,7 +22,6 @@ What they reach: examples/README.md.
 import codecs
 import itertools
 import lzma
-import sysconfig
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,12 +36,11 @@ from flax import nnx
 
 import jaxrnn
 import jaxrnn.nnx
-from examples import common
+from examples import common, corpus
+from examples.corpus import END
 from jaxrnn import batches, decoding, training
 
-END = 0  # the byte that stands before, between and after files; a text has none of its own
 SYMBOLS = 256
-SPAN = 512  # steps that evaluation takes at a time
 QUICK = {"hidden": 256, "steps": 700, "learning_rate": 6e-3}
 SIZES = ("quick", "cell", "layers", "hidden", "embedding", "tied")  # what a checkpoint is of
 PASSING = ("sample", "prompt", "temperature", "top_k")  # of a call, not of the run
@@ -100,52 +98,6 @@ class Settings:
     """Sample among this many of the likeliest bytes."""
 
 
-# The text.
-
-
-class Text(NamedTuple):
-    """Files to train on and files held out."""
-
-    train: list[bytes]
-    held_out: list[bytes]
-    name: str
-
-
-def load(path: Path | None) -> Text:
-    """The text that `--text` names, divided."""
-    if path is not None and not path.exists():
-        raise ValueError(f"text: got {path}, which does not exist, needs a text file or a folder of them")
-    if path is not None and path.is_file():
-        data = path.read_bytes()
-        if not data.strip() or END in data:
-            what = "binary (it holds zero bytes)" if END in data else "empty"
-            raise ValueError(f"text: got {path}, which is {what}, needs a text file")
-        cut = len(data) * 9 // 10
-        return Text([data[:cut]], [data[cut:]], f"{path}, the last tenth of it")
-    if path is not None and not path.is_dir():
-        raise ValueError(f"text: got {path}, which is neither, needs a text file or a folder of them")
-    if path is not None:
-        found, name = sorted(path.rglob("*")), str(path)
-    else:
-        root, name = Path(sysconfig.get_path("stdlib")), "Python's standard library"
-        beside = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
-        found = [p for p in sorted(root.rglob("*.py")) if not beside & set(p.relative_to(root).parts)]
-    # Each content once, so that no copy of what is held out is trained on.
-    contents = dict.fromkeys(path.read_bytes() for path in found if path.is_file())
-    files = [data for data in contents if data.strip() and END not in data]
-    if len(files) < 2:
-        raise ValueError(f"text: got {path}, a folder of {len(files)} different text files, needs 2 or more")
-    files = [files[i] for i in np.random.default_rng(0).permutation(len(files))]
-    cut = -(-len(files) // 20)
-    return Text(files[cut:], files[:cut], f"{name}, {cut} of {len(files)} files")
-
-
-def stream(files: Sequence[bytes]) -> np.ndarray:
-    """The files end to end, each between two END bytes: `[N]` uint8."""
-    joined = bytes([END]).join([b"", *files, b""])
-    return np.frombuffer(joined, np.uint8)
-
-
 # The model.
 
 
@@ -176,35 +128,12 @@ class Model(nnx.Module):
         return carry, logits[0]
 
 
-def nats(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """The code length of every target under the logits."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets.astype(jnp.int32))
-
-
 def bits_of(files: Sequence[bytes]) -> Callable[[Model], dict[str, float]]:
     """A function `model -> {"bits": bits per character}` of these files.
 
-    Long texts are cut into up to 32 rows; every cut costs the model its memory of what came before, none of it is
-    left out. The END after each file is counted in the bits, not in the characters.
+    The END after each file is counted in the bits, not in the characters.
     """
-    symbols = stream(files).astype(np.int32)
-    targets = len(symbols) - 1
-    rows = int(np.clip(targets // 16384, 1, 32))
-    spans = -(-targets // (rows * SPAN))
-    padded = np.full(rows * spans * SPAN + 1, -1, np.int32)
-    padded[: len(symbols)] = symbols
-    inputs = np.maximum(padded[:-1], END).reshape(rows, spans, SPAN).transpose(1, 2, 0)
-    outputs = padded[1:].reshape(rows, spans, SPAN).transpose(1, 2, 0)
-
-    @jax.jit
-    def total(model: Model) -> jax.Array:
-        def span(carry: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
-            xs, ys = part
-            carry, logits = model(xs, carry)
-            return carry, jnp.sum(jnp.where(ys >= 0, nats(logits, jnp.maximum(ys, 0)), 0.0))
-
-        return jnp.sum(jax.lax.scan(span, fresh(model, rows), (inputs, outputs))[1])
-
+    total = corpus.nats_of(corpus.stream(files), fresh)
     characters = sum(map(len, files))
     return lambda model: {"bits": float(total(model)) / np.log(2) / characters}
 
@@ -213,33 +142,9 @@ def bits_of(files: Sequence[bytes]) -> Callable[[Model], dict[str, float]]:
 
 
 def ngram_bits(train: Sequence[bytes], held_out: Sequence[bytes], order: int) -> float:
-    """Bits per character of an interpolated n-gram model that sees `order` characters of context.
-
-        P_n(c | context) = (count(context c) + k P_{n-1}(c | shorter context)) / (count(context) + k)
-
-    where k is the number of different characters seen after the context (Witten & Bell 1991), and P_{-1} = 1 / 256.
-    """
-    seen, new = stream(train).astype(np.int64), stream(held_out).astype(np.int64)
-    grams, new_grams = np.zeros_like(seen[1:]), np.zeros_like(new[1:])  # the context, the oldest character highest
-    p = np.full(len(new) - 1, 1 / SYMBOLS)
-    for n in range(order + 1):
-        if n:
-            # What stands before the first character of the text counts as END.
-            grams += np.concatenate([np.full(n - 1, END), seen[: len(seen) - n]]) << 8 * (n - 1)
-            new_grams += np.concatenate([np.full(n - 1, END), new[: len(new) - n]]) << 8 * (n - 1)
-        joint, counts = np.unique(grams << 8 | seen[1:], return_counts=True)
-        contexts, first, kinds = np.unique(joint >> 8, return_index=True, return_counts=True)
-        totals = np.add.reduceat(counts, first)
-        count = _look_up(joint, counts, new_grams << 8 | new[1:])
-        total, k = _look_up(contexts, totals, new_grams), _look_up(contexts, kinds, new_grams)
-        p = np.where(total > 0, (count + k * p) / np.maximum(total + k, 1), p)
-    return float(-np.log2(p).sum() / sum(map(len, held_out)))
-
-
-def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The values at sorted `keys`, 0 where there is none."""
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, values[at], 0)
+    """Bits per character of `corpus.ngram_nats`."""
+    nats = corpus.ngram_nats(corpus.stream(train), corpus.stream(held_out), order, SYMBOLS)
+    return float(nats / np.log(2) / sum(map(len, held_out)))
 
 
 def xz_bits(train: Sequence[bytes], held_out: Sequence[bytes]) -> tuple[float, float]:
@@ -306,8 +211,8 @@ def start(settings: Settings) -> tuple[optax.GradientTransformation, training.Tr
 
 def train(settings: Settings) -> dict[str, float]:
     """Train and compare; returns bits per character by model, "this model" among them."""
-    text = load(settings.text)
-    symbols = stream(text.train)
+    text = corpus.load(settings.text, corpus.modules)
+    symbols = corpus.stream(text.train)
     if len(symbols) - 2 < settings.window:
         raise ValueError(
             f"text: got {len(symbols) - 2} characters to train on, needs a window's (--window), {settings.window}"
@@ -322,7 +227,7 @@ def train(settings: Settings) -> dict[str, float]:
         # teach the model a few files at a time, and it would forget the others.
         inputs = jnp.where(window.resets, END, window.xs[:-1])
         carry, logits = model(inputs, carry, nnx.Rngs(dropout=key))
-        loss = jnp.mean(nats(logits, window.xs[1:]))
+        loss = jnp.mean(corpus.nats(logits, window.xs[1:]))
         return loss, (carry, {"bits": loss / jnp.log(2)})
 
     evaluate = bits_of(text.held_out)

@@ -24,7 +24,7 @@ from flax import nnx
 
 import jaxrnn
 import jaxrnn.nnx
-from examples import common
+from examples import common, corpus
 from jaxrnn import batches, training
 
 SYMBOLS = 256  # of bytes
@@ -67,8 +67,7 @@ def files_of(name: str) -> list[bytes]:
     folder, pattern = (root, "*.py") if (root / "__init__.py").exists() else (Path(name), "*")
     if not folder.is_dir():
         raise ValueError(f"classes: got {name!r}, needs a package of Python's standard library, or a folder")
-    found = dict.fromkeys(path.read_bytes() for path in sorted(folder.rglob(pattern)) if path.is_file())
-    return [text for text in found if text.strip() and 0 not in text]
+    return corpus.contents(sorted(folder.rglob(pattern)))
 
 
 def divided(settings: Settings) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -20,11 +20,13 @@ RELAXED = (
     "test_linen",
     "test_flax_options",
     "test_training",
+    "test_averaging",
     "test_char_lm",
     "test_examples",
     "test_examples_series",
     "test_examples_text",
     "test_examples_variants",
+    "test_examples_words",
     "test_convert",
 )
 

@@ -17,7 +17,7 @@ import optax
 import pytest
 from flax import nnx
 
-from examples import char_lm, common
+from examples import char_lm, common, corpus
 from jaxrnn import training
 from tests.registry import rare
 
@@ -66,13 +66,13 @@ def trained(folder, tmp_path_factory):
 
 
 def test_files_are_held_out_whole_and_never_trained_on(folder):
-    text = char_lm.load(folder)
+    text = corpus.load(folder, corpus.modules)
     assert (len(text.train), len(text.held_out)) == (4, 1)
     assert sorted(text.train + text.held_out) == sorted({p.read_bytes() for p in folder.glob("[a-z]*.py")})
 
 
 def test_the_default_text_is_the_standard_library():
-    text = char_lm.load(None)
+    text = corpus.load(None, corpus.modules)
     whole = set(text.train) | set(text.held_out)
     assert {Path(module.__file__).read_bytes() for module in (json, collections)} <= whole
     assert not set(text.train) & set(text.held_out)
@@ -81,7 +81,7 @@ def test_the_default_text_is_the_standard_library():
 
 def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
     (tmp_path / "text").write_bytes(bytes(range(1, 101)))
-    text = char_lm.load(tmp_path / "text")
+    text = corpus.load(tmp_path / "text", corpus.modules)
     assert text.train == [bytes(range(1, 91))]
     assert text.held_out == [bytes(range(91, 101))]
 
@@ -90,20 +90,25 @@ def test_the_last_tenth_of_a_single_file_is_held_out(tmp_path):
 
 
 def slow_ngram_bits(train, held_out, order):
-    """Witten-Bell interpolation, one character at a time."""
-    pad = [0] * max(order - 1, 0)
+    """Interpolated Kneser-Ney, one character at a time."""
+    pad = [0] * order
     seen, new = ([*pad, 0, *itertools.chain.from_iterable([*file, 0] for file in files)] for files in (train, held_out))
-    counts = collections.defaultdict(collections.Counter)
-    for at in range(len(pad) + 1, len(seen)):
-        for n in range(order + 1):
-            counts[n, tuple(seen[at - n : at])][seen[at]] += 1
+    strings = collections.Counter(tuple(seen[at - order : at + 1]) for at in range(order + 1, len(seen)))
+    counts = {order: strings}
+    for n in range(order - 1, -1, -1):
+        longer = {tuple(seen[at - n - 1 : at + 1]) for at in range(order + 1, len(seen))}
+        counts[n] = collections.Counter(string[1:] for string in longer)
     bits = 0.0
-    for at in range(len(pad) + 1, len(new)):
+    for at in range(order + 1, len(new)):
         p = 1 / 256
         for n in range(order + 1):
-            after = counts[n, tuple(new[at - n : at])]
+            context = tuple(new[at - n : at])
+            after = {string[-1]: count for string, count in counts[n].items() if string[:-1] == context}
             if after:
-                p = (after[new[at]] + len(after) * p) / (after.total() + len(after))
+                once, twice = (sum(count == c for count in counts[n].values()) for c in (1, 2))
+                d = once / (once + 2 * twice) if once else 0.5
+                total = sum(after.values())
+                p = (max(after.get(new[at], 0) - d, 0) + d * len(after) * p) / total
         bits -= math.log2(p)
     return bits / sum(map(len, held_out))
 
@@ -134,14 +139,14 @@ def test_bits_are_those_of_files_read_byte_by_byte_from_a_fresh_state(options):
 def test_bits_of_a_long_text_are_those_of_its_rows():
     model = char_lm.Model(settings(), nnx.Rngs(0))
     file = np.random.default_rng(0).integers(1, 256, 40000, dtype=np.uint8).tobytes()
-    symbols = char_lm.stream([file]).astype(np.int32)
-    length = 40 * char_lm.SPAN  # two rows of whole spans
+    symbols = corpus.stream([file]).astype(np.int32)
+    length = 40 * 512  # two rows of whole spans
     nats = 0.0
 
     @jax.jit
     def total(row):
         _, logits = model(row[:-1, None])
-        return char_lm.nats(logits[:, 0], row[1:]).sum()
+        return corpus.nats(logits[:, 0], row[1:]).sum()
 
     for row in (symbols[: length + 1], symbols[length:]):
         nats += float(total(row))
@@ -326,13 +331,13 @@ def test_bad_texts(tmp_path, name, data, message):
 def test_a_pipe_is_no_text(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"text: got .*pipe, which is neither, needs a text file or a folder"):
-        char_lm.load(tmp_path / "pipe")
+        corpus.load(tmp_path / "pipe", corpus.modules)
 
 
 def test_a_folder_without_texts(tmp_path):
     (tmp_path / "one").write_text("the only one")
     with pytest.raises(ValueError, match="a folder of 1 different text files, needs 2 or more"):
-        char_lm.load(tmp_path)
+        corpus.load(tmp_path, corpus.modules)
 
 
 @pytest.mark.exhaustive

@@ -361,7 +361,7 @@ def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
 
 def test_all_examples_are_listed():
     folder = Path(sine.__file__).parent
-    programs = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "common"}
+    programs = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "common", "corpus"}
     assert set(listing.MINUTES) == programs
     text = io.StringIO()
     Console(file=text, width=300).print(listing.listed())

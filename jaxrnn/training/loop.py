@@ -1,6 +1,7 @@
 """Train steps, and the loop that runs them."""
 
 import contextlib
+import operator
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -183,6 +184,7 @@ def fit(
     steps: int,
     directory: str | os.PathLike[str] | None = None,
     evaluate: Callable[[Params], dict[str, float]] | None = None,
+    params_of: Callable[[TrainState], Params] = operator.attrgetter("params"),
     eval_every: int = 500,
     log_every: int = 50,
     checkpoint_every: int = 500,
@@ -211,6 +213,7 @@ def fit(
             None: nowhere. Lines of metrics beyond the step that `state` stands at are dropped: they will be written
             again. Only one `fit` at a time may write to a directory.
         evaluate: `params -> dict of floats`; it must not keep the parameters, whose buffers the next step takes.
+        params_of: the parameters that `evaluate` gets, such as `lambda state: averaged_params(state.opt_state)`.
         eval_every: steps between evaluations; the last step always has one, as it is logged and saved.
         log_every: steps between lines of metrics.
         checkpoint_every: steps between checkpoints.
@@ -258,7 +261,7 @@ def fit(
                 show(step, line, False)
                 improved = None
                 if evaluate is not None and (step % eval_every == 0 or step == steps):
-                    line |= _evaluated(evaluate(state.params))
+                    line |= _evaluated(evaluate(params_of(state)))
                     improved = _improved(files, line, best, best_mode)
                 if line:
                     show(step, line, True)
