@@ -19,7 +19,7 @@ MINUTES = {
     "music": 2,
     "classify_text": 3,
     "language_model": 8,
-    "nce_lm": 6,
+    "nce_lm": 4,
     "bidirectional_lm": 6,
     "sequential_digits": 2,
     "visual_attention": 2,
