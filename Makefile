@@ -1,6 +1,6 @@
 # make demo        set up, train the three example models in their quick form, draw and sample
 # make test        set up, run the tests: some five minutes on two cores
-# make exhaustive  set up, run the further cases of what takes seconds a case, examples to their ends: half an hour
+# make exhaustive  set up, run the rest: more cases of what takes seconds, the guides, examples to their ends
 # make compat      the tests that depend on the versions of JAX and Python: for a newer or an older one
 # make bench       set up with the rivals, make every table of bench/README.md and the plot
 # make lint        ruff and mypy
@@ -28,7 +28,7 @@ test: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 exhaustive: $(TESTED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests docs
 
 COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation \
 	mosaic meshes

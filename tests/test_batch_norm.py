@@ -28,6 +28,7 @@ def arguments(cell, steps=T, batch=(ROWS,), start=0, dtype=jnp.float64):
     return params, xs, state._replace(t=jnp.full(batch, start, jnp.int32))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("start", [0, 2])
 @pytest.mark.parametrize("lengths", [[5, 5, 5, 5, 5], [5, 1, 4, 0, 2]], ids=str)
 @pytest.mark.parametrize("cell", [CELL, POOLED], ids=["steps", "pooled"])

@@ -104,6 +104,7 @@ def test_a_highway_with_a_carry_gate_of_its_own_is_that_of_the_equations(depth):
     close(unrolled(cell, params, xs, state)[1], expected)
 
 
+@pytest.mark.exhaustive
 def test_the_cumax_rises_to_one():
     torch = oracle("torch")
     z = jax.random.normal(jax.random.key(0), (3, 6))

@@ -192,6 +192,7 @@ def test_quick_sets_what_is_not_given():
     assert parse() == sorting.Settings()
 
 
+@pytest.mark.exhaustive
 def test_training_that_ends_in_nan_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"learning_rate: got 1e\+300, needs a smaller one: no error was finite"):
         sine.main([*SINE, "--optimizer", "adam", "--learning-rate", "1e300", "--directory", str(tmp_path)])

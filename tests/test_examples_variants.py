@@ -86,6 +86,7 @@ def test_p_is_that_of_counting_and_what_diverged_is_worst():
     assert diverged["NFG"].p == pytest.approx(stats.mannwhitneyu([5, 5, 5, 5], [1, 2, 3, 4]).pvalue)
 
 
+@pytest.mark.exhaustive
 def test_trials_side_by_side_are_single_trainings(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(variants, "UNSEEN", 8)
     sizes = ["--hidden", "4", "--batch", "8", "--length", "10", "--steps", "3", "--trials", "3", "--best", "2"]

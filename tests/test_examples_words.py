@@ -113,6 +113,7 @@ def tiny(sentences, *arguments):
     return [*options, "--learning-rate", "2e-2", "--text", str(sentences), *arguments]
 
 
+@pytest.mark.exhaustive
 def test_language_model_learns_writes_draws_and_resumes(sentences, tmp_path, capsys):
     directory = str(tmp_path)
     results = language_model.main(tiny(sentences, "--directory", directory))
@@ -134,6 +135,7 @@ def test_language_model_learns_by_the_other_recipes(sentences, tmp_path, argumen
     assert results["this model"] < 3
 
 
+@pytest.mark.exhaustive
 def test_language_model_has_the_masks_of_its_recipe():
     """Zaremba's are new at each step; those of awd last for a window."""
     words, models = jnp.full((6, 4), 3), []

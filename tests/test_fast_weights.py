@@ -114,6 +114,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("options", [pytest.param(o, marks=() if o == "all" else exhaustive) for o in OPTIONS])
 @pytest.mark.parametrize("cell", [CHUNKED[0], *rare(*CHUNKED[1:])], ids=repr)
 @pytest.mark.usefixtures("x64")

@@ -110,6 +110,7 @@ def conditioned(unroll, w, row):
     return jnp.sum(jnp.sin(unroll(Conditioned(), *example(Conditioned(), dtype=jnp.float64))[1]))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("jit", [jax.jit, *rare(lambda loss: loss)], ids=["jit", "no jit"])
 @pytest.mark.usefixtures("x64")
 def test_what_a_cell_closes_over_is_differentiated(jit):

@@ -46,6 +46,7 @@ def test_truncation_is_that_of_windows_cut_by_hand(every, reverse):
     close(grads(functools.partial(jaxrnn.unroll, cell, reverse=reverse, chunk=3), *args), grads(windows, *args))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_clipping_is_that_of_a_loop_with_a_custom_derivative():
     limit = 0.05

@@ -168,6 +168,7 @@ def test_a_training_step_needs_less_memory_than_a_plain_scan(kind):
     assert share() < 0.95
 
 
+@pytest.mark.exhaustive
 def test_saving_boundaries_alone_takes_memory_by_the_chunk():
     """A row of states a chunk, where "states" takes one a step."""
 

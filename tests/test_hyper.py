@@ -15,6 +15,7 @@ from tests.test_guards import gradient
 CELL = jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("scale", [0.1, *rare(1.0)])
 @pytest.mark.usefixtures("x64")
 def test_at_first_it_is_an_lstm_of_scaled_weights(scale):

@@ -205,6 +205,7 @@ def test_rows_begin_anew_with_a_step():
     close(jaxrnn.nnx.RNN(LSTM(I, H), params=rnn.cell.params).step(carry, x, reset=reset), (state, y))
 
 
+@pytest.mark.exhaustive
 def test_randomness_only_with_rngs():
     rnn = jaxrnn.nnx.RNN(Stack((GRU(I, 6), GRU(6, H)), dropout=0.5), rngs=nnx.Rngs(0))
     xs = inputs()

@@ -48,6 +48,7 @@ def gradients(cell, args, **options):
     return value, pull(jax.tree.map(weight, value))
 
 
+@pytest.mark.exhaustive
 @needs_native
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(

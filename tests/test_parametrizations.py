@@ -97,6 +97,7 @@ def test_orthogonal_weights_are_rotations(angles, size):
     np.testing.assert_allclose(np.linalg.det(w), 1.0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", [np.float64, *rare(np.float32)])
 @pytest.mark.usefixtures("x64")
 def test_orthogonal_weights_are_those_of_scipy(dtype):

@@ -70,6 +70,7 @@ SAMPLERS = {
 MEANS = {"bernoulli": jax.nn.sigmoid, "normal": lambda z: z, "gamma": lambda z: 0.5 * jnp.exp(z)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", SAMPLERS)
 @pytest.mark.usefixtures("x64")
 def test_estimates_are_unbiased_and_a_baseline_makes_them_less_noisy(kind):

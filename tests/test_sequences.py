@@ -113,6 +113,7 @@ def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):
         close(pick(final, row), s)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("policy", ["hold", "reset"])
 @pytest.mark.parametrize("reverse", [True, *rare(False)])
 def test_gaps_around_both_directions_are_gaps_in_each(policy, reverse):

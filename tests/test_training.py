@@ -124,6 +124,7 @@ def test_the_step_is_the_formula_of_sgd():
     assert values == {"first": 1.0, "loss": 25.0, "grad_norm": 10.0, "skipped": 0.0}
 
 
+@pytest.mark.exhaustive
 def test_one_trace_serves_all_batches_and_resumes(train_step, tmp_path):
     before = len(TRACES)
     run(fresh(), train_step, directory=tmp_path, steps=4)
@@ -709,6 +710,7 @@ def rising_and_falling(values):
     return lambda params: {"loss": next(left)}
 
 
+@pytest.mark.exhaustive
 def test_the_best_checkpoint_is_kept_beside_the_last_three(train_step, tmp_path):
     options = {"directory": tmp_path, "eval_every": 1, "checkpoint_every": 1, "best": "eval_loss"}
     run(fresh(), train_step, steps=2, **options, evaluate=rising_and_falling([3.0, 1.0]))
