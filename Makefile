@@ -25,7 +25,7 @@ demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
 
 test: $(TESTED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 exhaustive: $(TESTED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m exhaustive tests docs
