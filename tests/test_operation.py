@@ -10,7 +10,23 @@ import pytest
 from jax import export
 
 import jaxrnn
-from jaxrnn import GRU, LSTM, MLSTM, Bidirectional, Elman, LearnedState, RecurrentDropout, Stack, Zoneout, native
+from jaxrnn import (
+    GRU,
+    LSTM,
+    MLSTM,
+    RGLRU,
+    Bidirectional,
+    Clockwork,
+    Elman,
+    LayerNormLSTM,
+    LearnedState,
+    RecurrentDropout,
+    Stack,
+    VanillaLSTM,
+    WeightNorm,
+    Zoneout,
+    native,
+)
 from tests.registry import example, rare
 
 T, B = 5, 2
@@ -41,8 +57,7 @@ def gradients(cell, args, **options):
     """Values, and cotangents pulled back from cotangents that are all different."""
 
     def weight(leaf):
-        real = jnp.issubdtype(leaf.dtype, jnp.inexact)
-        return jnp.sin(leaf + 1) if real else np.zeros(leaf.shape, jax.dtypes.float0)
+        return jnp.sin(leaf + 1) if jnp.issubdtype(leaf.dtype, jnp.inexact) else _still(leaf)
 
     value, pull = jax.vjp(lambda *args: jaxrnn.unroll(cell, *args, **options), *args)
     return value, pull(jax.tree.map(weight, value))
@@ -79,6 +94,45 @@ def test_a_gradient_is_two_native_calls_and_no_loop():
     for path, calls, loops in (("auto", 2, 0), ("native", 2, 0), ("scan", 0, 2)):
         text = jax.jit(jax.grad(functools.partial(loss, path=path))).lower(args).as_text()
         assert (text.count("stablehlo.custom_call @jaxrnn"), text.count("stablehlo.while")) == (calls, loops)
+
+
+@needs_native
+def test_tangents_of_a_gradient_are_two_native_calls_more():
+    """As compiled; a Hessian-vector product alone has no use for the gradient."""
+    cell = Elman(3, 4)
+    params, *rest = example(cell, steps=32)
+
+    def loss(params):
+        return jnp.sum(jnp.sin(jaxrnn.unroll(cell, params, *rest)[1]))
+
+    def tangents(params):
+        return jax.jvp(jax.grad(loss), (params,), (params,))
+
+    for program, calls in ((tangents, 4), (lambda params: tangents(params)[1], 3)):
+        text = jax.jit(program).lower(params).compile().as_text()
+        assert (text.count('custom_call_target="jaxrnn'), text.count(" while(")) == (calls, 0)
+
+
+@needs_native
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "cell",
+    rare(WeightNorm(VanillaLSTM(3, 4)), LayerNormLSTM(3, 4), RGLRU(4, heads=2), Clockwork(3, 4, periods=(1, 3)), NOISY),
+    ids=lambda cell: type(cell).__name__,
+)
+def test_second_derivatives_are_those_of_the_scan(cell):
+    """Of all that moves; `test_unroll.py` compares some cells with a plain scan."""
+    args = example(cell, steps=3, dtype=jnp.float64)
+
+    def tangents(args, path):
+        moves = jax.tree.map(lambda a: jnp.cos(a) if jnp.issubdtype(a.dtype, jnp.floating) else _still(a), args)
+        return jax.jvp(lambda args: gradients(cell, args, path=path, key=jax.random.key(3))[1], (args,), (moves,))[1]
+
+    close(*both(tangents, args))
+
+
+def _still(leaf):
+    return np.zeros(leaf.shape, jax.dtypes.float0)
 
 
 @needs_native

@@ -28,7 +28,7 @@ from jaxrnn.engine.linearize import linearize
 from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["STATES", "is_real", "merge", "reals", "recurrence", "saved", "states_before"]
+__all__ = ["STATES", "is_real", "merge", "reals", "recurrence", "saved", "states_before", "tangents_of"]
 
 STATES = "jaxrnn_states"
 """The name under which the states are saved for the backward pass (`jax.checkpoint_policies`)."""
@@ -60,7 +60,7 @@ def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> A
     # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
     states, extras = jax.tree.map(saved, _trajectory(step, reverse, *primals))
     found = jax.tree.map(lambda s: s[0 if reverse else -1], states), outputs.assemble(states, extras)
-    return found, _tangents(found, *_moved(step, reverse, primals, tangents, states, outputs, outputs.assemble))
+    return found, tangents_of(found, *_moved(step, reverse, primals, tangents, states, outputs, outputs.assemble))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -80,7 +80,7 @@ def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives:
 def _trajectory_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     kept = _trajectory(step, reverse, *primals)
     outputs = _outputs(step, *primals)
-    return kept, _tangents(kept, _moved(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1])
+    return kept, tangents_of(kept, _moved(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1])
 
 
 def _moved(
@@ -196,7 +196,7 @@ def merge(tree: PyTree, new: list[Any]) -> PyTree:
     return jax.tree.map(lambda leaf: next(leaves) if is_real(leaf) else leaf, tree)
 
 
-def _tangents(primals: PyTree, *reals: list[Array]) -> PyTree:
+def tangents_of(primals: PyTree, *reals: list[Array]) -> PyTree:
     """Returns the tangents of `primals`, of which these are the real ones."""
     new = itertools.chain(*reals)
 

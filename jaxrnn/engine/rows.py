@@ -25,6 +25,7 @@ __all__ = [
     "Spec",
     "Step",
     "derivative_of",
+    "moved",
     "pick",
     "put",
     "specs_of",
@@ -77,6 +78,28 @@ class RowFunction:
     consts: PyTree
     carry: PyTree
     xs: PyTree
+
+
+@functools.lru_cache(maxsize=512)
+def moved(row: RowFunction, moves: tuple[bool, ...]) -> RowFunction:
+    """The tangents of a row function along its flagged leaves: each argument is a pair of values and tangents."""
+    parts = row.consts, row.carry, row.xs
+    tree = jax.tree.structure(parts)
+    flags = iter(moves)
+    tangents = [[leaf for leaf in jax.tree.leaves(part) if next(flags)] for part in parts]
+
+    def step(*pairs: Any) -> Any:
+        values = jax.tree.leaves([value for value, _ in pairs])
+
+        def along(moving: Leaves) -> Any:
+            carry, y, sums = row.fun(*jax.tree.unflatten(tree, put(values, moves, moving)))
+            return (reals(carry), reals(y), reals(sums)), carry
+
+        moving = [t for _, tangents in pairs for t in tangents]
+        _, (dcarry, dy, dsums), carry = jax.jvp(along, (pick(values, moves),), (moving,), has_aux=True)
+        return (carry, dcarry), dy, dsums
+
+    return RowFunction(step, *zip(parts, tangents, strict=True))
 
 
 class Step:

@@ -1,0 +1,258 @@
+"""What can be asked of a run over time, and two ways to do it: by a kernel, and by the engine's own loop.
+
+    forward     (consts, carry, xs) -> (carry, ys)
+    keep        the same, and `kept`: what derivatives need to know of every step
+    tangent     (consts, carry, xs, kept; dconsts, dcarry, dxs) -> (dcarry, dys)     linear in what comes after the ;
+    cotangent   (consts, carry, xs, kept; dcarry, dys) -> (dconsts, dcarry, dxs)     its transpose
+
+and, for derivatives of derivatives, the `Tangents` of each, linear in those of its arguments. A kernel is generated
+from what one row does in one step; one for tangents from the derivative of that, with the state and its tangent side by
+side. The reference is the engine's loop and JAX's derivatives of it, which need nothing that was kept.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxrnn import native
+from jaxrnn.engine.machines import Machine, traced
+from jaxrnn.engine.recurrence import is_real, reals, states_before, tangents_of
+from jaxrnn.engine.rows import (
+    Derivative,
+    Leaves,
+    RowFunction,
+    Run,
+    Spec,
+    Step,
+    derivative_of,
+    moved,
+    pick,
+    put,
+    step_of,
+)
+from jaxrnn.typing import PyTree
+
+__all__ = ["Call", "Tangents", "leading", "refusal"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One of the four kinds of a run, and what it is about."""
+
+    kind: Literal["forward", "keep", "tangent", "cotangent"]
+    run: Run
+    tree: Any
+    specs: tuple[Spec, ...]
+    active: tuple[bool, ...]  # leaves of the arguments with tangents; all real leaves of the carry
+    dys: tuple[bool, ...] = ()  # real leaves of `ys` with cotangents
+
+    @property
+    def row(self) -> Step:
+        return step_of(self.run, self.tree, self.specs)
+
+    @property
+    def derivative(self) -> Derivative:
+        return derivative_of(self.run, self.tree, self.specs, self.active)
+
+    def arguments(self) -> list[Leaves]:
+        """Groups of what the call takes, at one step of one row, each of constants, carries or inputs by turns."""
+        row = self.row
+        groups = [row.consts, row.carry, row.xs]
+        if self.kind in ("tangent", "cotangent"):
+            groups += [[], [], self.derivative.kept]
+        if self.kind == "tangent":
+            groups += self._moved()
+        if self.kind == "cotangent":
+            groups += [[], reals(row.carry), pick(reals(row.ys), self.dys)]
+        return groups
+
+    def results(self) -> list[Leaves]:
+        """Groups of what it gives."""
+        row = self.row
+        if self.kind == "cotangent":
+            return self._moved()
+        if self.kind == "tangent":
+            return [[], reals(row.new), reals(row.ys)]
+        return [[], row.new, [*row.ys, *(self.derivative.kept if self.kind == "keep" else [])]]
+
+    def _moved(self) -> list[Leaves]:
+        row, d = self.row, self.derivative
+        return [pick(row.consts, d.consts), pick(row.carry, d.carry), pick(row.xs, d.xs)]
+
+    @property
+    def linear(self) -> int:
+        """How many arguments, the last ones, it is linear in."""
+        return sum(len(group) for group in self.arguments()[6:])
+
+    def groups(self, args: Sequence[Any]) -> list[Leaves]:
+        """Divides the arguments."""
+        source = iter(args)
+        return [[next(source) for _ in group] for group in self.arguments()]
+
+    def reference(self, *args: Any) -> Leaves:
+        """The call by the engine's own loop."""
+        consts, carry, xs, *rest = self.groups(args)
+        run, row = self.run, self.row
+        if self.kind == "keep":
+            rows = jax.vmap(functools.partial(self.derivative.keeping, row.ahead(consts)))
+            carry, ys = lax.scan(rows, carry, xs, reverse=run.reverse)
+            return [*carry, *ys]
+
+        def whole(consts: Leaves, carry: Leaves, xs: Leaves) -> tuple[Leaves, Leaves]:
+            parts = jax.tree.unflatten(self.tree, [*consts, *carry, *xs])
+            new, ys = run.whole(*parts)
+            return jax.tree.leaves(new), jax.tree.leaves(ys)
+
+        if self.kind == "forward":
+            return jax.tree.leaves(whole(consts, carry, xs))
+        d = self.derivative
+
+        def moving(dconsts: Leaves, dcarry: Leaves, dxs: Leaves) -> tuple[Leaves, Leaves]:
+            new, ys = whole(put(consts, d.consts, dconsts), put(carry, d.carry, dcarry), put(xs, d.xs, dxs))
+            return reals(new), reals(ys)
+
+        point = pick(consts, d.consts), pick(carry, d.carry), pick(xs, d.xs)
+        if self.kind == "tangent":
+            return jax.tree.leaves(jax.jvp(moving, point, tuple(rest[3:]))[1])
+        (_, ys), pull = jax.vjp(moving, *point)
+        _, dcarry, dys = rest[3:]
+        return jax.tree.leaves(pull((dcarry, put([jnp.zeros_like(y) for y in ys], self.dys, dys))))
+
+    def function(self, machine: Machine) -> RowFunction:
+        """What a kernel does for one row in one step."""
+        if self.kind == "forward":
+            return self.row.forward
+        if self.kind == "cotangent":
+            return self.derivative.cotangent(self.dys, machine.sums)
+        return self.derivative.keep if self.kind == "keep" else self.derivative.tangent
+
+    def kernel(self, machine: Machine, *args: Any) -> Leaves:
+        """The call by a kernel."""
+        consts, carry, xs, *rest = self.groups(args)
+        row, reverse = self.row, self.run.reverse
+        run = functools.partial(_run, machine, self.function(machine))
+        if self.kind in ("forward", "keep"):
+            return jax.tree.leaves(run(reverse, row.ahead(consts), carry, xs))
+        d = self.derivative
+
+        def ahead(moved: Leaves) -> tuple[Leaves, Leaves]:
+            given = row.ahead(put(consts, d.consts, moved))
+            return pick(given, d.given), given
+
+        _, _, kept, dconsts, dcarry, last = rest
+        fixed = pick(carry, row.fixed)
+        moved = pick(consts, d.consts)
+        # Back in time, the loops of the CPU find the states before a step where they lie.
+        shifts = self.kind == "cotangent" and machine is native
+        shift = native.Shifted if shifts else functools.partial(states_before, reverse=reverse)
+        count = sum(d.states)
+        before = [shift(f, k) for f, k in zip(pick(carry, d.states), kept[:count], strict=True)]
+        known = [*before, *kept[count:]]
+        at = known, xs, last
+        if self.kind == "tangent":
+            _, dgiven, given = jax.jvp(ahead, (moved,), (dconsts,), has_aux=True)
+            (dcarry, _), dys, _ = run(reverse, (given, dgiven), (dcarry, fixed), at)
+            return [*dcarry, *dys]
+        _, pull, given = jax.vjp(ahead, moved, has_aux=True)
+        (dcarry, _), found, dgiven = run(not reverse, given, (dcarry, fixed), at)
+        dgiven, dxs = (dgiven, found) if machine.sums else d.pulled(self.dys, given, fixed, known, xs, found, last)
+        return [*pull(dgiven)[0], *dcarry, *dxs]
+
+
+@dataclass(frozen=True)
+class Tangents:
+    """The tangents of the real results of a call, linear in those of its flagged arguments."""
+
+    of: Call
+    moves: tuple[bool, ...]
+
+    @property
+    def kind(self) -> str:
+        return f"tangents of {self.of.kind}"
+
+    @property
+    def run(self) -> Run:
+        return self.of.run
+
+    @property
+    def linear(self) -> int:
+        """How many arguments, the last ones, it is linear in."""
+        return sum(self.moves)
+
+    def arguments(self) -> list[Leaves]:
+        """Groups of what the call takes."""
+        groups, moves = self.of.arguments(), iter(self.moves)
+        return [*groups, *([leaf for leaf in group if next(moves)] for group in groups)]
+
+    def results(self) -> list[Leaves]:
+        """Groups of what it gives."""
+        return [reals(group) for group in self.of.results()]
+
+    def reference(self, *args: Any) -> Leaves:
+        """The call by the engine's own loop."""
+        return self._along(self.of.reference, *args)
+
+    def function(self, machine: Machine) -> RowFunction:
+        """What a kernel does for one row in one step where all that can moves."""
+        row = self.of.function(machine)
+        return moved(row, tuple(map(is_real, jax.tree.leaves((row.consts, row.carry, row.xs)))))
+
+    def kernel(self, machine: Machine, *args: Any) -> Leaves:
+        """The call by a kernel."""
+        return self._along(functools.partial(self.of.kernel, machine), *args)
+
+    def _along(self, fun: Any, *args: Any) -> Leaves:
+        n = len(self.moves)
+        still, tangents = args[:n], args[n:]
+
+        def moving(*point: Any) -> Leaves:
+            return reals(fun(*put(still, self.moves, point)))
+
+        return jax.jvp(moving, tuple(pick(still, self.moves)), tuple(tangents))[1]
+
+
+def leading(groups: list[Leaves]) -> list[int]:
+    """How many axes of time and rows each leaf has: constants, carries and inputs take turns in the groups."""
+    return [i % 3 for i, group in enumerate(groups) for _ in group]
+
+
+def refusal(call: Call | Tangents, machine: Machine, steps: int, batch: int) -> str:
+    """Returns why the machine has no kernel for the call, empty if it has."""
+    try:
+        return machine.fits(traced(machine, call.function(machine)), steps, batch)
+    except machine.Unsupported as error:
+        return str(error)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _run(machine: Machine, row: RowFunction, reverse: bool, consts: PyTree, carry: PyTree, xs: PyTree) -> Any:
+    """A kernel, whose tangents are those of a kernel."""
+    return machine.run(traced(machine, row), consts, carry, xs, reverse=reverse)
+
+
+@functools.partial(_run.defjvp, symbolic_zeros=True)
+def _run_jvp(machine: Machine, row: RowFunction, reverse: bool, primals: Any, tangents: Any) -> Any:
+    flags, moving = [], []
+    for part, (spec, given) in enumerate(zip((row.consts, row.carry, row.xs), tangents, strict=True)):
+        ways = jax.tree.leaves(given, is_leaf=lambda way: isinstance(way, native.Shifted))
+        # All of a carry moves once a part of it does.
+        moves = [is_real(a) and (part == 1 or _moves(way)) for a, way in zip(jax.tree.leaves(spec), ways, strict=True)]
+        flags += moves
+        moving.append(jax.tree.map(_instantiated, pick(ways, moves)))
+    (_, dcarry), dys, dsums = _run(machine, moved(row, tuple(flags)), reverse, *zip(primals, moving, strict=True))
+    results = _run(machine, row, reverse, *primals)
+    return results, tangents_of(results, dcarry, dys, dsums)
+
+
+def _moves(tangents: PyTree) -> bool:
+    return not all(isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents))
+
+
+def _instantiated(tangent: Any) -> Any:
+    return jnp.zeros(tangent.shape, tangent.dtype) if isinstance(tangent, SymbolicZero) else tangent
