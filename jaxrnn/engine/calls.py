@@ -54,10 +54,12 @@ class Call:
 
     @property
     def row(self) -> Step:
+        """One step of one row."""
         return step_of(self.run, self.tree, self.specs)
 
     @property
     def derivative(self) -> Derivative:
+        """Its derivative with respect to the active arguments."""
         return derivative_of(self.run, self.tree, self.specs, self.active)
 
     def arguments(self) -> list[Leaves]:
@@ -174,10 +176,12 @@ class Tangents:
 
     @property
     def kind(self) -> str:
+        """What messages call it."""
         return f"tangents of {self.of.kind}"
 
     @property
     def run(self) -> Run:
+        """What runs over time."""
         return self.of.run
 
     @property
