@@ -142,6 +142,19 @@ def test_a_step_of_training_compiles_once_for_equal_cells():
     assert len(traces) == 2
 
 
+@pytest.mark.parametrize("path", ["scan", *rare("native")])
+def test_outside_of_jit_derivatives_compile_once(path, caplog):
+    """Those of a `lax.scan` over a function made anew compile at every call."""
+
+    args = example(LSTM, steps=4)
+    for run, again in ((functools.partial(jaxrnn.unroll, path=path), False), (scanned, True)):
+        gradient(run, LSTM)(*args)
+        with jax.log_compiles():
+            caplog.clear()
+            gradient(run, LSTM)(*args)
+        assert ("Compiling" in caplog.text) == again
+
+
 def compiled(run, cell, steps, batch):
     shapes = jax.eval_shape(lambda: example_like(cell, steps, batch))
     return jax.jit(gradient(run, cell)).lower(*shapes).compile()

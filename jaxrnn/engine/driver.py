@@ -36,7 +36,7 @@ from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dty
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Options, Path, Save
-from jaxrnn.engine.paths import run_on_path
+from jaxrnn.engine.paths import recording, run_on_path
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
@@ -144,7 +144,8 @@ def unroll(
     )
     begin = _fresh_state(cell, params, xs, options.batch_shape) if state is None else jax.tree.map(jnp.asarray, state)
     arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
-    run = _run if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arrays)) else _compiled_run
+    # A choice is recorded when a run is traced, so that known traces would hide it.
+    run = _run if recording() else _known_run
     return run(*arrays, options._replace(lengths=None, resets=None, key=None))
 
 
@@ -205,8 +206,8 @@ def _run(
     return cell.run(params, xs, state, options._replace(lengths=lengths, resets=resets, key=key))
 
 
-# Outside of `jax.jit`, where every loop would be compiled anew at each call.
-_compiled_run = jax.jit(_run, static_argnames="options")
+# Outside of `jax.jit` every loop, and those of its derivatives, would be compiled anew at each call.
+_known_run = jax.jit(_run, static_argnames="options", inline=True)
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:

@@ -24,7 +24,7 @@ from jaxrnn.typing import PyTree, State
 if TYPE_CHECKING:
     from jaxrnn.engine.driver import CellRun
 
-__all__ = ["Choice", "recorded_choices", "run_on_path", "scan_alone"]
+__all__ = ["Choice", "recorded_choices", "recording", "run_on_path", "scan_alone"]
 
 
 class Choice(NamedTuple):
@@ -44,6 +44,11 @@ _choices: ContextVar[list[Choice] | None] = ContextVar("choices", default=None)
 def _record(choice: Choice) -> None:
     if (choices := _choices.get()) is not None:
         choices.append(choice)
+
+
+def recording() -> bool:
+    """Whether choices are recorded."""
+    return _choices.get() is not None
 
 
 @contextmanager
