@@ -13,6 +13,10 @@
 `import jaxrnn` needs JAX alone.
 """
 
+import importlib.util
+import sys
+from typing import TYPE_CHECKING, Any
+
 from jaxrnn import (
     batches,
     cells,
@@ -112,6 +116,15 @@ from jaxrnn.networks import (
 from jaxrnn.ops import cast
 
 __version__ = "0.2.0"
+
+if not TYPE_CHECKING:  # to a type checker every name would exist
+
+    def __getattr__(name: str) -> Any:
+        missing = f"module 'jaxrnn' has no attribute {name!r}"
+        if not name.startswith("_") and importlib.util.find_spec(f"jaxrnn.{name}"):
+            missing += f" until it is imported: import jaxrnn.{name}"
+        raise AttributeError(missing, name=name, obj=sys.modules[__name__])
+
 
 __all__ = [
     "GRU",

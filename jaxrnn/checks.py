@@ -1,6 +1,7 @@
 """The checks at the boundary: each error names the argument, what it got and what it needs."""
 
 import functools
+import importlib.util
 import math
 import numbers
 from typing import Any
@@ -10,6 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.typing import Array, Params, PyTree, State
+
+
+def check_installed(package: str) -> None:
+    """Raise unless an optional package, which has an extra of its name, is installed."""
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f"{package}: not installed; pip install 'jaxrnn[{package}]' brings it", name=package)
 
 
 def check_sizes(**sizes: Any) -> None:
@@ -123,7 +130,8 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
         if len(shape) < axes + time or shape[len(shape) - axes :] != want.shape:
             raise ValueError(f"{name}: got the shape {shape}, {cell} needs {needed}")
         if _kind(leaf) != _kind(want):
-            raise TypeError(f"{name}: got the dtype {_dtype(leaf)}, {cell} needs {_kind(want)} values")
+            way = "; astype(float) makes them" * (_kind(want) == "real" and _kind(leaf) != "complex")
+            raise TypeError(f"{name}: got the dtype {_dtype(leaf)}, {cell} needs {_kind(want)} values{way}")
         leading.add(shape[: len(shape) - axes])
     if len(leading) != 1:
         raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}")
@@ -187,9 +195,11 @@ def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: 
     lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     dtype = lengths.dtype
     if not jnp.issubdtype(dtype, jnp.integer):
-        raise TypeError(f"{name}: got the dtype {dtype}, needs integers")
-    if jnp.shape(lengths) != batch_shape:
-        raise ValueError(f"{name}: got the shape {jnp.shape(lengths)}, needs [*batch] = {batch_shape}")
+        way = f"; {name}.astype(int) makes them" if jnp.issubdtype(dtype, jnp.floating) else ""
+        raise TypeError(f"{name}: got the dtype {dtype}, needs integers{way}")
+    if lengths.shape != batch_shape:
+        way = "; time and batch seem to be swapped in the inputs" if batch_shape and lengths.shape == (steps,) else ""
+        raise ValueError(f"{name}: got the shape {lengths.shape}, needs [*batch] = {batch_shape}{way}")
     if not isinstance(lengths, jax.core.Tracer):
         values = np.asarray(lengths)
         if values.size and not (values.min() >= 0 and values.max() <= steps):

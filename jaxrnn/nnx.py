@@ -81,7 +81,7 @@ class Cell(nnx.RNNCellBase):
             if rngs is None:
                 raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")
             if not isinstance(rngs, nnx.Rngs):
-                raise TypeError(f"rngs: got {rngs!r}, needs nnx.Rngs, such as nnx.Rngs(0)")
+                raise TypeError(f"rngs: got {type(rngs).__name__}, needs nnx.Rngs, such as nnx.Rngs(0)")
             params = cell.init(rngs.params(), dtype=jnp.float32 if param_dtype is None else param_dtype, **initializers)
         elif initializers or rngs is not None or param_dtype is not None:
             raise ValueError(
@@ -258,7 +258,8 @@ def _stream(rngs: Any, name: str) -> nnx.RngStream:
     if isinstance(rngs, nnx.Rngs):
         return getattr(rngs, name)
     if not isinstance(rngs, nnx.RngStream):
-        raise TypeError(f"rngs: got {rngs!r}, needs nnx.Rngs, such as nnx.Rngs({name}=0), or a stream of it")
+        needs = f"nnx.Rngs, such as nnx.Rngs({name}=0), or a stream of it"
+        raise TypeError(f"rngs: got {type(rngs).__name__}, needs {needs}")
     return rngs
 
 

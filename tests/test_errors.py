@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import checks, linen, losses, nnx, ops, penalties, regularization, sequences, states
+from jaxrnn import checks, convert, linen, losses, nnx, ops, penalties, regularization, sequences, states
 from tests.cells import Counter, Token
 from tests.registry import example
 
@@ -55,7 +56,7 @@ BAD_CALLS = {
     "integers": (
         lambda: run(xs=jnp.ones((5, 2, 3), int)),
         TypeError,
-        "xs: got the dtype int32, .* needs real values",
+        r"xs: got the dtype int32, .* needs real values; astype\(float\) makes them",
     ),
     "a pytree": (lambda: run(xs={"x": XS}), TypeError, r"xs: got the structure \{'x': \*\}, .* needs \*"),
     "other params": (
@@ -123,6 +124,11 @@ BAD_CALLS = {
         ValueError,
         r"lengths: got the shape \(3,\), needs \[\*batch\] = \(2,\)",
     ),
+    "lengths of inputs that are batch-major": (
+        lambda: run(xs=XS.swapaxes(0, 1), state=None, lengths=jnp.array([5, 3])),
+        ValueError,
+        r"lengths: got the shape \(2,\), needs \[\*batch\] = \(5,\); time and batch seem to be swapped",
+    ),
     "one length for all": (
         lambda: run(lengths=3),
         ValueError,
@@ -131,7 +137,7 @@ BAD_CALLS = {
     "real lengths": (
         lambda: run(lengths=jnp.array([1.0, 2.0])),
         TypeError,
-        "lengths: got the dtype float32, needs integers",
+        r"lengths: got the dtype float32, needs integers; lengths\.astype\(int\) makes them",
     ),
     "a mask for lengths": (
         lambda: run(lengths=jnp.ones((2,), bool)),
@@ -386,6 +392,31 @@ def test_unknown_options_are_refused():
         jaxrnn.LSTM(3, 4, peepholes=True)
     with pytest.raises(TypeError, match="length"):
         run(length=3)
+
+
+NEED_PACKAGES = {
+    "onnx": [lambda: convert.to_onnx(LSTM, PARAMS), lambda: convert.from_onnx(b"")],
+    "safetensors": [lambda: convert.to_safetensors(LSTM, PARAMS, ""), lambda: convert.from_safetensors("")],
+    "equinox": [lambda: convert.to_equinox(LSTM, PARAMS)],
+    "keras": [lambda: convert.to_keras(LSTM, PARAMS)],
+    "torch": [lambda: convert.to_torch(LSTM, PARAMS)],
+}
+
+
+@pytest.mark.parametrize("package", NEED_PACKAGES)
+def test_what_is_not_installed_is_named_with_its_extra(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    for call in NEED_PACKAGES[package]:
+        with pytest.raises(ModuleNotFoundError, match=f"^{package}: not installed; pip install 'jaxrnn.{package}.'"):
+            call()
+
+
+def test_modules_that_are_not_imported_are_named(monkeypatch):
+    monkeypatch.delattr(jaxrnn, "plots", raising=False)
+    with pytest.raises(AttributeError, match=r"'plots' until it is imported: import jaxrnn\.plots$"):
+        _ = jaxrnn.plots
+    with pytest.raises(AttributeError, match=r"no attribute 'RNN'$"):
+        _ = jaxrnn.RNN
 
 
 NUMBERS = [0, 0.5, 2, np.int64(2), np.float32(0.5), True, np.bool_(True), "1", None, 1j, float("nan"), float("inf")]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, GRUParams, LSTMParams
-from jaxrnn.checks import check_params
+from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.arrays import check_axes, check_names, check_shape, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, check_options, plain
 from jaxrnn.engine.layer import Layer, check_layer
@@ -72,6 +72,7 @@ def to_equinox(cell: Layer, params: Params) -> Any:
         TypeError: `params` are not the parameters of `cell`.
         ValueError: Equinox has no such cell.
     """
+    check_installed("equinox")
     import equinox as eqx
     import jax
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, ConvLSTM, ConvLSTMParams, Elman, ElmanParams, GRUParams, LSTMParams
-from jaxrnn.checks import check_params
+from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
 from jaxrnn.convert.arrays import check_axes, check_names, check_shape, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import Direction, check_options, plain
@@ -237,6 +237,7 @@ def to_keras(cell: Layer, params: Params, **options: Any) -> Any:
         TypeError: `cell` is no cell, or `params` are not its parameters.
         ValueError: Keras has no such layer.
     """
+    check_installed("keras")
     from keras import layers
 
     check_layer(cell)

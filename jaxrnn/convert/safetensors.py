@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrnn.checks import check_params
+from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.arrays import to_jax
 from jaxrnn.convert.description import Known, build, describe
 from jaxrnn.engine.layer import Layer, check_layer
@@ -58,6 +58,7 @@ def to_safetensors(
         >>> from_safetensors(path)[0]
         GRU(input_size=3, hidden_size=4)
     """
+    check_installed("safetensors")
     from safetensors.numpy import save
 
     check_layer(cell)
@@ -95,6 +96,7 @@ def from_safetensors(path: str | os.PathLike[str], *, known: Known = ()) -> tupl
         ValueError: the file is cut off or damaged, has no description or one that is not known, or arrays of other
             names, shapes or dtypes.
     """
+    check_installed("safetensors")
     from safetensors import SafetensorError, safe_open
 
     try:

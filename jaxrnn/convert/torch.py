@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, Projected, ProjectedParams
+from jaxrnn.checks import check_installed
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
 from jaxrnn.convert.arrays import check_axes, check_names, check_shape, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
@@ -88,9 +89,8 @@ def _of_module(module: Any) -> tuple[dict[str, Any], str, float]:
     elif torch is not None and isinstance(module, torch.nn.RNNCellBase):
         suffixes, dropout = [""], 0.0
     else:
-        raise TypeError(
-            f"source: got {type(module).__name__}, needs an nn.RNN, nn.LSTM, nn.GRU, a cell of these, or a state dict"
-        )
+        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise TypeError(f"source: got {got}, needs an nn.RNN, nn.LSTM, nn.GRU, a cell of these, or a state dict")
     # Attributes, not the state dict, which holds what parametrizations such as weight_norm compute the weights from.
     found = {kind + suffix: getattr(module, kind + suffix, None) for suffix in suffixes for kind in _NAMES}
     weights = {name: weight for name, weight in found.items() if weight is not None}
@@ -158,6 +158,7 @@ def to_torch(cell: Layer, params: Params, *, batch_first: bool = False, step: bo
         >>> to_torch(net, net.init(jax.random.key(0)))                                          # doctest: +SKIP
         GRU(3, 4, num_layers=2, bidirectional=True)
     """
+    check_installed("torch")
     import torch
 
     arrays = torch_arrays(cell, params, step=step)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_bools, check_params
+from jaxrnn.checks import check_bools, check_installed, check_params
 from jaxrnn.convert.onnx.activations import POINTWISE, SOFTMAX, as_onnx
 from jaxrnn.convert.onnx.nodes import FUNCTIONS, Half, as_half
 from jaxrnn.engine.layer import Layer, check_layer
@@ -85,6 +85,7 @@ def to_onnx(network: Layer, params: Params, *, lengths: bool = False, states: bo
         >>> [node.op_type for node in model.graph.node]
         ['GRU', 'Squeeze', 'Identity']
     """
+    check_installed("onnx")
     import onnx
     from onnx import helper
 

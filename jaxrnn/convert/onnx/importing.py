@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrnn.checks import check_installed
 from jaxrnn.convert.arrays import to_jax
 from jaxrnn.convert.layers import Direction
 from jaxrnn.convert.onnx.activations import POINTWISE, SOFTMAX, from_name
@@ -99,6 +100,7 @@ def from_onnx(model: Any, *, output: str | None = None) -> tuple[Layer, Params]:
 
 
 def _load(model: Any) -> Any:
+    check_installed("onnx")
     import onnx
     from google.protobuf.message import DecodeError
 
