@@ -45,6 +45,10 @@ class Source:
     name: str = ""
     """Of the input at the bottom of the chain."""
 
+    def outputs(self, rows: np.ndarray) -> Moved:
+        """Returns all values of the rows `[...]`, a tensor `[..., F]`."""
+        return Moved(self.base + rows[..., None] * self.size + np.arange(self.size))
+
 
 @dataclass
 class Trace:
@@ -55,6 +59,8 @@ class Trace:
     """Branches that came together, so that all that see them see the same layer."""
     order: tuple[bool, int, int] | None = None
     """Whether the rows of the input are `b * T + t`, T and B; known from the first recurrent layer on."""
+    lengths: list[str] = field(default_factory=list)
+    """Of each recurrent node, the input that gives its lengths, or nothing."""
 
     @property
     def next_number(self) -> int:
@@ -65,6 +71,10 @@ class Trace:
         """Adds a source with numbers of its own."""
         self.sources.append(Source(self.next_number, rows, size, chain, **more))
         return self.sources[-1]
+
+    def add_beside(self, source: Source, chain: tuple[Direction, ...], size: int) -> Source:
+        """Adds a source of the same rows as another one, by another chain."""
+        return self.add(source.rows, size, chain, steps=source.steps, nodes=source.nodes, name=source.name)
 
     def source_of(self, number: int) -> Source:
         """Returns the source of a number."""
@@ -123,10 +133,7 @@ class Trace:
 
     def above(self, source: Source, rows: np.ndarray, layer: Direction, size: int) -> Moved:
         """Puts a layer without a state on a chain, and returns its outputs in the order of `rows`."""
-        new = self.add(
-            source.rows, size, (*source.chain, layer), steps=source.steps, nodes=source.nodes, name=source.name
-        )
-        return Moved(new.base + rows[..., None] * size + np.arange(size))
+        return self.add_beside(source, (*source.chain, layer), size).outputs(rows)
 
     def is_flipped(self, source: Source, rows: np.ndarray) -> bool:
         """Whether the steps `[T, B]` of a chain stand in reversed order; finds out which axis of the input is time."""
