@@ -70,7 +70,7 @@ def test_cells_stand_in_the_row_of_their_time():
 
 def test_every_module_has_its_page():
     """Those that are imported by name; the cells are in the catalogue."""
-    inside = {"cell", "cells", "checks", "typing", "jaxprs", "engine", "native", "mosaic"}
+    inside = {"cell", "plane", "cells", "checks", "typing", "jaxprs", "engine", "native", "mosaic"}
     modules = {p.stem for p in (ROOT / "jaxrnn").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     public = {name for name in modules - inside if not name.startswith("_")}
     assert {f"jaxrnn.{name}" for name in public} <= catalogue.MODULES.keys()

@@ -15,7 +15,7 @@ ROOMS = [
     {"jaxrnn.typing", "jaxrnn.checks", "jaxrnn.initializers", "jaxrnn.ops", "jaxrnn.jaxprs"},
     {"jaxrnn.native", "jaxrnn.mosaic"},
     {"jaxrnn.engine"},
-    {"jaxrnn.cell"},
+    {"jaxrnn.cell", "jaxrnn.plane"},
     {"jaxrnn.cells"},
     {"jaxrnn.networks"},
     {
