@@ -23,6 +23,7 @@ from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.driver import checked_options
 from jaxrnn.engine.layer import check_layer, computation_dtype, state_dtype
+from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.recurrence import states_before
 from jaxrnn.ops import AllUnits, cast, keep, select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
@@ -138,6 +139,7 @@ def unroll_units(
     resets: Array | None = None,
     reverse: bool = False,
     chunk: int | None = None,
+    solver: Newton | None = None,
 ) -> tuple[State, Array]:
     """Runs a cell whose hidden units are spread over a mesh axis, as `unroll` on one device: `(state, ys)`.
 
@@ -156,13 +158,15 @@ def unroll_units(
         resets: as for `unroll`.
         reverse: as for `unroll`.
         chunk: as for `unroll`.
+        solver: as for `unroll`, for a cell with `heads`; other units see those on other devices.
 
     Returns:
         `(state, ys)`, each as a whole, its units spread over the axis.
 
     Raises:
         TypeError: the units of `cell` are not alike.
-        ValueError: the mesh axis is unknown, or its size does not divide the units or the heads.
+        ValueError: the mesh axis is unknown, its size does not divide the units or the heads, or there is a solver and
+            no heads.
 
     Example:
         >>> import jaxrnn
@@ -174,9 +178,13 @@ def unroll_units(
     """
     _check_units(cell, mesh, axis)
     _check_batch(mesh, batch, xs)
+    if solver is not None and _heads(cell) == 1:
+        raise ValueError(f"solver: got {solver}, but every unit of {cell} sees those on other devices, needs heads")
     part = _Units(cell, axis, mesh.shape[axis])
     check_params(part, params)
-    options = checked_options(cell, xs, state, lengths=lengths, resets=resets, reverse=reverse, chunk=chunk)
+    options = checked_options(
+        cell, xs, state, lengths=lengths, resets=resets, reverse=reverse, chunk=chunk, solver=solver
+    )
     if state is None:
         state = cell.initial_state(options.batch_shape, state_dtype(params, xs))
     rows = _rows(options.batch_shape, batch)
@@ -256,7 +264,7 @@ def unroll_time(
     state that reaches it. So the recurrence, but not its products, is computed twice.
 
     Args:
-        cell: a `LinearCell`, such as `LRU`, `S5`, `MinGRU`, `QRNN`, `RGLRU`.
+        cell: a `LinearCell`, such as `LRU`, `S5`, `MinGRU`, `QRNN`, `RGLRU`. It needs no solver: one round would do.
         params: from `cell.init`.
         xs: `[T, B, I]`, or with several batch axes; T is a multiple of the axis' size.
         state: as for `unroll`.
@@ -362,12 +370,16 @@ def _check_axis(mesh: Mesh, axis: str) -> None:
         raise ValueError(f"axis: got {axis!r}, needs one of {tuple(mesh.shape)}, the axes of the mesh")
 
 
+def _heads(cell: Cell) -> int:
+    return getattr(cell, "heads", 1)
+
+
 def _check_units(cell: Cell, mesh: Mesh, axis: str) -> None:
     check_layer(cell)
     _check_axis(mesh, axis)
     if not (isinstance(cell, Cell) and cell.alike):
         raise TypeError(f"cell: got {cell}, needs one whose hidden units are alike: LSTM, GRU or Elman")
-    devices, heads = mesh.shape[axis], getattr(cell, "heads", 1)
+    devices, heads = mesh.shape[axis], _heads(cell)
     if cell.hidden_size % devices:
         raise ValueError(f"hidden_size: got {cell.hidden_size}, needs a multiple of {devices}, the devices of {axis!r}")
     if heads > 1 and heads % devices:

@@ -124,7 +124,7 @@ def recipes(of_units, of_time, reverse=False):
     found = {}
     masks = {"lengths": jnp.array([8, 3, 0, 5]), "resets": jnp.arange(32).reshape(8, 4) % 7 == 3, "reverse": reverse}
 
-    def check(cell, run, given, params, join=lambda params: params):
+    def check(name, cell, run, given, params, join=lambda params: params):
         def everything(unroll, join, params, xs, state):
             def loss(params, xs, state):
                 found = unroll(params, xs, state, **masks)
@@ -135,7 +135,7 @@ def recipes(of_units, of_time, reverse=False):
 
         one_device = functools.partial(everything, functools.partial(jaxrnn.unroll, cell), lambda params: params)
         spread = functools.partial(everything, run, join)
-        found[repr(cell)] = compare(spread, (params, *given[1:]), jax.jit(one_device)(*given))
+        found[name] = compare(spread, (params, *given[1:]), jax.jit(one_device)(*given))
 
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     on_axes = {"mesh": mesh, "axis": "model", "batch": "data"}
@@ -143,10 +143,14 @@ def recipes(of_units, of_time, reverse=False):
         given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
         params = sharding.split_units(cell, given[0], mesh, "model")
         join = functools.partial(sharding.join_units, cell)
-        check(cell, functools.partial(sharding.unroll_units, cell, **on_axes), given, params, join)
+        run = functools.partial(sharding.unroll_units, cell, **on_axes)
+        check(repr(cell), cell, run, given, params, join)
+        if cell.heads > 1:
+            solved = functools.partial(run, solver=jaxrnn.Newton(1e-12))
+            check(f"{cell} by Newton", cell, solved, given, params, join)
     for cell in of_time:
         given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
-        check(cell, functools.partial(sharding.unroll_time, cell, **on_axes), given, given[0])
+        check(repr(cell), cell, functools.partial(sharding.unroll_time, cell, **on_axes), given, given[0])
     return found
 
 

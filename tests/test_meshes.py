@@ -30,7 +30,7 @@ def found():
 @pytest.mark.exhaustive
 def test_all_of_it_equals_one_device(found):
     """Values and gradients, without a state, with lengths and resets, in float64."""
-    assert len(found) == 6
+    assert len(found) == 7
     assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-10} == {}
 
 
@@ -52,8 +52,9 @@ def test_units_gather_their_state_once_a_step(found):
 
 
 @pytest.mark.exhaustive
-def test_heads_send_nothing_in_the_loop(found):
-    assert found["LSTM(input_size=3, hidden_size=8, heads=4)"]["inside"] == {}
+@pytest.mark.parametrize("way", ["", " by Newton"])
+def test_heads_send_nothing_in_the_loop(found, way):
+    assert found[f"LSTM(input_size=3, hidden_size=8, heads=4){way}"]["inside"] == {}
 
 
 @pytest.mark.exhaustive
@@ -73,6 +74,9 @@ def test_what_cannot_be_spread_is_refused():
         units(jaxrnn.LayerNormLSTM(3, 4))
     with pytest.raises(ValueError, match="axis: got 'data', needs one of"):
         units(jaxrnn.GRU(3, 4), "data")
+    split, solver = units(jaxrnn.GRU(3, 4)), jaxrnn.Newton()
+    with pytest.raises(ValueError, match=r"solver: got Newton.*of GRU.*sees those on other devices, needs heads"):
+        sharding.unroll_units(jaxrnn.GRU(3, 4), split, xs, mesh=mesh, axis="model", solver=solver)
     with pytest.raises(TypeError, match=r"cell: got GRU, needs a jaxrnn\.LinearCell"):
         sharding.unroll_time(jaxrnn.GRU(3, 4), (), xs, mesh=mesh, axis="model")
 

@@ -73,10 +73,8 @@ class Inspected(StepWrapper):
             return results, [None]
 
         before = jax.tree.leaves((params, state))
-        tags = [
-            *[None] * len(before),
-            *range(len(drives)),
-        ]  # a part of the drive, and what is added to it, has its number
+        # A part of the drive, and what is added to it, has its number.
+        tags = [*[None] * len(before), *range(len(drives))]
         leaves, _ = interpret(closed, [*before, *drives], tags, rule)
         new, y = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
         return new, Inspection(y, new, jax.tree.unflatten(tree, gates))

@@ -12,7 +12,7 @@ from jaxrnn.engine.noise import Draw, KeptWeights, NormalWeights, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import drop, dropout
-from jaxrnn.typing import Array, Params, PyTree, State
+from jaxrnn.typing import Array, Key, Params, PyTree, State
 
 __all__ = ["WeightDrop", "WeightNoise"]
 
@@ -40,6 +40,17 @@ def _perturb(params: Params, names: tuple[str, ...] | None, noise: Callable[[int
         for i, (path, leaf) in enumerate(paths)
     ]
     return jax.tree.unflatten(tree, leaves)
+
+
+def _perturb_run(
+    params: Params, names: tuple[str, ...] | None, options: Options, noise: Callable[[Key, Array], Array]
+) -> tuple[Params, Options]:
+    """Returns what the cell runs with: `params` with `noise(key, leaf)`, if there is a key, and the options."""
+    if options.key is None:
+        return params, options
+    key, inner = jax.random.split(options.key)
+    keys = jax.random.split(key, len(jax.tree.leaves(params)))
+    return _perturb(params, names, lambda i, w: noise(keys[i], w)), options._replace(key=inner)
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,7 @@ class WeightDrop(Wrapper):
 
     def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
         """Drops entries of the parameters and runs the cell."""
-        if options.key is not None:
-            key, inner = jax.random.split(options.key)
-            keys = jax.random.split(key, len(jax.tree.leaves(params)))
-            params = _perturb(params, self.names, lambda i, w: dropout(keys[i], self.rate, w))
-            options = options._replace(key=inner)
+        params, options = _perturb_run(params, self.names, options, lambda key, w: dropout(key, self.rate, w))
         return self.cell.run(params, xs, state, options)
 
     def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
@@ -128,13 +135,11 @@ class WeightNoise(Wrapper):
 
     def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
         """Runs the cell with noise on its parameters."""
-        if options.key is not None:
-            key, inner = jax.random.split(options.key)
-            keys = jax.random.split(key, len(jax.tree.leaves(params)))
-            params = _perturb(
-                params, self.names, lambda i, w: w + self.std * jax.random.normal(keys[i], w.shape, w.dtype)
-            )
-            options = options._replace(key=inner)
+
+        def noisy(key: Key, w: Array) -> Array:
+            return w + self.std * jax.random.normal(key, w.shape, w.dtype)
+
+        params, options = _perturb_run(params, self.names, options, noisy)
         return self.cell.run(params, xs, state, options)
 
     def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
