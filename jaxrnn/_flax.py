@@ -17,7 +17,7 @@ from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["FlaxCell", "by_name", "initial_carry", "run", "sharding_names"]
+__all__ = ["FlaxCell", "by_name", "feature_axes", "from_names", "initial_carry", "run", "sharding_names"]
 
 Sharding = Mapping[str, tuple[str | None, ...]]
 

@@ -80,7 +80,7 @@ def spread(tree: T, mesh: Mesh, axis: str, *, at: int = 0) -> T:
         >>> ys.shape, state.h.shape
         ((5, 2, 4), (2, 4))
     """
-    _check_axis(mesh, axis)
+    _check_axis(mesh, axis=axis)
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * at, axis))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
@@ -294,7 +294,7 @@ def unroll_time(
     """
     if not isinstance(cell, LinearCell):
         raise TypeError(f"cell: got {type(cell).__name__}, needs a jaxrnn.LinearCell, whose steps can be joined")
-    _check_axis(mesh, axis)
+    _check_axis(mesh, axis=axis)
     _check_batch(mesh, batch, xs)
     check_params(cell, params)
     options = checked_options(cell, xs, state, lengths=lengths, resets=resets, reverse=reverse)
@@ -359,15 +359,16 @@ def _shard_map(local: Any, mesh: Mesh, specs: Any, out_specs: Any, *args: Any) -
 
 def _check_batch(mesh: Mesh, batch: str | None, xs: Array) -> None:
     if batch is not None:
-        _check_axis(mesh, batch)
+        _check_axis(mesh, batch=batch)
         if jnp.ndim(xs) < 3 or xs.shape[1] % mesh.shape[batch]:
             needs = f"needs [T, B, I] with B a multiple of {mesh.shape[batch]}, the devices of {batch!r}"
             raise ValueError(f"xs: got the shape {jnp.shape(xs)}, {needs}")
 
 
-def _check_axis(mesh: Mesh, axis: str) -> None:
-    if axis not in mesh.shape:
-        raise ValueError(f"axis: got {axis!r}, needs one of {tuple(mesh.shape)}, the axes of the mesh")
+def _check_axis(mesh: Mesh, **axes: str) -> None:
+    for name, axis in axes.items():
+        if axis not in mesh.shape:
+            raise ValueError(f"{name}: got {axis!r}, needs one of {tuple(mesh.shape)}, the axes of the mesh")
 
 
 def _heads(cell: Cell) -> int:
@@ -376,7 +377,7 @@ def _heads(cell: Cell) -> int:
 
 def _check_units(cell: Cell, mesh: Mesh, axis: str) -> None:
     check_layer(cell)
-    _check_axis(mesh, axis)
+    _check_axis(mesh, axis=axis)
     if not (isinstance(cell, Cell) and cell.alike):
         raise TypeError(f"cell: got {cell}, needs one whose hidden units are alike: LSTM, GRU or Elman")
     devices, heads = mesh.shape[axis], _heads(cell)

@@ -74,6 +74,8 @@ def test_what_cannot_be_spread_is_refused():
         units(jaxrnn.LayerNormLSTM(3, 4))
     with pytest.raises(ValueError, match="axis: got 'data', needs one of"):
         units(jaxrnn.GRU(3, 4), "data")
+    with pytest.raises(ValueError, match="batch: got 'data', needs one of"):
+        sharding.unroll_time(jaxrnn.LRU(3, 4), (), xs, mesh=mesh, axis="model", batch="data")
     split, solver = units(jaxrnn.GRU(3, 4)), jaxrnn.Newton()
     with pytest.raises(ValueError, match=r"solver: got Newton.*of GRU.*sees those on other devices, needs heads"):
         sharding.unroll_units(jaxrnn.GRU(3, 4), split, xs, mesh=mesh, axis="model", solver=solver)

@@ -96,13 +96,12 @@ def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: 
     layers = keras.layers
     if isinstance(source, layers.Bidirectional):
         return _bidirectional(source, options)
-    own = {"go_backwards": getattr(source, "go_backwards", False)}
     if isinstance(source, layers.StackedRNNCells):
         pairs = [from_keras(cell, **options) for cell in source.cells]
         cells, params = zip(*pairs, strict=True)
         return Stack(cells), params
     if isinstance(source, layers.RNN):
-        _check_forward(own | options)
+        _check_forward({"go_backwards": source.go_backwards} | options)
         return from_keras(source.cell, **options)
     is_conv = type(source).__name__ == "ConvLSTMCell"  # Keras does not export it
     if not isinstance(source, layers.SimpleRNNCell | layers.LSTMCell | layers.GRUCell) and not is_conv:

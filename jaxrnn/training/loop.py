@@ -71,7 +71,8 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         loss_fn: `(params, carry, batch, key) -> (loss, (carry, metrics))`: the scalar to minimize, the carry for the
             next window and a dict of scalars. The carry enters as a constant; `key` is this step's own.
         optimizer: an Optax transformation; one that searches along a line (`optax.lbfgs`) gets `value`, `grad` and
-            `value_fn` as well.
+            `value_fn` as well. The gradient in which its search ends is not used again, because the next batch, key and
+            carry give another loss; where they never do, see the train step of `examples/sine.py`.
 
     Returns:
         The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
