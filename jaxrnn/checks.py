@@ -212,7 +212,8 @@ def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, 
     """`flags` as an array; raise unless booleans of the shape, of which `axes` are the letters."""
     flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
     if flags.dtype != jnp.bool_:
-        raise TypeError(f"{name}: got the dtype {flags.dtype}, needs booleans; {name}.astype(bool) makes them")
+        way = f"; {name}.astype(bool) makes them" if flags.shape == shape else f" {axes} = {shape}"
+        raise TypeError(f"{name}: got the dtype {flags.dtype}, needs booleans{way}")
     if flags.shape != shape:
         raise ValueError(f"{name}: got the shape {flags.shape}, needs {axes} = {shape}")
     return jnp.asarray(flags)

@@ -76,6 +76,8 @@ def sequence_loss(
     check_choice(reduction=reduction, among=("tokens", "time", "sequences"))
     if repeat_targets:
         targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
+    if jnp.shape(targets)[:1] != jnp.shape(predictions)[:1]:
+        raise ValueError(f"targets: got the shape {jnp.shape(targets)}, needs [T, *batch, ...] of {predictions.shape}")
     if mask is not None:
         for array in (predictions, targets):
             mask = check_flags(mask, array.shape[: jnp.ndim(mask)], "mask")

@@ -169,6 +169,16 @@ BAD_CALLS = {
         ValueError,
         r"key: got keys of the shape \(2,\), needs a key",
     ),
+    "lengths for a mask": (
+        lambda: sequences.last_output(XS, jnp.array([5, 3])),
+        TypeError,
+        r"mask: got the dtype int32, needs booleans \[T, \*batch\] = \(5, 2\)",
+    ),
+    "rates without their state": (
+        lambda: jaxrnn.Zoneout(LSTM, (0.1, 0.2)),
+        ValueError,
+        r"rate: got \(0.1, 0.2\), needs a number, or LSTMState\(h, c\) of numbers",
+    ),
     "an integer for a key": (lambda: run(key=0), TypeError, "key: got 0, needs a key"),
     "no key for noise": (
         lambda: jaxrnn.states.noisy_state(None, 0.1, LSTM.initial_state()),

@@ -257,6 +257,11 @@ def test_max_norm_of_float16_does_not_run_over():
             "reduction: got 'mean', needs one of 'tokens', 'time', 'sequences'",
         ),
         (
+            lambda: losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS.T),
+            ValueError,
+            r"targets: got the shape \(3, 5\), needs \[T, \*batch, ...\] of \(5, 3, 4\)",
+        ),
+        (
             lambda: losses.sequence_loss(CROSS_ENTROPY, LOGITS, LABELS, MASK.T),
             ValueError,
             r"mask: got the shape \(3, 5\)",

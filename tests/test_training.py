@@ -167,6 +167,17 @@ def test_every_step_has_a_key_of_its_own():
         assert metrics["drawn"] == jax.random.uniform(jax.random.fold_in(jax.random.key(5), n))
 
 
+def test_an_optimizer_is_one_of_optax():
+    for make in (lambda o: init_state(1.0, o, jax.random.key(0)), lambda o: make_train_step(None, o)):
+        with pytest.raises(TypeError, match="optimizer: got str, needs one of Optax, such as"):
+            make("adam")
+
+
+def test_a_state_needs_a_key():
+    with pytest.raises(TypeError, match="key: got 0, needs a key"):
+        init_state(1.0, optax.sgd(0.0), 0)
+
+
 def test_lbfgs_gets_what_its_line_search_needs():
     def squares(params, carry, batch, key):
         return jnp.sum((params - batch) ** 2), (carry, {})
@@ -801,7 +812,7 @@ def test_a_relative_directory_stays_where_it_was(train_step, tmp_path, monkeypat
 def test_bad_arguments(train_step):
     with pytest.raises(ValueError, match="log_every: got 0, needs a positive integer"):
         run(fresh(), train_step, log_every=0)
-    with pytest.raises(TypeError, match="batches: got generator, needs a function"):
+    with pytest.raises(TypeError, match=r"batches: got generator, needs a function .*, as .* lambda start:"):
         run(fresh(), train_step, batches(0))
     with pytest.raises(ValueError, match="batches: ended after number 2, needs 7"):
         run(fresh(), train_step, lambda start: itertools.islice(batches(0), start, 2))

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_rate
+from jaxrnn.checks import check_rate, structure
 from jaxrnn.engine.noise import Draw, Kept
 from jaxrnn.networks.dropout import check_share
 from jaxrnn.networks.wrapper import StepWrapper
@@ -56,8 +56,8 @@ class Zoneout(StepWrapper):
         try:
             jax.tree.broadcast(self.rate, state)
         except ValueError:
-            needed = jax.tree.structure(state)
-            raise ValueError(f"rate: got {self.rate}, needs a number, or numbers in the structure {needed}") from None
+            needed = f"needs a number, or {structure(state)} of numbers"
+            raise ValueError(f"rate: got {self.rate}, {needed}") from None
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """Takes the cell's step and keeps some of the old state."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.checks import check_choice, check_key, check_sizes
 from jaxrnn.training.checkpoints import Run, Which, difference, load, named, open_run
 from jaxrnn.training.progress import interrupts, show_progress
 from jaxrnn.typing import Array, Key, Params, PyTree
@@ -55,7 +55,8 @@ def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key
         carry: the recurrent state before the first window, where one crosses windows.
     """
     zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, params, optimizer.init(params), key, carry, zero, zero)
+    _check_optimizer(optimizer)
+    state = TrainState(zero, params, optimizer.init(params), check_key(key), carry, zero, zero)
     # The explicit dtype also strips weak types, which would make the second step compile again.
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), state)
 
@@ -92,6 +93,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         >>> float(metrics["loss"]), float(state.params["w"]), int(state.step)
         (9.0, 3.0, 1)
     """
+    _check_optimizer(optimizer)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -128,6 +130,12 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         return state, {**metrics, "loss": loss, "grad_norm": grad_norm, "skipped": state.skipped}
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise unless it is one of Optax, `optax.MultiSteps` included, which is no `GradientTransformation`."""
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer: got {type(optimizer).__name__}, needs one of Optax, such as optax.adam(1e-3)")
 
 
 def _check_result(result: Any) -> Any:
@@ -241,7 +249,10 @@ def fit(
     check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
     check_choice(best_mode=best_mode, among=("min", "max"))
     if not callable(batches):
-        raise TypeError(f"batches: got {type(batches).__name__}, needs a function of the number of the first batch")
+        raise TypeError(
+            f"batches: got {type(batches).__name__}, needs a function of the number of the first batch, as those of "
+            "jaxrnn.batches or lambda start: itertools.islice(batches, start, None)"
+        )
     if best is not None and (directory is None or evaluate is None):
         raise ValueError(f"best: got {best!r}, needs evaluate, which gives it, and directory, where checkpoints go")
     start = step = int(state.step)
