@@ -123,7 +123,9 @@ class RNN(nn.Module):
 
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
-        dtype, param_dtype, sharding, initializers: as in `Cell`, which holds the parameters.
+        dtype: dtype of the computation; None: parameters and inputs promote.
+        param_dtype: dtype of fresh parameters.
+        sharding, initializers: as in `Cell`, which holds the parameters.
         time_major: inputs are `[T, *batch, I]` instead of `[*batch, T, I]`.
 
     Raises:

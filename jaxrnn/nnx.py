@@ -142,7 +142,11 @@ class RNN(nnx.Module):
 
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
-        params, rngs, dtype, param_dtype, sharding, initializers: as in `Cell`, which holds the parameters.
+        params: existing parameters, as from `cell.init`; None: fresh ones.
+        rngs: streams of keys for fresh parameters, of which `params` is used.
+        dtype: dtype of the computation; None: parameters and inputs promote.
+        param_dtype: of fresh parameters; None: float32.
+        sharding, initializers: as in `Cell`, which holds the parameters.
         time_major: inputs are `[T, *batch, I]` instead of `[*batch, T, I]`.
 
     Raises:
