@@ -9,7 +9,23 @@ import numpy as np
 
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["blocks", "check_axes", "check_names", "check_shape", "reorder", "to_jax", "to_numpy"]
+__all__ = [
+    "IGFO",
+    "ZRN",
+    "blocks",
+    "check_axes",
+    "check_names",
+    "check_shape",
+    "opened",
+    "reorder",
+    "to_jax",
+    "to_numpy",
+]
+
+IGFO = (0, 2, 1, 3)
+"""The gates i, g, f, o among i, f, g, o, and the other way round."""
+ZRN = (1, 0, 2)
+"""The gates z, r, n among r, z, n, and the other way round."""
 
 
 def to_numpy(name: str, array: Any) -> np.ndarray:
@@ -45,11 +61,22 @@ def reorder(a: np.ndarray, order: Sequence[int]) -> np.ndarray:
     """Puts the gates of the last axis into another order.
 
     Example:
-        >>> reorder(np.arange(6), (1, 0, 2)).tolist()
+        >>> reorder(np.arange(6), ZRN).tolist()
         [2, 3, 0, 1, 4, 5]
     """
     parts = blocks(a, len(order))
     return np.concatenate([parts[i] for i in order], axis=-1)
+
+
+def opened(b: np.ndarray, by: float) -> np.ndarray:
+    """Returns the bias of i, f, g, o with `by` added to f, as some libraries do when they run.
+
+    Example:
+        >>> opened(np.zeros(4), 1).tolist()
+        [0.0, 1.0, 0.0, 0.0]
+    """
+    i, f, g, o = blocks(b, 4)
+    return np.concatenate([i, f + np.asarray(by, f.dtype), g, o], axis=-1)
 
 
 def check_names(where: str, arrays: Mapping[str, Any], needed: Iterable[str]) -> None:

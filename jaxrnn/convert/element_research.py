@@ -22,7 +22,7 @@ from jaxrnn.cells import (
     VanillaLSTMParams,
 )
 from jaxrnn.checks import check_choice, check_params
-from jaxrnn.convert.arrays import blocks, check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import IGFO, blocks, check_names, check_shape, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Params
@@ -89,7 +89,7 @@ def from_element_research(module: str, arrays: Mapping[str, Any] | Sequence[Any]
     if module == "GRU":
         return _gru(found)
     if module == "FastLSTM":
-        w_x, w_h, order = found["i2g.weight"].T, found["o2g.weight"].T, (0, 2, 1, 3)
+        w_x, w_h, order = found["i2g.weight"].T, found["o2g.weight"].T, IGFO
         b, size = found["i2g.bias"], found["i2g.bias"].size // 4
     else:
         b, w = found["bias"], found["weight"]
@@ -177,7 +177,7 @@ def to_element_research(module: str, cell: Layer, params: Params) -> dict[str, n
         return _of_lstm(inner, p)
     w, b = np.concatenate([p.w_x, p.w_h]), p.b
     if module == "FastLSTM":
-        w_x, w_h, b = (reorder(a, (0, 2, 1, 3)) for a in (p.w_x, p.w_h, b))
+        w_x, w_h, b = (reorder(a, IGFO) for a in (p.w_x, p.w_h, b))
         return dict(zip(_LINEARS, (w_x.T, b, w_h.T), strict=True))
     arrays = {"weight": reorder(w, (0, 1, 3, 2)), "bias": reorder(b, (0, 1, 3, 2))}
     return arrays if module == "SeqLSTM" else arrays | {"weightO": np.asarray(params.w_p)}

@@ -30,7 +30,7 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
-from jaxrnn.convert.arrays import blocks, check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import IGFO, blocks, check_names, check_shape, opened, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import Direction, check_options, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Activation, Params
@@ -175,13 +175,12 @@ def _elman(dense: dict[str, np.ndarray], gate_fn: Activation, activation_fn: Act
 def _conv(dense: dict[str, np.ndarray], gate_fn: Activation, activation_fn: Activation, space: Any) -> Direction:
     biases = ("ih/bias", "hh/bias") if "ih/bias" in dense else ()
     check_names("params", dense, ("ih/kernel", "hh/kernel", *biases))
-    w_x, w_h = (reorder(dense[f"{side}/kernel"], (0, 2, 1, 3)) for side in ("ih", "hh"))
+    w_x, w_h = (reorder(dense[f"{side}/kernel"], IGFO) for side in ("ih", "hh"))
     *kernel, channels, columns = w_x.shape
     check_shape("hh/kernel", w_h, (*kernel, columns // 4, columns))
     if space is None or len(space) != len(kernel):
         raise ValueError(f"space: got {space}, needs the {len(kernel)} spatial sizes of the input")
-    i, f, g, o = blocks(sum((reorder(dense[name], (0, 2, 1, 3)) for name in biases), np.zeros(columns, w_x.dtype)), 4)
-    b = np.concatenate([i, f + np.ones((), f.dtype), g, o])
+    b = opened(reorder(sum((dense[name] for name in biases), np.zeros(columns, w_x.dtype)), IGFO), 1)
     cell = ConvLSTM((*space, channels), columns // 4, tuple(kernel))
     return cell, ConvLSTMParams(*(to_jax("params", a) for a in (w_x, w_h, b)))
 
@@ -303,9 +302,7 @@ def _of_conv(cell: ConvLSTM, p: Any, name: str) -> tuple[dict[str, Any], dict[st
     check_options(cell, name, peephole=False)
     if cell.stride not in (1, (1,) * axes):
         raise ValueError(f"cell: got stride={cell.stride}, Flax's ConvLSTMCell strides over its state, too")
-    i, f, g, o = blocks(p.b, 4)
-    b = np.concatenate([i, g, f - np.ones((), f.dtype), o])
-    w_x, w_h = (reorder(w, (0, 2, 1, 3)) for w in (p.w_x, p.w_h))
+    w_x, w_h, b = (reorder(a, IGFO) for a in (p.w_x, p.w_h, opened(p.b, -1)))
     size = cell.kernel_size
     kernel = size if isinstance(size, tuple) else (size,) * axes
     return {"kernel_size": kernel}, {"ih": {"kernel": w_x, "bias": b}, "hh": {"kernel": w_h, "bias": np.zeros_like(b)}}

@@ -21,7 +21,7 @@ from jaxrnn.cells import (
     GRUParams,
     LSTMParams,
 )
-from jaxrnn.convert.arrays import blocks, check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import IGFO, blocks, check_names, check_shape, opened, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.typing import Params
@@ -91,18 +91,12 @@ def _cell(core: str, arrays: dict[str, np.ndarray], space: tuple[int, ...] | Non
 
 def _lstm(core: str, arrays: dict[str, np.ndarray]) -> Direction:
     check_names(core, arrays, ("linear/w", "linear/b"))
-    w, b = reorder(arrays["linear/w"], (0, 2, 1, 3)), reorder(arrays["linear/b"], (0, 2, 1, 3))
+    w, b = reorder(arrays["linear/w"], IGFO), reorder(arrays["linear/b"], IGFO)
     size = w.shape[1] // 4
     inputs = len(w) - size
     check_shape(f"{core}/linear/w", w, (inputs + size, 4 * size))
     check_shape(f"{core}/linear/b", b, (4 * size,))
-    return LSTM(inputs, size), LSTMParams(*(to_jax(core, a) for a in (w[:inputs], w[inputs:], _open(b, 1))))
-
-
-def _open(b: np.ndarray, by: int) -> np.ndarray:
-    """Adds to the bias of f."""
-    i, f, g, o = blocks(b, 4)
-    return np.concatenate([i, f + np.asarray(by, f.dtype), g, o], axis=-1)
+    return LSTM(inputs, size), LSTMParams(*(to_jax(core, a) for a in (w[:inputs], w[inputs:], opened(b, 1))))
 
 
 def _gru(core: str, arrays: dict[str, np.ndarray]) -> Direction:
@@ -139,8 +133,8 @@ def _elman(core: str, arrays: dict[str, np.ndarray]) -> Direction:
 
 def _conv(core: str, arrays: dict[str, np.ndarray], space: tuple[int, ...] | None) -> Direction:
     check_names(core, arrays, [f"{way}_to_hidden/{name}" for way in ("input", "hidden") for name in ("w", "b")])
-    w_x, w_h = (reorder(arrays[f"{way}_to_hidden/w"], (0, 2, 1, 3)) for way in ("input", "hidden"))
-    b = _open(reorder(arrays["input_to_hidden/b"] + arrays["hidden_to_hidden/b"], (0, 2, 1, 3)), 1)
+    w_x, w_h = (reorder(arrays[f"{way}_to_hidden/w"], IGFO) for way in ("input", "hidden"))
+    b = opened(reorder(arrays["input_to_hidden/b"] + arrays["hidden_to_hidden/b"], IGFO), 1)
     *kernel, channels, features = w_x.shape
     if space is None or len(space) != len(kernel):
         raise ValueError(f"space: got {space}, needs the {len(kernel)} spatial sizes of the inputs of {core}")
@@ -186,8 +180,8 @@ def _of_cell(cell: Layer, params: Params) -> tuple[str, dict[str, np.ndarray]]:
         raise ValueError(f"cell: got {cell}, Haiku has Elman (relu), LSTM, GRU (reset before) and ConvLSTM with bias")
     if isinstance(cell, LSTM):
         check_options(cell, "hk.LSTM", **PLAIN_LSTM)
-        w, b = np.concatenate([p.w_x, p.w_h]), _open(p.b, -1)
-        return "lstm", {"linear/w": reorder(w, (0, 2, 1, 3)), "linear/b": reorder(b, (0, 2, 1, 3))}
+        w, b = np.concatenate([p.w_x, p.w_h]), opened(p.b, -1)
+        return "lstm", {"linear/w": reorder(w, IGFO), "linear/b": reorder(b, IGFO)}
     if isinstance(cell, GRU):
         check_options(cell, "hk.GRU", reset="before", **PLAIN_GRU)
         w_h = np.concatenate([p.w_h, p.w_n], axis=1)
@@ -201,7 +195,7 @@ def _of_cell(cell: Layer, params: Params) -> tuple[str, dict[str, np.ndarray]]:
         check_options(cell, "a convolutional core of Haiku", peephole=False)
         if cell.stride not in (1, (1,) * axes) or axes > 3:
             raise ValueError(f"cell: got {cell}, Haiku has stride=1 and up to 3 spatial axes only")
-        w_x, w_h, b = (reorder(a, (0, 2, 1, 3)) for a in (p.w_x, p.w_h, _open(p.b, -1)))
+        w_x, w_h, b = (reorder(a, IGFO) for a in (p.w_x, p.w_h, opened(p.b, -1)))
         arrays = {"input_to_hidden/w": w_x, "input_to_hidden/b": b, "hidden_to_hidden/w": w_h}
         return f"conv{axes}_dlstm", {**arrays, "hidden_to_hidden/b": np.zeros_like(b)}
     raise ValueError(f"cell: got {cell}, Haiku has Elman (relu), LSTM, GRU (reset before) and ConvLSTM only")

@@ -15,7 +15,7 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, ConvLSTM, ConvLSTMParams, Elman, ElmanParams, GRUParams, LSTMParams
 from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import check_axes, check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import ZRN, check_axes, check_names, check_shape, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import Direction, check_options, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams
@@ -190,7 +190,7 @@ def _in_jax(arrays: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]:
 def _gru(
     arrays: Mapping[str, np.ndarray], inputs: int, size: int, after: bool, sigma: Activation, phi: Activation
 ) -> tuple[GRU, GRUParams]:
-    ordered = {name: reorder(a, (1, 0, 2)) for name, a in arrays.items()}
+    ordered = {name: reorder(a, ZRN) for name, a in arrays.items()}
     b_n = None
     if "bias" in arrays and after:
         b_x, b_h = ordered["bias"]
@@ -359,7 +359,7 @@ def keras_arrays(cell: Layer, params: Params) -> dict[str, np.ndarray]:
             recurrent = np.concatenate([recurrent, p.w_n], axis=1)
         elif p.b_n is not None:
             bias = np.stack([bias, np.concatenate([np.zeros_like(bias[: -p.b_n.size]), p.b_n])])
-        kernel, recurrent = reorder(kernel, (1, 0, 2)), reorder(recurrent, (1, 0, 2))
-        bias = None if bias is None else reorder(bias, (1, 0, 2))
+        kernel, recurrent = reorder(kernel, ZRN), reorder(recurrent, ZRN)
+        bias = None if bias is None else reorder(bias, ZRN)
     arrays = {"kernel": kernel, "recurrent_kernel": recurrent, "bias": bias}
     return {name: array for name, array in arrays.items() if array is not None}

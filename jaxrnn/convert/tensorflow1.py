@@ -26,7 +26,7 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
-from jaxrnn.convert.arrays import blocks, check_axes, check_names, check_shape, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import IGFO, blocks, check_axes, check_names, check_shape, opened, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, Direction, check_options, network, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional
@@ -139,10 +139,9 @@ def _lstm(
         check_axes(f"{path}/{name}", arrays[name], 2)
     size = arrays["kernel"].shape[1] // 4
     rows = arrays["projection/kernel"].shape[1] if projection else size
-    w_x, w_h = _parts(path, reorder(arrays["kernel"], (0, 2, 1, 3)), size, rows, 4)
-    i, g, f, o = blocks(arrays["bias"], 4)
+    w_x, w_h = _parts(path, reorder(arrays["kernel"], IGFO), size, rows, 4)
     check_shape(f"{path}/bias", arrays["bias"], (4 * size,))
-    shared = [to_jax(path, a) for a in (w_x, w_h, np.concatenate([i, f + np.asarray(forget_bias, f.dtype), g, o]))]
+    shared = [to_jax(path, a) for a in (w_x, w_h, opened(reorder(arrays["bias"], IGFO), forget_bias))]
     cell: Any
     params: Any
     if peepholes or cell_clip is not None:
@@ -256,10 +255,8 @@ def _of_cell(cell: Layer, p: Any, forget_bias: float) -> dict[str, np.ndarray]:
         check_options(inner, "TensorFlow 1", output_gate_activation="sigmoid", peephole_gradient=True)
         if p.w_c is not None:
             peepholes = dict(zip(("w_i_diag", "w_f_diag", "w_o_diag"), blocks(p.w_c, 3), strict=True))
-    i, f, g, o = blocks(p.b, 4)
-    kernel = reorder(np.concatenate([p.w_x, p.w_h]), (0, 2, 1, 3))
-    bias = np.concatenate([i, g, f - np.asarray(forget_bias, f.dtype), o])
-    return {"kernel": kernel, "bias": bias} | peepholes | projection
+    kernel, bias = np.concatenate([p.w_x, p.w_h]), opened(p.b, -forget_bias)
+    return {"kernel": reorder(kernel, IGFO), "bias": reorder(bias, IGFO)} | peepholes | projection
 
 
 def _of_gru(cell: GRU, p: Any) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, VanillaLSTM, VanillaLSTMParams
-from jaxrnn.convert.arrays import blocks, check_shape, reorder, to_jax
+from jaxrnn.convert.arrays import ZRN, blocks, check_shape, reorder, to_jax
 from jaxrnn.convert.layers import Direction
 from jaxrnn.convert.onnx.activations import OnnxActivation, as_onnx, from_attributes
 from jaxrnn.engine.layer import Layer
@@ -29,10 +29,10 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
 }
 """The default activations f, g, h."""
 
-# Where each block of ours stands among ONNX's; i, f, g, o among i, o, f, c and r, z, n among z, r, h.
-_LSTM, _COUPLED, _GRU = (0, 2, 3, 1), (0, 3, 1), (1, 0, 2)
+# Where each block of ours stands among ONNX's; i, f, g, o among i, o, f, c.
+_LSTM, _COUPLED = (0, 2, 3, 1), (0, 3, 1)
 # Where each block of ONNX's stands among ours; i, o, f, c among i, f, g, o.
-_FROM_LSTM, _FROM_GRU = (0, 3, 1, 2), (1, 0, 2)
+_FROM_LSTM = (0, 3, 1, 2)
 # Peepholes: i, f, o among i, o, f.
 _PEEPHOLES, _COUPLED_PEEPHOLES = (0, 2, 1), (0, 1)
 
@@ -96,8 +96,8 @@ def _gru(
     inputs: int, size: int, attributes: Mapping[str, Any], functions: Sequence[Activation], weights: Weights
 ) -> Direction:
     f, g = functions
-    w_x, w_h = to_jax("W", reorder(weights.w.T, _GRU)), reorder(weights.r.T, _GRU)
-    b, b_n = _bias(weights, _GRU), None
+    w_x, w_h = to_jax("W", reorder(weights.w.T, ZRN)), reorder(weights.r.T, ZRN)
+    b, b_n = _bias(weights, ZRN), None
     cell = GRU(inputs, size, use_bias=b is not None, gate_activation=f, activation=g)
     if attributes.get("linear_before_reset", 0):
         if weights.b is not None:
@@ -201,11 +201,11 @@ def as_half(cell: Layer, params: Params) -> Half | None:
 
 def _half_gru(cell: GRU, params: GRUParams) -> Half:
     functions = (cell.gate_activation, cell.activation)
-    w_x = reorder(_numpy(params.w_x), _FROM_GRU)
-    b = None if params.b is None else reorder(_numpy(params.b), _FROM_GRU)
+    w_x = reorder(_numpy(params.w_x), ZRN)
+    b = None if params.b is None else reorder(_numpy(params.b), ZRN)
     both = _two(b)
     if params.w_n is None:
-        w_h = reorder(_numpy(_dense(params.w_h, 3)), _FROM_GRU)
+        w_h = reorder(_numpy(_dense(params.w_h, 3)), ZRN)
         if both is not None:
             both[-cell.hidden_size :] = params.b_n
         return _half(cell, "GRU", {"linear_before_reset": 1}, functions, Weights(_out_in(w_x), _out_in(w_h), both))
