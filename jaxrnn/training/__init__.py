@@ -13,15 +13,8 @@ before left and returns that of its own window; values cross the boundary, gradi
 """
 
 from jaxrnn.training.averaging import averaged_params, triggered_average
-from jaxrnn.training.loop import (
-    NonFiniteError,
-    TrainState,
-    fit,
-    init_state,
-    make_train_step,
-    restore,
-    restore_params,
-)
+from jaxrnn.training.loop import NonFiniteError, fit, restore, restore_params
+from jaxrnn.training.steps import TrainState, init_state, make_train_step
 
 __all__ = [
     "NonFiniteError",
