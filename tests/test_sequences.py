@@ -297,7 +297,7 @@ def test_packing_does_not_take_quadratic_time():
     """A second on an idle machine; a comparison with every row there is takes minutes."""
     sizes = np.random.default_rng(0).integers(1, 200, 100_000).astype(np.int32)
     begin = time.process_time()
-    rows, starts = seq._first_fit(sizes, 512)
+    rows, starts = seq.lists._first_fit(sizes, 512)
     assert time.process_time() - begin < 20
     assert rows.max() < 1.01 * sizes.sum() / 512
     assert (starts + sizes <= 512).all()

@@ -1,226 +1,25 @@
-"""Sequences of different length: masks, pooling, padding and packing.
-
-A mask is `[T, *batch]` booleans, true at valid steps. No function guesses a mask from the data. Three ways:
-
-    lengths=    rows are valid from the start; beyond, the state is held and the output is zero (`unroll`)
-    resets=     rows hold several sequences, one after the other (`unroll`; `pack` makes them)
-    Masked      gaps anywhere; the state is held over them (Keras) or reset by them (Element-Research's MaskZero)
-
-`pad`, `pack`, `buckets` and the conversions of PyTorch's `PackedSequence` use NumPy. All other functions work under
-`jit`.
-"""
+"""Lists of sequences as arrays: side by side, packed into rows, in batches of few shapes, in PyTorch's form. NumPy."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_arrays, check_flags, check_input, check_lengths, check_sizes
-from jaxrnn.engine.driver import unroll
-from jaxrnn.engine.layer import Layer
-from jaxrnn.engine.masks import at, flip, mean, valid_steps
-from jaxrnn.networks.bidirectional import Merge, check_merge, merge_outputs
-from jaxrnn.ops import keep, select
-from jaxrnn.typing import Array, Key, Params, PyTree, State
+from jaxrnn.checks import check_arrays, check_lengths, check_sizes
+from jaxrnn.typing import Array
 
 __all__ = [
     "Packed",
     "Padded",
-    "bidirectional_last_output",
     "buckets",
     "from_packed_sequence",
-    "held_output",
     "last_of_each",
-    "last_output",
-    "lengths_from_mask",
-    "mask_from_lengths",
-    "mask_from_zeros",
-    "max_output",
-    "mean_output",
     "pack",
     "pad",
-    "repeat",
-    "reverse_sequence",
     "to_packed_sequence",
     "unpack",
 ]
-
-
-# Masks and lengths
-
-
-def mask_from_lengths(lengths: Array, steps: int) -> Array:
-    """Returns the mask `[T, *batch]` of the steps within `lengths` `[*batch]`.
-
-    Example:
-        >>> mask_from_lengths(jnp.array([2, 0]), 3).T.tolist()
-        [[True, True, False], [False, False, False]]
-    """
-    lengths = jnp.asarray(lengths)
-    return valid_steps(jnp.arange(steps), check_lengths(lengths, steps, lengths.shape))
-
-
-def mask_from_zeros(xs: Array) -> Array:
-    """Returns the mask of the steps of `xs` `[T, *batch, I]` that are not all zero, as in Element-Research's MaskZero.
-
-    Use it only for data in which a zero vector means padding.
-
-    Example:
-        >>> mask_from_zeros(jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, 2.0]])).tolist()
-        [True, False, True]
-    """
-    check_arrays(xs=xs)
-    return jnp.any(xs != 0, axis=-1)
-
-
-def lengths_from_mask(mask: Array) -> Array:
-    """Returns the lengths `[*batch]` of a mask `[T, *batch]` whose rows are valid from the start; else use `Masked`.
-
-    Raises:
-        ValueError: a row has a gap. A traced mask cannot be checked; then the length is the number of valid steps.
-
-    Example:
-        >>> lengths_from_mask(jnp.array([[True, True], [True, False]])).tolist()
-        [2, 1]
-    """
-    mask = check_flags(mask, jnp.shape(mask), "mask")
-    if not isinstance(mask, jax.core.Tracer) and bool(jnp.any(mask[1:] & ~mask[:-1])):
-        raise ValueError("mask: got a valid step after one that is not, needs rows valid from the start; see Masked")
-    return jnp.sum(mask, axis=0, dtype=jnp.int32)
-
-
-# Read off the outputs
-
-
-def _mask_of(ys: Array, mask: Array | None) -> Array:
-    check_arrays(ys=ys)
-    if jnp.ndim(ys) < 2:
-        raise ValueError(f"ys: got the shape {jnp.shape(ys)}, needs [T, *batch, H]")
-    if mask is None:
-        return jnp.ones(ys.shape[:-1], bool)
-    return check_flags(mask, ys.shape[:-1], "mask")
-
-
-def last_output(ys: Array, mask: Array | None = None) -> Array:
-    """Returns the output at each row's last valid step: `[T, *batch, H] -> [*batch, H]`; zero if there is none.
-
-    Args:
-        ys: `[T, *batch, H]`, or any history `[T, *batch, H]` of a state.
-        mask: `[T, *batch]` booleans, such as `mask_from_lengths(lengths, T)`; None: all steps are valid.
-
-    Example:
-        >>> last_output(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([True, True, False])).tolist()
-        [2.0]
-    """
-    return _output_at_end(ys, _mask_of(ys, mask), reverse=False)
-
-
-def _output_at_end(ys: Array, mask: Array, reverse: bool) -> Array:
-    """Returns the output at each row's last valid step, or at its first."""
-    steps = ys.shape[0]
-    if not steps:
-        return jnp.zeros(ys.shape[1:], ys.dtype)
-    end = jnp.argmax(mask, axis=0) if reverse else steps - 1 - jnp.argmax(mask[::-1], axis=0)
-    return keep(jnp.any(mask, axis=0), at(ys, end[None])[0])
-
-
-def held_output(ys: Array, mask: Array, *, reverse: bool = False) -> Array:
-    """Repeats at each masked step the output of the last valid step before it, as Keras does; zero if there is none.
-
-    Args:
-        ys: `[T, *batch, H]`, such as the outputs of a `Masked`, which are zero at masked steps.
-        mask: `[T, *batch]` booleans.
-        reverse: for outputs of a reverse run, whose last valid step is the one that follows in time.
-
-    Example:
-        >>> ys, mask = jnp.array([[0.0], [1.0], [0.0], [2.0]]), jnp.array([False, True, False, True])
-        >>> held_output(ys, mask)[:, 0].tolist(), held_output(ys, mask, reverse=True)[:, 0].tolist()
-        ([0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 2.0, 2.0])
-    """
-    mask = _mask_of(ys, mask)
-    steps = ys.shape[0]
-    if not steps:
-        return jnp.asarray(ys)
-    nothing = steps if reverse else -1
-    times = jnp.arange(steps).reshape(steps, *[1] * (mask.ndim - 1))
-    times = jnp.where(mask, jnp.broadcast_to(times, mask.shape), nothing)
-    last = jax.lax.cummin(times, reverse=True) if reverse else jax.lax.cummax(times)
-    return keep(last != nothing, at(ys, last))
-
-
-def mean_output(ys: Array, mask: Array | None = None) -> Array:
-    """Averages over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero if there are none.
-
-    Example:
-        >>> mean_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
-        [1.5]
-    """
-    return mean(ys, _mask_of(ys, mask), axis=0)
-
-
-def max_output(ys: Array, mask: Array | None = None) -> Array:
-    """Returns the maximum over each row's valid steps: `[T, *batch, H] -> [*batch, H]`; zero if there are none.
-
-    Example:
-        >>> max_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
-        [2.0]
-    """
-    mask = _mask_of(ys, mask)
-    if not ys.shape[0]:
-        return jnp.zeros(ys.shape[1:], ys.dtype)
-    lowest = jnp.full_like(ys, -jnp.inf)
-    return keep(jnp.any(mask, axis=0), jnp.max(select(mask, ys, lowest), axis=0))
-
-
-def bidirectional_last_output(
-    ys: Array,
-    mask: Array | None = None,
-    forward_size: int | None = None,
-    merge: Merge = "concat",
-) -> Array:
-    """Merges each direction's last output: the forward part at the last valid step, the backward part at the first.
-
-    Args:
-        ys: `[T, *batch, F + G]`, outputs of a `Bidirectional` that concatenates them. Outputs that are merged otherwise
-            cannot be taken apart.
-        mask: `[T, *batch]` booleans; None: all steps are valid.
-        forward_size: F, length of the forward part; None: half.
-        merge: "concat", "sum", or a function, such as `jnp.multiply`, as in `Bidirectional`.
-
-    Raises:
-        ValueError: another `merge`.
-
-    Example:
-        >>> ys = jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
-        >>> bidirectional_last_output(ys).tolist(), bidirectional_last_output(ys, merge=jnp.multiply).tolist()
-        ([3.0, 10.0], [30.0])
-    """
-    check_merge(merge)
-    mask = _mask_of(ys, mask)
-    size = ys.shape[-1] // 2 if forward_size is None else forward_size
-    forward = _output_at_end(ys[..., :size], mask, reverse=False)
-    return merge_outputs(merge, forward, _output_at_end(ys[..., size:], mask, reverse=True))
-
-
-def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
-    """Reverses `xs`, leaves `[T, *batch, ...]`, in time within each row's length; the padding stays in place.
-
-    Example:
-        >>> reverse_sequence(jnp.array([[1, 1], [2, 2], [3, 3]]), jnp.array([3, 2])).T.tolist()
-        [[3, 2, 1], [2, 1, 3]]
-    """
-    for leaf in [xs] if isinstance(xs, list) else jax.tree.leaves(xs):
-        check_arrays(xs=leaf)
-    if lengths is not None:
-        steps, *rest = jnp.shape(jax.tree.leaves(xs)[0])
-        lengths = check_lengths(lengths, steps, tuple(rest[: jnp.ndim(lengths)]))
-    return jax.tree.map(lambda x: flip(jnp.asarray(x), lengths), xs)
-
-
-# Lists of sequences
 
 
 class Padded(NamedTuple):
@@ -444,31 +243,3 @@ def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = No
     xs[valid] = data
     back = np.arange(batch) if unsorted_indices is None else np.asarray(unsorted_indices, np.int64)
     return Padded(xs[:, back], valid.sum(0)[back].astype(np.int32), np.arange(batch))
-
-
-def repeat(
-    cell: Layer, params: Params, x: PyTree, steps: int, state: State | None = None, *, key: Key | None = None
-) -> tuple[State, PyTree]:
-    """Runs a cell with the same input at each of `steps` steps: `(state, ys)`, as `unroll` does.
-
-    Args:
-        cell: any cell.
-        params: from `cell.init`.
-        x: one step's input, leaves `[*batch, ...]`.
-        steps: T.
-        state: before the first step; None: the initial state.
-        key: for cells with randomness.
-
-    Example:
-        >>> import jaxrnn
-        >>> cell = jaxrnn.GRU(3, 4)
-        >>> state, ys = repeat(cell, cell.init(jax.random.key(0)), jnp.ones((2, 3)), steps=5)
-        >>> ys.shape
-        (5, 2, 4)
-
-    Reference: Element-Research/rnn, `Repeater`.
-    """
-    check_sizes(steps=steps)
-    check_input(cell, x)
-    xs = jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a)[None], (steps, *jnp.shape(a))), x)
-    return unroll(cell, params, xs, state, key=key)
