@@ -17,7 +17,7 @@ from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["FlaxCell", "by_name", "feature_axes", "from_names", "initial_carry", "run", "sharding_names"]
+__all__ = ["FlaxCell", "by_name", "feature_axes", "from_names", "in_dtype", "initial_carry", "run", "sharding_names"]
 
 Sharding = Mapping[str, tuple[str | None, ...]]
 
@@ -59,6 +59,11 @@ def initial_carry(cell: Layer, input_shape: tuple[int, ...], dtype: DTypeLike) -
     return cell.initial_state(tuple(input_shape[: len(input_shape) - feature_axes(cell)]), dtype)
 
 
+def in_dtype(dtype: DTypeLike | None, params: Params, inputs: PyTree) -> tuple[Params, PyTree]:
+    """Returns parameters and inputs in the dtype of the computation; None: as they are."""
+    return (params, inputs) if dtype is None else (cast(params, dtype), cast(inputs, dtype))
+
+
 def run(
     cell: Layer,
     params: Params,
@@ -78,8 +83,7 @@ def run(
 ) -> tuple[State, PyTree]:
     """Calls `unroll` with the time axis moved first, unless `time_major`, and in `dtype`, unless None."""
     leading = check_input(cell, xs, "xs")
-    if dtype is not None:
-        params, xs = cast(params, dtype), cast(xs, dtype)
+    params, xs = in_dtype(dtype, params, xs)
     layout = "[T, *batch" if time_major else "[*batch, T"
     if not leading:
         shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]

@@ -24,7 +24,6 @@ from jaxrnn._flax import FlaxCell
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
-from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
@@ -78,9 +77,7 @@ class Cell(nn.RNNCellBase):
 
     def __call__(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
         """Runs one time step: `(carry, y)` from inputs `[*batch, I]`; rows that `reset` `[*batch]` flags begin anew."""
-        params = self.parameters()
-        if self.dtype is not None:
-            params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
+        params, inputs = _flax.in_dtype(self.dtype, self.parameters(), inputs)
         return self.cell(params, carry, inputs, reset=reset)
 
     @nn.compact

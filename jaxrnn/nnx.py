@@ -24,7 +24,6 @@ from jaxrnn.checks import check_params
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
-from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_flax", "params_of"]
@@ -97,9 +96,7 @@ class Cell(nnx.RNNCellBase):
 
     def __call__(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
         """Runs one time step: `(carry, y)` from inputs `[*batch, I]`; rows that `reset` `[*batch]` flags begin anew."""
-        params = nnx.as_pure(self.params)
-        if self.dtype is not None:
-            params, inputs = cast(params, self.dtype), cast(inputs, self.dtype)
+        params, inputs = _flax.in_dtype(self.dtype, nnx.as_pure(self.params), inputs)
         return self.cell(params, carry, inputs, reset=reset)
 
     def initialize_carry(
