@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
-from jaxrnn.networks.bidirectional import BidirectionalParams, BidirectionalState
+from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.typing import Array, DTypeLike, Key
 
@@ -52,17 +52,17 @@ class Mirrored(Wrapper):
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
         """Returns fresh parameters of both; `initializers` go to the cell's `init`."""
-        return BidirectionalParams(*(self.cell.init(k, dtype=dtype, **initializers) for k in jax.random.split(key)))
+        return Bidirectional(self.cell).init(key, dtype=dtype, **initializers)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
         """Returns the cell's zero state, twice."""
-        return BidirectionalState(*(self.cell.initial_state(batch_shape, dtype) for _ in range(2)))
+        return Bidirectional(self.cell).initial_state(batch_shape, dtype)
 
     def restart(
         self, params: BidirectionalParams, state: BidirectionalState, batch_shape: tuple[int, ...]
     ) -> BidirectionalState:
         """Returns the states in which both begin."""
-        return BidirectionalState(*(self.cell.restart(p, s, batch_shape) for p, s in zip(params, state, strict=True)))
+        return Bidirectional(self.cell).restart(params, state, batch_shape)
 
     def run(
         self, params: BidirectionalParams, xs: Array, state: BidirectionalState, options: Options
