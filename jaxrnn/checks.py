@@ -104,10 +104,10 @@ def check_params(cell: Any, params: Params) -> None:
     _check_tree("params", params, _params_spec(cell), f"as from {cell}.init(key)")
 
 
-def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str = "state") -> None:
-    """Raise unless `state` is one of `cell` for `batch_shape`."""
+def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str = "state", way: str = "") -> None:
+    """Raise unless `state` is one of `cell` for `batch_shape`; `way` says what may be wrong."""
     spec = jax.eval_shape(lambda: cell.initial_state(batch_shape))
-    _check_tree(name, state, spec, f"as from {cell}.initial_state({batch_shape})")
+    _check_tree(name, state, spec, f"as from {cell}.initial_state({batch_shape}){way}")
 
 
 def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
@@ -116,6 +116,15 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
         raise TypeError(f"step: got {type(result).__name__} from {cell}, needs a pair (state, output)")
     _check_tree("step: state", result[0], state, f"as before it, from {cell}")
     return result
+
+
+def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> PyTree:
+    """What the steps of `cell` gave over time; raise unless it has the leading axes of the input."""
+    for path, y in jax.tree_util.tree_leaves_with_path(ys):
+        if jnp.shape(y)[: len(leading)] != leading:
+            where = f"step: output{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where}: got the shape {jnp.shape(y)[1:]} from {cell}, needs [*batch, ...]")
+    return ys
 
 
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:

@@ -229,6 +229,11 @@ BAD_CALLS = {
         ValueError,
         r"state\.h: got the shape \(7, 4\), needs \(2, 4\)",
     ),
+    "step: a sequence": (
+        lambda: LSTM(PARAMS, STATE, XS),
+        ValueError,
+        r"state\.h: got the shape \(2, 4\), needs .*a call is one time step, unroll runs a sequence",
+    ),
     "step: arguments exchanged": (
         lambda: LSTM(STATE, PARAMS, XS[0]),
         TypeError,
@@ -244,6 +249,11 @@ BAD_CALLS = {
         lambda: Undecorated()(PARAMS, STATE, XS[0]),
         TypeError,
         "cell: Undecorated is no dataclass",
+    ),
+    "an output without batch axes": (
+        lambda: run(*stepping(lambda state: (state, state.h.mean()))),
+        ValueError,
+        r"step: output: got the shape \(\) from Custom\(.*needs \[\*batch, \.\.\.\]",
     ),
     "a step without output": (
         lambda: run(*stepping(lambda state: state)),

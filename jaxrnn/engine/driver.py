@@ -24,6 +24,7 @@ from jaxrnn.checks import (
     check_input,
     check_key,
     check_lengths,
+    check_output,
     check_params,
     check_sizes,
     check_state,
@@ -98,10 +99,9 @@ def unroll(
             (`jax.export`). It changes speed and memory, not values.
         save: what reverse mode keeps of the forward pass. "auto": what is fastest, "residuals" on the native path and
             "states" on the other. "states": the state after every step; the rest is computed again, for a chunk of
-            steps at once. "boundaries": only the state before every chunk, for very long
-            sequences; chunks run again too, and memory grows with T / chunk + chunk. "residuals": everything that
-            derivatives need; nothing is computed again, at several times the memory and, on a CPU, more time. Like
-            `chunk` it changes no value.
+            steps at once. "boundaries": only the state before every chunk, for very long sequences; chunks run again
+            too, and memory grows with T / chunk + chunk. "residuals": everything that derivatives need; nothing is
+            computed again, at several times the memory and, on a CPU, more time. Like `chunk` it changes no value.
         path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (`pip install
             'jaxrnn[cpu]'`), a Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be
             done and is faster; `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel
@@ -237,6 +237,7 @@ def run_and_tell(
     run = CellRun(cell, options.reverse, options.chunk, options.save, noise.random)
     data = _Data(xs, options.valid, options.resets_before, noise.each)
     (state, _), (ys, how) = run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
+    check_output(cell, ys, (options.steps, *options.batch_shape))
     return begin_anew(cell, params, state, options, before=False), ys, how
 
 

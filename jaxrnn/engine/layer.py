@@ -35,7 +35,7 @@ class _LayerType(abc.ABCMeta):
     def __dir__(cls) -> list[str]:
         fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
         # A default that is a function would be shown as a method, with all of its own documentation.
-        own = {name for name in cls.__dict__ if not name.startswith("_")} - fields
+        own = {name for name, a in cls.__dict__.items() if not (name.startswith("_") or isinstance(a, bool))} - fields
         used = {"init", "initial_state", "project", "step", "readout", "input_spec", "output_size", "__call__"}
         return sorted(own | {name for name in used if hasattr(cls, name)})
 
@@ -115,7 +115,7 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         check_layer(self)
         check_params(self, params)
         batch_shape = check_input(self, x)
-        check_state(self, state, batch_shape)
+        check_state(self, state, batch_shape, way="; a call is one time step, unroll runs a sequence")
         if reset is not None:
             flags = check_flags(reset, batch_shape, "reset", "[*batch]")
             fresh = self.restart(params, state, batch_shape)
