@@ -87,7 +87,7 @@ def real_sum(tree):
     return sum(jnp.sum(jnp.abs(leaf)).astype(jnp.float64) for leaf in jax.tree.leaves(tree))
 
 
-def training(cells, kinds, *, compiled=True):
+def training(cells, kinds, *, compiled=True, solver=None):
     """Value and gradient of a run of each cell without a state, with lengths and resets, in one program a mesh."""
     given = [example(cell, batch=(DEVICES,), dtype=jnp.float64)[:2] for cell in cells]
     args = [p for p, _ in given], [x for _, x in given], *MASKS
@@ -95,7 +95,7 @@ def training(cells, kinds, *, compiled=True):
 
     def loss(params, inputs, lengths, resets):
         runs = (
-            jaxrnn.unroll(cell, p, xs, lengths=lengths, resets=resets)
+            jaxrnn.unroll(cell, p, xs, lengths=lengths, resets=resets, solver=solver)
             for cell, p, xs in zip(cells, params, inputs, strict=True)
         )
         return sum(map(real_sum, runs))
@@ -115,7 +115,9 @@ def training(cells, kinds, *, compiled=True):
             else:
                 fun, at = loss, put(mesh, args, specs)
             fun = jax.value_and_grad(fun)
-            found[f"training, {kind}"] = compare(fun, at, expected) if compiled else jax.jit(fun).trace(*at) and None
+            found[f"training{' by Newton' * bool(solver)}, {kind}"] = (
+                compare(fun, at, expected) if compiled else jax.jit(fun).trace(*at) and None
+            )
     return found
 
 
@@ -168,4 +170,6 @@ if __name__ == "__main__":
     else:
         training(TRACED, ["explicit", "shard_map"], compiled=False)
         units = [jaxrnn.LSTM(3, 8), jaxrnn.LSTM(3, 8, heads=4)]
-        print(json.dumps(training(COMPILED, ["auto", "explicit", "shard_map"]) | recipes(units, [COMPILED[1]])))
+        found = training(COMPILED, ["auto", "explicit", "shard_map"]) | recipes(units, [COMPILED[1]])
+        solved = training([jaxrnn.LSTM(3, 4)], ["explicit"], solver=jaxrnn.Newton(1e-12))
+        print(json.dumps(found | solved))

@@ -30,7 +30,7 @@ def found():
 @pytest.mark.exhaustive
 def test_all_of_it_equals_one_device(found):
     """Values and gradients, without a state, with lengths and resets, in float64."""
-    assert len(found) == 7
+    assert len(found) == 8
     assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-10} == {}
 
 
