@@ -166,7 +166,7 @@ def _jacobians(step: Step, blocks: Blocks, params: Params, before: State, drives
     unit = jnp.eye(blocks.size, dtype=row.dtype).reshape(blocks.size, *[1] * (row.ndim - 1), blocks.size)
     columns = jax.vmap(column, (None, 0), out_axes=-1)
     # Spread over a mesh as the state is.
-    return jax.vmap(columns, (0, None), axis_size=steps)(coefficients, unit + jnp.zeros_like(row))
+    return jax.vmap(columns, (0, None), axis_size=steps)(coefficients, unit + jnp.zeros_like(row)[None])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
