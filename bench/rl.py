@@ -178,6 +178,9 @@ def torch_update(begin: Start) -> Callable[[], Any]:
     layers = {name: torch.nn.Linear(*named[name]["kernel"].shape) for name in ("embed", "policy", "value")}
     for name, layer in layers.items():
         layer.weight.data, layer.bias.data = named[name]["kernel"].T.contiguous(), named[name]["bias"]
+    # Of PyTorch's two biases of the gates r and z one stays, as Flax has one: Adam would move their sum twice as far.
+    once = torch.arange(3 * gru.hidden_size) >= 2 * gru.hidden_size
+    gru.bias_hh_l0.register_hook(lambda slope: slope * once)
     weights = [*gru.parameters(), *(w for layer in layers.values() for w in layer.parameters())]
     adam = torch.optim.Adam(weights, LEARNING_RATE)
     resets = np.array(data.resets)

@@ -162,10 +162,8 @@ def test_episodes_cut_and_paste():
 def test_updates_of_ppo_are_the_same_in_every_library():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         programs = rl.programs(rl.start(3, 5, 4, ends=0.3))
-        losses = {name: np.array([float(program()) for _ in range(2)]) for name, program in programs.items()}
+        losses = {name: np.array([float(program()) for _ in range(6)]) for name, program in programs.items()}
     expected = losses["flax linen"]
-    np.testing.assert_allclose(losses["jaxrnn"], expected, rtol=1e-6)
-    if "torch" in losses:
-        np.testing.assert_allclose(losses["torch"][0], expected[0], rtol=1e-6)
-        # PyTorch has two biases for each gate where the others have one, and Adam moves both.
-        np.testing.assert_allclose(np.diff(losses["torch"]), np.diff(expected), rtol=0.02)
+    for found in losses.values():
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        np.testing.assert_allclose(found[0] - found[-1], expected[0] - expected[-1], rtol=1e-4)
