@@ -50,14 +50,17 @@ def tasks(run: Callable[..., Any], params: Any, xs: jax.Array) -> dict[str, Call
     def along(params, xs, dparams, dxs):
         return jax.jvp(outputs, (params, xs), (dparams, dxs))[1]
 
+    def along_inputs(params, xs, dxs):
+        return jax.jvp(functools.partial(outputs, params), (xs,), (dxs,))[1]
+
     ones = functools.partial(jax.tree.map, jnp.ones_like)
     many = functools.partial(jax.tree.map, lambda a: jnp.broadcast_to(a, (DIRECTIONS, *a.shape)))
     moved = ones(params), ones(xs)
     programs = {
-        "parameters and inputs": (along, moved),
-        "inputs": (lambda params, xs, dxs: jax.jvp(functools.partial(outputs, params), (xs,), (dxs,))[1], moved[1:]),
-        f"{DIRECTIONS} directions": (jax.vmap(along, (None, None, 0, 0)), many(moved)),
-        "Hessian": (lambda *args: jax.jvp(jax.grad(loss, (0, 1)), args[:2], args[2:])[1], moved),
+        "forward mode": (along, moved),
+        "forward mode, inputs": (along_inputs, moved[1:]),
+        f"forward mode, {DIRECTIONS} directions": (jax.vmap(along, (None, None, 0, 0)), many(moved)),
+        "Hessian-vector product": (lambda *args: jax.jvp(jax.grad(loss, (0, 1)), args[:2], args[2:])[1], moved),
     }
     return {name: functools.partial(jax.jit(f), params, xs, *args) for name, (f, args) in programs.items()}
 
@@ -77,7 +80,7 @@ def records(settings: Settings) -> Iterator[Record]:
         made = {name: tasks(functools.partial(run, cell), params, xs) for name, run in runs.items()}
         for task in made["jaxrnn"]:
             _, seconds = interleaved({name: programs[task] for name, programs in made.items()}, settings.repeats)
-            table = f"{settings.cell}, derivative: {task}"
+            table = f"{settings.cell}, {task}"
             for name, spent in seconds.items():
                 yield Record(table, SIZE, text, name, 1e3 * spent, "ms", name in OURS)
             ratios.setdefault(task, []).append(seconds["plain scan"] / seconds["jaxrnn"])
