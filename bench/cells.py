@@ -14,16 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import tyro
 
 import jaxrnn
 from bench.loops import products
 from bench.records import Output, Record, progress, report
-from bench.rivals import SIZE, Size, scanned
+from bench.rivals import PLAIN, RUNS, SIZE, Size, jax_programs
 from bench.timing import geometric_mean, interleaved
-
-PLAIN = "plain scan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +127,9 @@ def programs(cell: jaxrnn.Cell, batch: int, time: int) -> dict[tuple[str, str], 
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (time, batch, *cell.input_spec.shape))
     made = {}
-    for name, run in (("jaxrnn", jaxrnn.unroll), (PLAIN, scanned)):
-        forward = jax.jit(lambda params, xs, run=run: run(cell, params, xs)[1])
-        train = jax.jit(jax.value_and_grad(lambda params, xs, f=forward: jnp.mean(f(params, xs) ** 2), (0, 1)))
-        made["forward", name] = functools.partial(forward, params, xs)
-        made["training", name] = functools.partial(train, params, xs)
+    for name in ("jaxrnn", PLAIN):
+        both = jax_programs(lambda params, xs, run=RUNS[name]: run(cell, params, xs)[1], params, xs)
+        made["forward", name], made["training", name] = both.forward, both.train
     return made
 
 

@@ -17,9 +17,8 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-import jaxrnn
 from bench.records import Output, Record, progress, report
-from bench.rivals import CELLS, OURS, SIZE, Size, scanned
+from bench.rivals import CELLS, OURS, PLAIN, RUNS, SIZE, Size, drawn
 from bench.timing import geometric_mean, interleaved
 from bench.unroll import SIZES
 
@@ -71,21 +70,16 @@ def records(settings: Settings) -> Iterator[Record]:
         size = Size.read(text)
         cell = CELLS[settings.cell](size.inputs, size.hidden)
         params = cell.init(jax.random.key(0))
-        xs = jax.random.normal(jax.random.key(1), (size.time, size.batch, size.inputs))
-        runs = {
-            "jaxrnn": jaxrnn.unroll,
-            "scan path": functools.partial(jaxrnn.unroll, path="scan"),
-            "plain scan": scanned,
-        }
-        made = {name: tasks(functools.partial(run, cell), params, xs) for name, run in runs.items()}
+        xs = drawn(size)
+        made = {name: tasks(functools.partial(run, cell), params, xs) for name, run in RUNS.items()}
         for task in made["jaxrnn"]:
             _, seconds = interleaved({name: programs[task] for name, programs in made.items()}, settings.repeats)
             table = f"{settings.cell}, {task}"
             for name, spent in seconds.items():
                 yield Record(table, SIZE, text, name, 1e3 * spent, "ms", name in OURS)
-            ratios.setdefault(task, []).append(seconds["plain scan"] / seconds["jaxrnn"])
+            ratios.setdefault(task, []).append(seconds[PLAIN] / seconds["jaxrnn"])
     for task, values in ratios.items():
-        figure = functools.partial(Record, f"{settings.cell}, plain scan / jaxrnn", "derivative", task)
+        figure = functools.partial(Record, f"{settings.cell}, {PLAIN} / jaxrnn", "derivative", task)
         yield figure("geometric mean", geometric_mean(values))
         yield figure("least", min(values))
 

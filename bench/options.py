@@ -19,11 +19,9 @@ import tyro
 
 import jaxrnn
 from bench.records import SHARE, Output, Record, progress, report
-from bench.rivals import CELLS, SIZE, Size, scanned
+from bench.rivals import CELLS, PLAIN, RUNS, SIZE, Size, drawn
 from bench.timing import interleaved
 from bench.unroll import SIZES
-
-PLAIN = "plain scan"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,7 @@ class Settings(Output):
 
 def training_step(cell, size: Size, run, **arrays):
     """`(program, temporary bytes)` of the value of `mean(ys²)` and all its gradients."""
-    params = cell.init(jax.random.key(0))
-    xs = jax.random.normal(jax.random.key(1), (size.time, size.batch, size.inputs))
+    params, xs = cell.init(jax.random.key(0)), drawn(size)
 
     def loss(params, xs, arrays):
         return jnp.mean(run(cell, params, xs, **arrays)[1] ** 2)
@@ -66,7 +63,7 @@ def options(cell, size: Size, chunk: int | None) -> dict:
         "lengths and resets": step(unroll, lengths=lengths, resets=resets),
         'save="boundaries"': step(functools.partial(unroll, save="boundaries")),
         'save="residuals"': step(functools.partial(unroll, save="residuals")),
-        PLAIN: step(scanned),
+        PLAIN: step(RUNS[PLAIN]),
     }
 
 

@@ -16,7 +16,7 @@ import tyro
 
 import jaxrnn
 from bench.records import Output, Record, progress, report
-from bench.rivals import CELLS, SIZE, Size
+from bench.rivals import CELLS, SIZE, Size, drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,7 @@ class Errors(NamedTuple):
 def errors(kind: str, size: Size) -> Errors:
     """Relative errors in bfloat16."""
     cell = CELLS[kind](size.inputs, size.hidden)
-    params = cell.init(jax.random.key(0))
-    xs = jax.random.normal(jax.random.key(1), (size.time, size.batch, size.inputs))
+    params, xs = cell.init(jax.random.key(0)), drawn(size)
 
     def run(dtype):
         def loss(params, xs):

@@ -19,8 +19,7 @@ from jaxrnn.engine.chunks import default_chunk
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-__all__ = ["CELLS", "OURS", "RIVALS", "SIZE", "Programs", "Size", "programs", "scanned"]
-
+__all__ = ["CELLS", "OURS", "PLAIN", "RIVALS", "RUNS", "SIZE", "Programs", "Size", "drawn", "jax_programs", "programs"]
 
 SIZE = "B, T, I, H"
 
@@ -46,13 +45,14 @@ class Programs(NamedTuple):
     train: Callable[[], Any] | None  # None: inference alone
 
 
-def _jax_programs(apply: Callable[[Any, jax.Array], jax.Array], params: Any, xs: jax.Array) -> Programs:
+def jax_programs(apply: Callable[[Any, jax.Array], jax.Array], params: Any, xs: jax.Array) -> Programs:
     forward = jax.jit(apply)
     train = jax.jit(jax.value_and_grad(lambda params, xs: jnp.mean(apply(params, xs) ** 2), (0, 1)))
     return Programs(functools.partial(forward, params, xs), functools.partial(train, params, xs))
 
 
-def _xs(size: Size, batch_major: bool = False) -> jax.Array:
+def drawn(size: Size, batch_major: bool = False) -> jax.Array:
+    """Normal inputs, `[T, B, I]` or `[B, T, I]`."""
     xs = jax.random.normal(jax.random.key(1), (size.time, size.batch, size.inputs), jnp.float32)
     return xs.swapaxes(0, 1) if batch_major else xs
 
@@ -61,26 +61,19 @@ CELLS = {"lstm": jaxrnn.LSTM, "gru": jaxrnn.GRU, "elman": jaxrnn.Elman}
 GATES = {"lstm": 4, "gru": 3, "elman": 1}
 
 
-def ours(kind: str, size: Size) -> Programs:
-    return _own(kind, size, jaxrnn.unroll)
-
-
-def scan_path(kind: str, size: Size) -> Programs:
-    return _own(kind, size, functools.partial(jaxrnn.unroll, path="scan"))
-
-
-def plain_scan(kind: str, size: Size) -> Programs:
-    return _own(kind, size, scanned)
-
-
 def scanned(cell: jaxrnn.Cell, params: Any, xs: jax.Array) -> tuple[Any, jax.Array]:
     """`lax.scan` over the cell."""
     return jax.lax.scan(functools.partial(cell, params), cell.initial_state(xs.shape[1:2]), xs)
 
 
-def _own(kind: str, size: Size, run: Callable[..., Any]) -> Programs:
+PLAIN = "plain scan"
+RUNS = {"jaxrnn": jaxrnn.unroll, "scan path": functools.partial(jaxrnn.unroll, path="scan"), PLAIN: scanned}
+"""What runs a cell of ours, `(cell, params, xs) -> (state, ys)`."""
+
+
+def own(run: Callable[..., Any], kind: str, size: Size) -> Programs:
     cell = CELLS[kind](size.inputs, size.hidden)
-    return _jax_programs(lambda params, xs: run(cell, params, xs)[1], cell.init(jax.random.key(0)), _xs(size))
+    return jax_programs(lambda params, xs: run(cell, params, xs)[1], cell.init(jax.random.key(0)), drawn(size))
 
 
 def products(kind: str, size: Size) -> Programs:
@@ -94,7 +87,7 @@ def products(kind: str, size: Size) -> Programs:
     w_x = jax.random.normal(k_x, (inputs, width)) / inputs**0.5
     w_h = jax.random.normal(k_h, (hidden, width)) / hidden**0.5
     chunk = default_chunk(time, 4 * batch * width)
-    xs = _xs(size)[: time - time % chunk].reshape(-1, chunk * batch, inputs)
+    xs = drawn(size)[: time - time % chunk].reshape(-1, chunk * batch, inputs)
 
     @jax.jit
     def forward(w_x, w_h, xs):
@@ -127,8 +120,8 @@ def flax_linen(kind: str, size: Size) -> Programs:
 
     cells = {"lstm": linen.OptimizedLSTMCell, "gru": linen.GRUCell, "elman": linen.SimpleCell}
     rnn = linen.RNN(cells[kind](size.hidden), time_major=True)
-    xs = _xs(size)
-    return _jax_programs(rnn.apply, rnn.init(jax.random.key(0), xs), xs)
+    xs = drawn(size)
+    return jax_programs(rnn.apply, rnn.init(jax.random.key(0), xs), xs)
 
 
 def flax_nnx(kind: str, size: Size) -> Programs:
@@ -139,7 +132,7 @@ def flax_nnx(kind: str, size: Size) -> Programs:
     graph, params, rest = nnx.split(rnn, nnx.Param, ...)
     zeros = jnp.zeros((size.batch, size.hidden))
     carry = (zeros, zeros) if kind == "lstm" else zeros
-    return _jax_programs(lambda p, xs: nnx.merge(graph, p, rest)(xs, initial_carry=carry), params, _xs(size))
+    return jax_programs(lambda p, xs: nnx.merge(graph, p, rest)(xs, initial_carry=carry), params, drawn(size))
 
 
 def haiku(kind: str, size: Size) -> Programs:
@@ -153,8 +146,8 @@ def haiku(kind: str, size: Size) -> Programs:
         cell = cells[kind](size.hidden)
         return hk.dynamic_unroll(cell, xs, cell.initial_state(size.batch))[0]
 
-    xs = _xs(size)
-    return _jax_programs(network.apply, network.init(jax.random.key(0), xs), xs)
+    xs = drawn(size)
+    return jax_programs(network.apply, network.init(jax.random.key(0), xs), xs)
 
 
 def equinox(kind: str, size: Size) -> Programs:
@@ -172,7 +165,7 @@ def equinox(kind: str, size: Size) -> Programs:
 
         return jax.lax.scan(step, (zeros, zeros) if kind == "lstm" else zeros, xs)[1]
 
-    return _jax_programs(apply, cell, _xs(size))
+    return jax_programs(apply, cell, drawn(size))
 
 
 def keras(kind: str, size: Size) -> Programs:
@@ -180,11 +173,11 @@ def keras(kind: str, size: Size) -> Programs:
 
     layers = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "elman": keras.layers.SimpleRNN}
     layer = layers[kind](size.hidden, return_sequences=True)
-    xs = _xs(size, batch_major=True)
+    xs = drawn(size, batch_major=True)
     layer.build(xs.shape)
     params = [v.value for v in layer.trainable_variables]
     rest = [v.value for v in layer.non_trainable_variables]
-    return _jax_programs(lambda p, xs: layer.stateless_call(p, rest, xs)[0], params, xs)
+    return jax_programs(lambda p, xs: layer.stateless_call(p, rest, xs)[0], params, xs)
 
 
 def torch(kind: str, size: Size) -> Programs:
@@ -224,14 +217,12 @@ def onnxruntime(kind: str, size: Size) -> Programs:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning threads slow whoever is next
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (name,) = (node.name for node in session.get_inputs())
-    xs = np.asarray(_xs(size))
+    xs = np.asarray(drawn(size))
     return Programs(lambda: session.run(None, {name: xs}), None)
 
 
 RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
-    "jaxrnn": ("jaxrnn", ours),
-    "scan path": ("jaxrnn", scan_path),
-    "plain scan": ("jaxrnn", plain_scan),
+    **{name: ("jaxrnn", functools.partial(own, run)) for name, run in RUNS.items()},
     "products": ("jaxrnn", products),
     "flax linen": ("flax", flax_linen),
     "flax nnx": ("flax", flax_nnx),
