@@ -130,7 +130,7 @@ def ctc_loss(
         blank: the class of no label.
 
     Example:
-        >>> ctc_loss(jnp.zeros((5, 2, 4)), jnp.ones((2, 3), jnp.int32)).shape
+        >>> jax.jit(ctc_loss)(jnp.zeros((5, 2, 4)), jnp.ones((2, 3), jnp.int32)).shape
         (2,)
 
     Reference: Graves, Fernández, Gomez & Schmidhuber 2006, "Connectionist temporal classification".

@@ -89,7 +89,8 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
         >>> cell = BatchNormLSTM(input_size=3, hidden_size=4, steps=5)
         >>> params = cell.init(jax.random.key(0))
         >>> xs = jax.random.normal(jax.random.key(1), (5, 8, 3))
-        >>> state, ys, statistics = jaxrnn.batch_unroll(cell, params, xs)          # training: the batch's statistics
+        >>> run = jax.jit(jaxrnn.batch_unroll)
+        >>> state, ys, statistics = run(cell, params, xs)                          # training: the batch's statistics
         >>> params = params._replace(statistics=statistics)
         >>> state, ys = jaxrnn.unroll(cell, params, xs)                            # evaluation: the population's
         >>> ys.shape, state.t.tolist()

@@ -53,7 +53,7 @@ class Clockwork(Cell[ClockworkParams, ClockworkState]):
     Example:
         >>> cell = Clockwork(input_size=3, hidden_size=8, periods=(1, 2, 4, 8))
         >>> params = cell.init(jax.random.key(0))
-        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> state, y = jax.jit(cell)(params, cell.initial_state((2,)), jnp.ones((2, 3)))
         >>> y.shape, state.t.tolist()
         ((2, 8), [1, 1])
 

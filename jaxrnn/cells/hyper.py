@@ -62,7 +62,7 @@ class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
     Example:
         >>> cell = HyperLSTM(input_size=3, hidden_size=8, hyper_size=4, embedding_size=2)
         >>> params = cell.init(jax.random.key(0))
-        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> state, y = jax.jit(cell)(params, cell.initial_state((2,)), jnp.ones((2, 3)))
         >>> y.shape, state.h_s.shape
         ((2, 8), (2, 4))
 

@@ -52,7 +52,7 @@ class LMU(Cell[LMUParams, LMUState]):
     Example:
         >>> cell = LMU(input_size=3, hidden_size=4, order=6, theta=20.0)
         >>> params = cell.init(jax.random.key(0))
-        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> state, y = jax.jit(cell)(params, cell.initial_state((2,)), jnp.ones((2, 3)))
         >>> y.shape, state.m.shape
         ((2, 4), (2, 6))
 

@@ -52,7 +52,7 @@ class OrderedLSTM(Cell[OrderedLSTMParams, OrderedLSTMState]):
     Example:
         >>> cell = OrderedLSTM(input_size=3, hidden_size=4, chunk=2)
         >>> params = cell.init(jax.random.key(0))
-        >>> state, y = cell(params, cell.initial_state((2,)), jnp.ones((2, 3)))
+        >>> state, y = jax.jit(cell)(params, cell.initial_state((2,)), jnp.ones((2, 3)))
         >>> y.shape, state.c.shape
         ((2, 4), (2, 4))
 

@@ -34,7 +34,7 @@ class Truncated(StepWrapper):
         >>> import jaxrnn
         >>> cell = Truncated(jaxrnn.GRU(3, 4), every=2)
         >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 3))
-        >>> grads = jax.grad(lambda xs: jnp.sum(jaxrnn.unroll(cell, params, xs)[1][-1]))(xs)
+        >>> grads = jax.jit(jax.grad(lambda xs: jnp.sum(jaxrnn.unroll(cell, params, xs)[1][-1])))(xs)
         >>> (grads != 0).any(-1).tolist()
         [False, False, False, False, True]
 
@@ -73,7 +73,7 @@ class ClippedGradient(StepWrapper):
         >>> import jaxrnn
         >>> cell = ClippedGradient(jaxrnn.LSTM(3, 4), limit=1.0)
         >>> params, xs = cell.init(jax.random.key(0)), jnp.ones((5, 2, 3))
-        >>> grads = jax.grad(lambda params: jnp.sum(jaxrnn.unroll(cell, params, xs)[1]))(params)
+        >>> grads = jax.jit(jax.grad(lambda params: jnp.sum(jaxrnn.unroll(cell, params, xs)[1])))(params)
 
     Reference: Graves 2013, "Generating sequences with recurrent neural networks", section 2.1.
     """
