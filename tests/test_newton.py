@@ -211,8 +211,11 @@ def test_a_backward_pass_does_not_search_again():
     ids=repr,
 )
 def test_rounds_at_initialization_are_few(cell, most):
-    params, xs = cell.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (1000, 1, 4))
-    how = jax.jit(functools.partial(inspection.newton_rounds, cell))(params, xs)
+    @jax.jit
+    def rounds(key, key_xs):
+        return inspection.newton_rounds(cell, cell.init(key), jax.random.normal(key_xs, (1000, 1, 4)))
+
+    how = rounds(jax.random.key(0), jax.random.key(1))
     assert how.rounds.shape == how.residual.shape == (1000,)
     assert 1 <= how.rounds[0] <= most
     assert how.residual.max() <= Newton().tolerance
