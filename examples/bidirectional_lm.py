@@ -109,7 +109,7 @@ def train(settings: Settings, files: Sequence[bytes], marked: Any, gaps: Any, te
     optimizer = common.adam(settings)
     models = {name: Filler(settings, name, nnx.Rngs(settings.seed)) for name in MODELS}
     state = training.init_state(models, optimizer, jax.random.key(settings.seed))
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
 
     def loss_fn(models: dict[str, Filler], carry: tuple[()], batch: np.ndarray, key: jax.Array) -> Any:
         marked, gaps = hide(batch, key, settings)
@@ -124,7 +124,7 @@ def train(settings: Settings, files: Sequence[bytes], marked: Any, gaps: Any, te
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(
+        common.storing_settings(
             settings,
             batches.windows(texts, settings.window, settings.batch, stride=settings.window // 2, seed=settings.seed),
             ("show",),

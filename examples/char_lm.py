@@ -218,7 +218,7 @@ def train(settings: Settings) -> dict[str, float]:
             f"text: got {len(symbols) - 2} characters to train on, needs a window's (--window), {settings.window}"
         )
     optimizer, state = start(settings)
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
     characters = sum(map(len, text.held_out))
     print(f"{sum(map(len, text.train)):,} characters to train on; held out: {characters:,}, {text.name}")
 
@@ -234,7 +234,7 @@ def train(settings: Settings) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(
+        common.storing_settings(
             settings,
             batches.streams(symbols, settings.batch, settings.window, stretch=settings.stretch, seed=settings.seed),
             PASSING,

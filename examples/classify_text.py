@@ -70,7 +70,7 @@ def files_of(name: str) -> list[bytes]:
     return corpus.contents(sorted(folder.rglob(pattern)))
 
 
-def divided(settings: Settings) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def split_files(settings: Settings) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Files to train on and files held out, one in five of each class: `[N, 2]`, characters and the class."""
     train, held_out = [], []
     for number, name in enumerate(settings.classes):
@@ -88,12 +88,12 @@ def divided(settings: Settings) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return train, held_out
 
 
-def cut(files: Sequence[np.ndarray], window: int) -> np.ndarray:
+def cut_windows(files: Sequence[np.ndarray], window: int) -> np.ndarray:
     """The windows `[window, N, 2]` of the files, end to end."""
     return np.stack([f[at : at + window] for f in files for at in range(0, len(f) - window + 1, window)], axis=1)
 
 
-def chosen(windows: np.ndarray, classes: int) -> np.ndarray:
+def balanced(windows: np.ndarray, classes: int) -> np.ndarray:
     """Windows to test on, drawn so that the classes have about as many."""
     order = np.random.default_rng(0).permutation(windows.shape[1])
     labels = windows[0, order, 1]
@@ -154,12 +154,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test and draw; returns the shares right. `arguments` None: the command line's."""
     settings = common.parse(Settings, arguments, lambda settings: {"window": 64, "steps": 600}, description=__doc__)
     check(settings)
-    train, held_out = divided(settings)
-    unseen = chosen(cut(held_out, settings.window), len(settings.classes))
+    train, held_out = split_files(settings)
+    unseen = balanced(cut_windows(held_out, settings.window), len(settings.classes))
     labels = unseen[0, :, 1]
     optimizer = common.adam(settings)
     state = training.init_state(Classifier(settings, nnx.Rngs(settings.seed)), optimizer, jax.random.key(settings.seed))
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Classifier, carry: tuple[()], batch: np.ndarray, key: jax.Array) -> Any:
         logits = model(batch[..., 0], nnx.Rngs(dropout=key))
@@ -170,19 +170,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(
+        common.storing_settings(
             settings,
             batches.windows(train, settings.window, settings.batch, stride=STRIDE, seed=settings.seed),
         ),
         steps=settings.steps,
         directory=settings.directory,
-        evaluate=lambda model: {"right": np.mean(predict(model) == labels)},
+        evaluate=lambda model: {"accuracy": np.mean(predict(model) == labels)},
         eval_every=max(1, settings.steps // 10),
         items_per_batch=settings.batch,
         unit="windows",
     )
     predicted = np.asarray(predict(state.params))
-    simple = naive_bayes(cut(train, settings.window), unseen, len(settings.classes))
+    simple = naive_bayes(cut_windows(train, settings.window), unseen, len(settings.classes))
     results = {"this model": np.mean(predicted == labels), "naive Bayes": np.mean(simple == labels)}
     print(f"right, of {len(labels)} windows of files held out: ", end="")
     print(", ".join(f"{value:.1%} by {name}" for name, value in results.items()))

@@ -111,7 +111,7 @@ def load(kind: type[S], directory: Path) -> S:
         raise ValueError(f"directory: got {path}, which is of something else, needs a run of this example") from None
 
 
-def keeping(
+def storing_settings(
     settings: Any, batches: Callable[[int], Iterator[Any]], passing: Sequence[str] = ()
 ) -> Callable[[int], Iterator[Any]]:
     """`batches`, and once `fit` asks for them, and so has the directory for itself, the settings are stored there.
@@ -144,7 +144,7 @@ def refuse_a_run(directory: Path, *, resumes: bool = True) -> None:
         raise ValueError(f"directory: got {directory}, which holds a run, needs {needs}")
 
 
-def begun(settings: Any, state: training.TrainState) -> training.TrainState:
+def resume_or_begin(settings: Any, state: training.TrainState) -> training.TrainState:
     """The state to train from: `state`, or with `resume` the newest checkpoint's."""
     if settings.resume:
         return training.restore(settings.directory, state)
@@ -164,7 +164,7 @@ def adam(settings: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
 
 
-def made(names: Sequence[str], input_size: int, hidden: int) -> dict[str, jaxrnn.Layer]:
+def make_cells(names: Sequence[str], input_size: int, hidden: int) -> dict[str, jaxrnn.Layer]:
     """Cells by the names of their classes."""
     found = {}
     for name in names:
@@ -175,7 +175,7 @@ def made(names: Sequence[str], input_size: int, hidden: int) -> dict[str, jaxrnn
     return found
 
 
-def plain(axes: Axes) -> None:
+def style(axes: Axes) -> None:
     """Axes for curves: a light grid, no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

@@ -214,5 +214,5 @@ def draw(curves: dict[str, Any], levels: dict[str, float], path: Path, **labels:
     for (name, level), style in zip(levels.items(), itertools.cycle((":", "--", "-."))):
         axes.axhline(level, color="black", linestyle=style, linewidth=1, label=name)
     axes.set(**labels)
-    common.plain(axes)
+    common.style(axes)
     common.save(figure, path)

@@ -217,9 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     model = Model(settings, len(known), nnx.Rngs(settings.seed))
     state = training.init_state(model, optimizer, jax.random.key(settings.seed), fresh(model, settings.batch))
     state = training.fit(
-        common.begun(settings, state),
+        common.resume_or_begin(settings, state),
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(
+        common.storing_settings(
             settings,
             batches.streams(train, settings.batch, settings.window, stretch=16, seed=settings.seed),
             ("sample",),

@@ -171,7 +171,7 @@ def picture(settings: Settings) -> None:
     measure = "mean squared error" if settings.task == "adding" else "cross-entropy, nats"
     axes.set(xlabel=f"steps of {settings.batch} sequences", ylabel=measure, yscale="log", xlim=(0, None))
     axes.set_title(f"{settings.task}, {settings.length} time steps, {settings.seeds} seeds: median and range")
-    common.plain(axes)
+    common.style(axes)
     common.save(figure, settings.directory / "curves.png")
 
 
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     quick = {"length": 20, "cells": ("Elman", "GRU"), "seeds": 2, "steps": 400}
     settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     common.check(settings, length=(2, common.MOST), seeds=(1, 1000))
-    cells = common.made(settings.cells, SIZES[settings.task][0], settings.hidden)
+    cells = common.make_cells(settings.cells, SIZES[settings.task][0], settings.hidden)
     for name in cells:
         common.refuse_a_run(settings.directory / name, resumes=False)
     results, table = {}, Table("cell", "error", "of seeds", title=f"guess: {guess(settings):.3g}")

@@ -174,7 +174,7 @@ def greedy(model: Translator, strings: Strings) -> np.ndarray:
     return np.asarray(decoding.generate(model.step, *begin(model, strings), len(strings.targets), stop=(END,)).tokens)
 
 
-def right(strings: Strings, tokens: Any) -> float:
+def accuracy(strings: Strings, tokens: Any) -> float:
     """The share of strings that are right as a whole."""
     return float(np.mean(np.all(np.asarray(tokens) == strings.targets, axis=0)))
 
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     model = Translator(settings, len(unseen.sources), nnx.Rngs(settings.seed))
     optimizer = common.adam(settings)
     state = training.init_state(model, optimizer, jax.random.key(settings.seed))
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Translator, carry: tuple[()], strings: Strings, key: jax.Array) -> Any:
         logits, _ = model(strings)
@@ -244,10 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(settings, batches.numbered(fresh), PASSING),
+        common.storing_settings(settings, batches.numbered(fresh), PASSING),
         steps=settings.steps,
         directory=settings.directory,
-        evaluate=lambda model: {"right": right(unseen, greedy(model, unseen))},
+        evaluate=lambda model: {"accuracy": accuracy(unseen, greedy(model, unseen))},
         eval_every=max(1, settings.steps // 10),
         items_per_batch=settings.batch,
         unit="strings",
@@ -259,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     by_name = {"greedy": greedy(model, unseen), "beam": np.asarray(found.tokens[..., 0])}
     if settings.show:
         Console().print(table(unseen, by_name, settings.show))
-    results = {name: right(unseen, tokens) for name, tokens in by_name.items()}
+    results = {name: accuracy(unseen, tokens) for name, tokens in by_name.items()}
     print(f"right, of {UNSEEN} unseen strings: {results['greedy']:.1%} greedily, {results['beam']:.1%} by beam search")
     picture(model, Strings(*(leaf[..., :3] for leaf in unseen)), settings.directory / "alignment.png")
     return results

@@ -136,7 +136,7 @@ def train(settings: Settings, cell: jaxrnn.Layer, images: Images, unseen: Images
         return jnp.mean(losses), (carry, {})
 
     @jax.jit
-    def right(model: Classifier) -> jax.Array:
+    def accuracy(model: Classifier) -> jax.Array:
         logits = jax.lax.map(model, unseen.pixels, batch_size=AT_ONCE)
         return jnp.mean(jnp.argmax(logits, axis=-1) == unseen.labels)
 
@@ -146,7 +146,7 @@ def train(settings: Settings, cell: jaxrnn.Layer, images: Images, unseen: Images
         batches.shuffled(images, settings.batch, seed=settings.seed),
         steps=settings.steps,
         directory=directory,
-        evaluate=lambda model: {"right": float(right(model))},
+        evaluate=lambda model: {"accuracy": float(accuracy(model))},
         eval_every=max(1, settings.steps // 20),
         log_every=settings.steps,
         items_per_batch=settings.batch,
@@ -157,7 +157,7 @@ def train(settings: Settings, cell: jaxrnn.Layer, images: Images, unseen: Images
 def read(directory: Path) -> tuple[np.ndarray, np.ndarray]:
     """The steps and the shares right of a run."""
     lines = common.metrics(directory)
-    return np.array([line["step"] for line in lines]), np.array([line["eval_right"] for line in lines])
+    return np.array([line["step"] for line in lines]), np.array([line["eval_accuracy"] for line in lines])
 
 
 def picture(settings: Settings, unseen: Images) -> None:
@@ -171,7 +171,7 @@ def picture(settings: Settings, unseen: Images) -> None:
     axes.set(xlabel=f"steps of {settings.batch} images", ylabel="test images right", xlim=(0, None), ylim=(0, 1))
     order = "in one random order" if settings.permuted else "row by row"
     axes.set_title(f"{unseen.pixels.shape[1]} pixels {order}")
-    common.plain(axes)
+    common.style(axes)
     strip.imshow(unseen.pixels[:8, :, 0].T, cmap="gray_r", aspect="auto", interpolation="nearest")
     strip.set_xticks(range(min(8, len(unseen.labels))), [str(label) for label in unseen.labels[:8]])
     strip.set(ylabel="pixels, from the first to the last", title="digits")
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     quick = {"cells": ("GRU",), "steps": 400}
     settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     common.check(settings)
-    cells = common.made(settings.cells, 1, settings.hidden)
+    cells = common.make_cells(settings.cells, 1, settings.hidden)
     images, unseen = load(settings)
     for name in cells:
         common.refuse_a_run(settings.directory / name, resumes=False)

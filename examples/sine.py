@@ -51,7 +51,7 @@ class Settings:
     """L-BFGS with a line search, or Adam with a cosine schedule."""
     steps: int = 300
     """Updates; one of L-BFGS takes one evaluation of the gradient, seldom more, one of Adam takes one."""
-    look_every: int = 20
+    eval_every: int = 20
     """Updates after which the errors are looked at, and the best parameters so far kept."""
     memory: int = 100
     """Updates that L-BFGS remembers (PyTorch's default)."""
@@ -93,7 +93,7 @@ class Predictor(linen.Module):
         return carry, self.head(y)
 
 
-def dream(model: Predictor, params: Any, carry: Any, y: jax.Array, steps: int) -> jax.Array:
+def free_run(model: Predictor, params: Any, carry: Any, y: jax.Array, steps: int) -> jax.Array:
     """`steps` points after the prediction `y` `[B, 1]`, each the input of the next: `[steps, B, 1]`."""
 
     def step(before: tuple[Any, jax.Array], _: None) -> tuple[tuple[Any, jax.Array], jax.Array]:
@@ -170,7 +170,7 @@ def draw_errors(lines: Sequence[dict[str, Any]], kept: dict[str, Any], path: Pat
         axes.plot([line["step"] for line in lines], values, marker=".", label=label, **style)
     axes.axvline(kept["step"], color="0.6", zorder=0, label=f"kept: step {kept['step']}")
     axes.set(xlabel="step", ylabel="mean squared error", yscale="log", xlim=(0, None))
-    common.plain(axes)
+    common.style(axes)
     common.save(figure, path)
 
 
@@ -181,7 +181,7 @@ def check(settings: Settings) -> None:
         waves=(TEST + 1, common.MOST),
         length=(4, common.MOST),
         future=(1, common.MOST),
-        look_every=(1, common.FOREVER),
+        eval_every=(1, common.FOREVER),
         memory=(1, 1000),
     )
 
@@ -201,12 +201,12 @@ def run(settings: Settings) -> dict[str, float]:
         return mse(predict(params, train[:-1])[1], train[1:])
 
     @jax.jit
-    def look(params: Any) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    def evaluate(params: Any) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         # As in PyTorch's example, not the last given point but its prediction is the first input of a continuation.
         carry, ys = predict(params, first[:-1])
-        train_run = mse(dream(model, params, carry, ys[-1], len(second)), second)
+        train_run = mse(free_run(model, params, carry, ys[-1], len(second)), second)
         carry, ys = predict(params, test[:-1])
-        continued = dream(model, params, carry, ys[-1], settings.future)
+        continued = free_run(model, params, carry, ys[-1], settings.future)
         errors = {"train": loss(params), "test": mse(ys, test[1:]), "train_run": train_run}
         return errors | {"test_run": mse(continued, coming)}, ys, continued
 
@@ -214,17 +214,17 @@ def run(settings: Settings) -> dict[str, float]:
     optimizer, train_step = make_step(settings, loss)
     evaluations = jnp.asarray(int(settings.optimizer == "lbfgs"))  # one before the first line search
     state = training.init_state(params, optimizer, jax.random.key(settings.seed), evaluations)
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
     training.fit(
         state,
         train_step,
-        common.keeping(settings, itertools.count),  # every batch is all waves
+        common.storing_settings(settings, itertools.count),  # every batch is all waves
         steps=settings.steps,
         directory=settings.directory,
-        evaluate=lambda params: {name: float(error) for name, error in look(params)[0].items()},
-        eval_every=settings.look_every,
-        log_every=settings.look_every,
-        checkpoint_every=settings.look_every,
+        evaluate=lambda params: {name: float(error) for name, error in evaluate(params)[0].items()},
+        eval_every=settings.eval_every,
+        log_every=settings.eval_every,
+        checkpoint_every=settings.eval_every,
         best="eval_train_run",
         unit="steps",
     )
@@ -233,7 +233,7 @@ def run(settings: Settings) -> dict[str, float]:
     if not finite:
         raise ValueError(f"learning_rate: got {settings.learning_rate}, needs a smaller one: no error was finite")
     kept = min(finite, key=lambda line: line["eval_train_run"])
-    _, predicted, continued = look(training.restore_params(settings.directory, params, step="best"))
+    _, predicted, continued = evaluate(training.restore_params(settings.directory, params, step="best"))
     print(
         f"kept: step {kept['step']}, which continues the training waves best; a choice by the test waves would flatter "
         f"the result\ntrain MSE {kept['eval_train']:.2e}, test MSE {kept['eval_test']:.2e}, "

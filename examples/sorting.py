@@ -83,12 +83,12 @@ def draw(key: jax.Array, sequences: int, settings: Settings) -> jax.Array:
     return jax.random.randint(key, (settings.length, sequences), 0, settings.high - settings.low + 1)
 
 
-def fresh(key: jax.Array, settings: Settings) -> Callable[[int], Iterator[jax.Array]]:
+def make_batches(key: jax.Array, settings: Settings) -> Callable[[int], Iterator[jax.Array]]:
     """Fresh sequences for every batch; a batch depends on its number alone."""
     return batches.numbered(lambda number: draw(jax.random.fold_in(key, number), settings.batch, settings))
 
 
-def right(numbers: jax.Array) -> Callable[[Sorter], dict[str, float]]:
+def accuracy(numbers: jax.Array) -> Callable[[Sorter], dict[str, float]]:
     """A function `sorter -> {"positions", "sequences"}`: which fractions of these sequences come out right."""
     target = jnp.sort(numbers, axis=0)
 
@@ -135,7 +135,7 @@ def picture(settings: Settings) -> None:
         xlim=(0, None),
         ylim=(0, 103),
     )
-    common.plain(axes)
+    common.style(axes)
     common.save(figure, settings.directory / "curve.png")
 
 
@@ -166,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     k_params, k_train, k_batches, k_unseen = jax.random.split(jax.random.key(settings.seed), 4)
     optimizer = common.adam(settings)
     state = training.init_state(Sorter(settings, nnx.Rngs(k_params)), optimizer, k_train)
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
 
     def loss_fn(sorter: Sorter, carry: tuple[()], numbers: jax.Array, key: jax.Array) -> Any:
         del key  # nothing is random but the numbers
@@ -175,11 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         return jnp.mean(losses), (carry, {})
 
     unseen = draw(k_unseen, UNSEEN, settings)
-    evaluate = right(unseen)
+    evaluate = accuracy(unseen)
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(settings, fresh(k_batches, settings), PASSING),
+        common.storing_settings(settings, make_batches(k_batches, settings), PASSING),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=evaluate,

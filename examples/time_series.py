@@ -116,7 +116,7 @@ class Forecaster(nnx.Module):
         return repeat(past, self.season, self.horizon) + change, 0.01 + nnx.softplus(spread)
 
 
-def error(forecaster: Forecaster, windows: jax.Array) -> jax.Array:
+def nll(forecaster: Forecaster, windows: jax.Array) -> jax.Array:
     """Negative log-likelihood of what comes after the context, nats a value."""
     context = len(windows) - forecaster.horizon
     means, spreads = forecaster(windows[:context])
@@ -135,10 +135,10 @@ def train(settings: Settings, series: np.ndarray, parts: Sequence[int]) -> Forec
     optimizer = optax.adamw(settings.learning_rate, weight_decay=settings.weight_decay)
     length = settings.context + settings.horizon
     held_out = windows_of(series[parts[0] - settings.context : parts[1]], length)
-    errors = jax.jit(jax.vmap(error, (0, None)))
+    nlls = jax.jit(jax.vmap(nll, (0, None)))
 
     def loss_fn(members: Forecaster, carry: tuple[()], windows: jax.Array, key: jax.Array) -> Any:
-        return jnp.sum(jax.vmap(error, (0, None))(members, windows)), (carry, {})
+        return jnp.sum(jax.vmap(nll, (0, None))(members, windows)), (carry, {})
 
     state = training.init_state(members, optimizer, keys[0])
     training.fit(
@@ -147,7 +147,7 @@ def train(settings: Settings, series: np.ndarray, parts: Sequence[int]) -> Forec
         batches.windows(series[: parts[0]], length, settings.batch, seed=settings.seed),
         steps=settings.steps,
         directory=settings.directory,
-        evaluate=lambda members: {"nll": float(errors(members, held_out).mean())},
+        evaluate=lambda members: {"nll": float(nlls(members, held_out).mean())},
         eval_every=max(10, settings.steps // 30),
         log_every=max(10, settings.steps // 30),
         best="eval_nll",
@@ -193,7 +193,7 @@ def picture(settings: Settings, truth: np.ndarray, mean: np.ndarray, spread: np.
         below.plot(1 + np.arange(settings.horizon), np.abs(wrong).mean(1), ".-", label=name)
     below.set(xlabel="steps ahead", ylabel="mean absolute error", ylim=(0, None))
     for axes in (above, below):
-        common.plain(axes)
+        common.style(axes)
     common.save(figure, settings.directory / "forecasts.png")
 
 

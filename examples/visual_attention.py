@@ -158,7 +158,7 @@ class Observer(nnx.Module):
         return jnp.tanh(self.locator(y))
 
 
-def right(fields: Fields, looks: Looks) -> float:
+def accuracy(fields: Fields, looks: Looks) -> float:
     """The share of fields whose digit was recognized after the last glimpse."""
     return float(np.mean(np.argmax(looks.logits[-1], axis=-1) == fields.labels))
 
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     unseen = draw(settings, held_out, (settings.seed, 1), UNSEEN)
     optimizer = common.adam(settings)
     state = training.init_state(Observer(settings, nnx.Rngs(settings.seed)), optimizer, jax.random.key(settings.seed))
-    state = common.begun(settings, state)
+    state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Observer, carry: tuple[()], fields: Fields, key: jax.Array) -> Any:
         looks = model(fields.images, key, settings.std)
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
             # This gradient grows as 1 / std and would drown that of the classes.
             loss += settings.std**2 * reinforce.surrogate(log_look, reward, looks.baselines)
             loss += reinforce.baseline_loss(looks.baselines, reward)
-        return loss, (carry, {"right": jnp.mean(jnp.argmax(looks.logits[-1], axis=-1) == fields.labels)})
+        return loss, (carry, {"accuracy": jnp.mean(jnp.argmax(looks.logits[-1], axis=-1) == fields.labels)})
 
     observe = nnx.jit(Observer.__call__)
 
@@ -238,21 +238,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.keeping(
+        common.storing_settings(
             settings,
             batches.numbered(lambda number: draw(settings, train, (settings.seed, 0, number), settings.batch)),
         ),
         steps=settings.steps,
         directory=settings.directory,
-        evaluate=lambda model: {"right": right(unseen, test(model))},
+        evaluate=lambda model: {"accuracy": accuracy(unseen, test(model))},
         eval_every=max(1, settings.steps // 10),
         log_every=max(50, settings.steps // 40),
         items_per_batch=settings.batch,
         unit="fields",
     )
     looks = test(state.params)
-    results = {"right": right(unseen, looks)}
-    print(f"right, of {UNSEEN} fields with one of {HELD_OUT} digits held out: {results['right']:.1%}")
+    results = {"accuracy": accuracy(unseen, looks)}
+    print(f"right, of {UNSEEN} fields with one of {HELD_OUT} digits held out: {results['accuracy']:.1%}")
     picture(settings, unseen, looks, settings.directory / "glimpses.png")
     return results
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from examples import __main__ as listing
 from examples import char_lm, common, demo, memory, seq2seq, sine, sorting
 
-SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--look-every", "3"]
+SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--eval-every", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
 
 
@@ -90,7 +90,7 @@ def test_sine_continues_with_its_own_predictions(x64):
     assert all(np.abs(leaf).max() <= 3**-0.5 and leaf.any() for leaf in jax.tree.leaves(params))
     predict = jax.jit(lambda xs: model.apply({"params": params}, xs))
     carry, ys = predict(xs)
-    continued = sine.dream(model, params, carry, ys[-1], 4)
+    continued = sine.free_run(model, params, carry, ys[-1], 4)
     assert continued.shape == (4, 2, 1)
     fed = jnp.concatenate([xs, ys[-1:], continued[:-1]])
     np.testing.assert_allclose(continued, predict(fed)[1][-4:], rtol=1e-12)
@@ -125,10 +125,10 @@ def test_sorting_learns_shows_draws_and_resumes(tmp_path, capsys):
 
 def test_sorting_batches_depend_on_their_number_alone():
     key, settings = jax.random.key(0), sorting.Settings(length=5, batch=2, low=1, high=3)
-    fresh = sorting.fresh(key, settings)
-    first = list(itertools.islice(fresh(0), 4))
+    make = sorting.make_batches(key, settings)
+    first = list(itertools.islice(make(0), 4))
     assert first[3].shape == (5, 2)
-    np.testing.assert_array_equal(first[3], next(fresh(3)))
+    np.testing.assert_array_equal(first[3], next(make(3)))
     assert not np.array_equal(first[2], first[3])
     assert np.unique(first).tolist() == [0, 1, 2], "counted from low"
 
@@ -142,7 +142,7 @@ def test_sorting_marks_what_is_wrong():
     shown = {name: [row[1:] for row in rows if row[0] == name] for name in ("original", "sorted", "predicted")}
     assert shown["original"] == (np.asarray(numbers).T + 7).astype(str).tolist()
     assert shown["sorted"] == (np.sort(numbers, axis=0).T + 7).astype(str).tolist()
-    right = sorting.right(numbers)(sorter)["positions"]
+    right = sorting.accuracy(numbers)(sorter)["positions"]
     marks = [entry.endswith("*") for row in shown["predicted"] for entry in row]
     assert 0 < right < 1
     assert np.mean(marks) == pytest.approx(1 - right)
@@ -362,7 +362,8 @@ def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
 
 def test_all_examples_are_listed():
     folder = Path(sine.__file__).parent
-    programs = {path.stem for path in folder.glob("*.py")} - {"__init__", "__main__", "common", "corpus"}
+    shared = {"__init__", "__main__", "common", "corpus", "environments"}
+    programs = {path.stem for path in folder.glob("*.py")} - shared
     assert set(listing.MINUTES) == programs
     text = io.StringIO()
     Console(file=text, width=300).print(listing.listed())

@@ -11,7 +11,7 @@ import scipy.io
 from flax import nnx
 
 import jaxrnn
-from examples import classify_series, common, music, recurrent_ppo, time_series
+from examples import classify_series, common, environments, music, recurrent_ppo, time_series
 from jaxrnn import batches
 from tests.test_examples import assert_is_picture
 
@@ -29,15 +29,15 @@ def follow(environment, actions, key):
 
 @pytest.mark.parametrize("key", [jax.random.key(n) for n in range(3)])
 def test_ppo_tasks_ask_for_what_was_seen(key):
-    maze = recurrent_ppo.t_maze(2)
+    maze = environments.t_maze(2)
     side = int(maze.reset(key)[1][:2].argmax())
     for turn in range(2):
         seen = follow(maze, [0, 1, 0, 1 + turn], key)
         assert [reward for _, reward, _ in seen] == pytest.approx([0, -0.1, 0, 1 if turn == side else -1])
         assert [done for *_, done in seen] == [False, False, False, True]
         assert [o.tolist() for o, *_ in seen[1:]] == [[0, 0, 0], [0, 0, 0], [0, 0, 1]], "the sign is at the entrance"
-    cards = recurrent_ppo.repeat_previous(2)
-    steps = 2 + recurrent_ppo.QUESTIONS
+    cards = environments.repeat_previous(2)
+    steps = 2 + environments.QUESTIONS
     shown = [o.argmax() for o, *_ in follow(cards, [0] * steps, key)]
     seen = follow(cards, [0, 0, *shown[:-2]], key)
     assert sum(reward for _, reward, _ in seen) == pytest.approx(1)
@@ -47,25 +47,25 @@ def test_ppo_tasks_ask_for_what_was_seen(key):
 
 @pytest.mark.exhaustive
 def test_ppo_stored_sequences_have_the_values_of_single_steps():
-    environment = recurrent_ppo.t_maze(1)
+    environment = environments.t_maze(1)
     agent = recurrent_ppo.Agent(environment, 8, nnx.Rngs(0))
     agent.rnn.cell.params = jax.tree.map(lambda leaf: 3 * leaf, agent.rnn.cell.params)  # so that memory matters
-    world = recurrent_ppo.begin(agent, environment, jax.random.key(0), 5)
-    carry = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), world.carry)
-    world = world._replace(carry=carry, reset=world.reset.at[:3].set(False))  # in the midst of episodes
+    runner = recurrent_ppo.begin(agent, environment, jax.random.key(0), 5)
+    carry = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), runner.carry)
+    runner = runner._replace(carry=carry, reset=runner.reset.at[:3].set(False))  # in the midst of episodes
 
     @jax.jit
-    def both(agent, world):
-        _, seen = recurrent_ppo.roll_out(agent, environment, world, jax.random.key(2), 12)
-        return seen, *agent(world.carry, seen.observation, seen.reset)
+    def both(agent, runner):
+        _, rollout = recurrent_ppo.roll_out(agent, environment, runner, jax.random.key(2), 12)
+        return rollout, *agent(runner.carry, rollout.observation, rollout.reset)
 
-    seen, _, logits, values = both(agent, world)
-    assert seen.done.any()
-    assert not seen.done.all(axis=0).any()
-    np.testing.assert_array_equal(seen.reset[1:], seen.done[:-1])
-    np.testing.assert_allclose(values, seen.value, rtol=1e-5, atol=1e-6)
-    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), seen.action[..., None], -1)[..., 0]
-    np.testing.assert_allclose(log_probs, seen.log_prob, rtol=1e-5, atol=1e-6)
+    rollout, _, logits, values = both(agent, runner)
+    assert rollout.done.any()
+    assert not rollout.done.all(axis=0).any()
+    np.testing.assert_array_equal(rollout.reset[1:], rollout.done[:-1])
+    np.testing.assert_allclose(values, rollout.value, rtol=1e-5, atol=1e-6)
+    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), rollout.action[..., None], -1)[..., 0]
+    np.testing.assert_allclose(log_probs, rollout.log_prob, rtol=1e-5, atol=1e-6)
 
 
 def test_ppo_advantages_are_sums_of_errors():
@@ -73,13 +73,13 @@ def test_ppo_advantages_are_sums_of_errors():
     reward, value = rng.normal(size=(2, 6, 1)).astype(np.float32)
     done = np.array([0, 0, 1, 0, 0, 0], bool)[:, None]
     last = np.float32([0.7])
-    seen = recurrent_ppo.Seen(*[None] * 4, value=value, reward=reward, done=done, total=None)
+    rollout = recurrent_ppo.Rollout(*[None] * 4, value=value, reward=reward, done=done, episode_return=None)
     ahead = np.where(done, 0, np.concatenate([value[1:], last[None]]))
     errors = reward + recurrent_ppo.DISCOUNT * ahead - value
-    decay = recurrent_ppo.DISCOUNT * recurrent_ppo.TRACE
+    decay = recurrent_ppo.DISCOUNT * recurrent_ppo.GAE_LAMBDA
     ends = [3, 3, 3, 6, 6, 6]  # where each step's episode ends
     expected = [sum(decay ** (k - t) * errors[k, 0] for k in range(t, ends[t])) for t in range(6)]
-    np.testing.assert_allclose(recurrent_ppo.advantages(seen, last)[:, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(recurrent_ppo.advantages(rollout, last)[:, 0], expected, rtol=1e-5)
 
 
 @pytest.mark.exhaustive

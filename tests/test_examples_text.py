@@ -53,13 +53,13 @@ def test_classify_text_learns_draws_and_stores_its_settings(tmp_path, capsys, mo
 
 def test_classify_text_holds_whole_files_out(tmp_path):
     settings = classify_text.Settings(classes=tuple(write_texts(tmp_path)), window=12)
-    train, held_out = classify_text.divided(settings)
+    train, held_out = classify_text.split_files(settings)
     assert (len(train), len(held_out)) == (8, 4), "each content once; nothing that is short or binary"
     texts = [{file[:, 0].tobytes() for file in files} for files in (train, held_out)]
     assert not texts[0] & texts[1]
     for file in train + held_out:
         assert set(file[:, 0].tobytes()) <= set((b"abcd", b"cdef")[file[0, 1]])
-    cut = classify_text.cut(held_out, 12)
+    cut = classify_text.cut_windows(held_out, 12)
     assert cut[:, 34, 0].tobytes() == held_out[1][12:24, 0].tobytes()
 
 
@@ -96,8 +96,8 @@ def test_visual_attention_trains_and_draws(tmp_path, capsys, monkeypatch):
     arguments = ["--field", "8", "--clutter", "0", "--glimpses", "2", "--hidden", "16", "--batch", "32"]
     arguments += ["--patches", "1", "--steps", "80", "--learning-rate", "2e-2", "--directory", str(tmp_path)]
     results = visual_attention.main(arguments)
-    assert results["right"] > 0.2, "by chance one in ten"
-    assert f"one of 360 digits held out: {results['right']:.1%}" in capsys.readouterr().out
+    assert results["accuracy"] > 0.2, "by chance one in ten"
+    assert f"one of 360 digits held out: {results['accuracy']:.1%}" in capsys.readouterr().out
     assert_is_picture(tmp_path / "glimpses.png")
 
 
