@@ -176,7 +176,7 @@ def make_cells(names: Sequence[str], input_size: int, hidden: int) -> dict[str, 
 
 
 def style(axes: Axes) -> None:
-    """Axes for curves: a light grid, no box."""
+    """Axes for curves: a light grid, a legend, no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

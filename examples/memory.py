@@ -60,7 +60,7 @@ class Settings:
     """Short sequences for a minute; sets --length, --cells, --seeds and --steps where they are not given."""
 
 
-class Task(NamedTuple):
+class Batch(NamedTuple):
     """A batch of sequences."""
 
     xs: np.ndarray  # [T, B, I]
@@ -68,7 +68,7 @@ class Task(NamedTuple):
     mask: np.ndarray  # [T, B] bool, where they are asked for
 
 
-def draw(settings: Settings, seed: Sequence[int], count: int) -> Task:
+def draw(settings: Settings, seed: Sequence[int], count: int) -> Batch:
     """Random sequences of a task."""
     rng, steps = np.random.default_rng(seed), settings.length
     if settings.task == "copy":
@@ -78,7 +78,7 @@ def draw(settings: Settings, seed: Sequence[int], count: int) -> Task:
         targets = np.zeros_like(inputs)
         targets[-RECALLED:] = symbols
         mask = np.broadcast_to(np.arange(len(inputs))[:, None] >= steps + RECALLED, inputs.shape)
-        return Task(np.eye(RECALLED + 2, dtype=np.float32)[inputs], targets, mask)
+        return Batch(np.eye(RECALLED + 2, dtype=np.float32)[inputs], targets, mask)
     # One place in each half.
     first, second = rng.integers(0, steps // 2, count), rng.integers(steps // 2, steps, count)
     mask = np.broadcast_to(np.arange(steps)[:, None] == steps - 1, (steps, count))
@@ -87,11 +87,11 @@ def draw(settings: Settings, seed: Sequence[int], count: int) -> Task:
         numbers, marks = rng.uniform(size=(steps, count)), np.zeros((steps, count))
         marks[first, rows] = marks[second, rows] = 1
         targets = np.broadcast_to((numbers * marks).sum(0), (steps, count))
-        return Task(np.stack([numbers, marks], -1).astype(np.float32), targets.astype(np.float32), mask)
+        return Batch(np.stack([numbers, marks], -1).astype(np.float32), targets.astype(np.float32), mask)
     symbols, which = rng.integers(4, size=(steps, count)), rng.integers(2, size=(2, count))
     symbols[first, rows], symbols[second, rows] = 4 + which
     targets = np.broadcast_to(2 * which[0] + which[1], (steps, count))
-    return Task(np.eye(6, dtype=np.float32)[symbols], targets, mask)
+    return Batch(np.eye(6, dtype=np.float32)[symbols], targets, mask)
 
 
 def guess(settings: Settings) -> float:
@@ -111,12 +111,12 @@ class Network(nnx.Module):
         return self.head(self.rnn(xs)[1])
 
 
-def error(network: Network, task: Task) -> jax.Array:
+def error(network: Network, batch: Batch) -> jax.Array:
     """The mean squared error of a sum, or the cross-entropy of classes, in nats."""
-    ys = network(task.xs)
+    ys = network(batch.xs)
     if ys.shape[-1] == 1:
-        return sequence_loss(optax.squared_error, ys[..., 0], task.targets, task.mask)
-    return sequence_loss(optax.softmax_cross_entropy_with_integer_labels, ys, task.targets, task.mask)
+        return sequence_loss(optax.squared_error, ys[..., 0], batch.targets, batch.mask)
+    return sequence_loss(optax.softmax_cross_entropy_with_integer_labels, ys, batch.targets, batch.mask)
 
 
 def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
@@ -126,11 +126,11 @@ def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
         return Network(cell, SIZES[settings.task][1], nnx.Rngs(key))
 
     networks = jax.vmap(network)(jax.random.split(jax.random.key(settings.seed), settings.seeds))
-    one = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.learning_rate))
-    each = optax.GradientTransformation(jax.vmap(one.init), jax.vmap(one.update))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.learning_rate))
+    for_each = optax.GradientTransformation(jax.vmap(optimizer.init), jax.vmap(optimizer.update))  # norms of its own
 
-    def loss_fn(networks: Network, carry: tuple[()], task: Task, key: jax.Array) -> Any:
-        return jnp.sum(jax.vmap(error, (0, None))(networks, task)), (carry, {})
+    def loss_fn(networks: Network, carry: tuple[()], batch: Batch, key: jax.Array) -> Any:
+        return jnp.sum(jax.vmap(error, (0, None))(networks, batch)), (carry, {})
 
     unseen = draw(settings, (settings.seed, 1), UNSEEN)
     errors = jax.jit(lambda networks: jax.vmap(error, (0, None))(networks, unseen))
@@ -139,8 +139,8 @@ def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
         return {f"error_{n}": float(value) for n, value in enumerate(errors(networks))}
 
     training.fit(
-        training.init_state(networks, each, jax.random.key(settings.seed)),
-        training.make_train_step(loss_fn, each),
+        training.init_state(networks, for_each, jax.random.key(settings.seed)),
+        training.make_train_step(loss_fn, for_each),
         batches.numbered(lambda number: draw(settings, (settings.seed, 0, number), settings.batch)),
         steps=settings.steps,
         directory=directory,

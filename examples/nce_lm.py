@@ -174,9 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train by each loss and compare; returns perplexities. `arguments` None: the command line's."""
     quick = {"least": 20, "seconds": 5.0, "held_out": 4096}
     settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
-    sizes = {name: (1, 1 << 14) for name in ("embedding", "projection")}
-    counts = {name: (1, common.MOST) for name in ("least", "samples", "window", "held_out")}
-    common.check(settings, "seconds", **sizes, **counts)
+    bounds = {name: (1, 1 << 14) for name in ("embedding", "projection")}
+    bounds |= {name: (1, common.MOST) for name in ("least", "samples", "window", "held_out")}
+    common.check(settings, "seconds", **bounds)
     text = corpus.load(settings.text, lambda: corpus.modules(tests=True))
     train_names, test_names = (corpus.words(files, NAMES, lower=False) for files in (text.train, text.held_out))
     if len(train_names) <= settings.window:
@@ -188,12 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     print(f"{len(seen):,} names to train on, {len(known):,} different; held out: {len(new):,} of {text.name}")
     simple = corpus.perplexities(seen, new, len(known))
     counts = np.bincount(seen, minlength=len(known)) + 1e-3  # <unk> may be in the held-out text alone
-    some = new[: len(new) // 8 + 2]
+    frequencies = counts / counts.sum()
+    some = new[: len(new) // 8 + 2]  # what the curves are of
     look, evaluate = perplexity(some), perplexity(new)
     results, paces, curves = dict(simple), {}, {}
     for name in LOSSES:
         print(name)
-        model, paces[name], curves[name] = train(name, settings, seen, counts / counts.sum(), look)
+        model, paces[name], curves[name] = train(name, settings, seen, frequencies, look)
         results[name] = evaluate(model)["perplexity"]
     Console().print(table_of(results, paces))
     settings.directory.mkdir(parents=True, exist_ok=True)

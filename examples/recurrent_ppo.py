@@ -211,8 +211,8 @@ def update(
 def train(settings: Settings, environment: Environment) -> training.TrainState:
     """Trains all seeds side by side."""
     decay = optax.linear_schedule(settings.learning_rate, 0.0, settings.updates * EPOCHS * MINIBATCHES)
-    one = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(decay, eps=1e-5))
-    each = optax.GradientTransformation(jax.vmap(one.init), jax.vmap(one.update))
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(decay, eps=1e-5))
+    for_each = optax.GradientTransformation(jax.vmap(optimizer.init), jax.vmap(optimizer.update))
     k_agents, k_runners, k_train = jax.random.split(jax.random.key(settings.seed), 3)
     agents = jax.vmap(lambda key: Agent(environment, settings.hidden, nnx.Rngs(key)))(
         jax.random.split(k_agents, settings.seeds)
@@ -220,13 +220,13 @@ def train(settings: Settings, environment: Environment) -> training.TrainState:
     runners = jax.vmap(lambda agent, key: begin(agent, environment, key, settings.environments))(
         agents, jax.random.split(k_runners, settings.seeds)
     )
-    state = training.init_state(agents, each, k_train, runners)
+    state = training.init_state(agents, for_each, k_train, runners)
     state = common.resume_or_begin(settings, state)
 
     @partial(jax.jit, donate_argnums=0)
     def train_step(state: training.TrainState, number: int) -> tuple[training.TrainState, dict[str, jax.Array]]:
         keys = jax.random.split(jax.random.fold_in(state.key, number), settings.seeds)
-        learn = jax.vmap(partial(update, settings, environment, one))
+        learn = jax.vmap(partial(update, settings, environment, optimizer))
         agents, opt_state, runners = learn(state.params, state.opt_state, state.carry, keys)
         metrics = {f"return_{n}": runners.mean_return[n] for n in range(settings.seeds)}
         state = state._replace(step=state.step + 1, params=agents, opt_state=opt_state, carry=runners)
