@@ -80,11 +80,11 @@ def split_files(settings: Settings) -> tuple[list[np.ndarray], list[np.ndarray]]
                 f"classes: got {name!r}, which has {len(texts)} text files of a window's {settings.window} characters "
                 "(--window) or more, needs 2"
             )
-        labelled = [np.stack([text, np.full_like(text, number)], axis=1) for text in texts]
+        labeled = [np.stack([text, np.full_like(text, number)], axis=1) for text in texts]
         order = np.random.default_rng((settings.seed, number)).permutation(len(texts)).tolist()
         cut = -(-len(texts) // 5)
-        held_out += [labelled[i] for i in order[:cut]]
-        train += [labelled[i] for i in order[cut:]]
+        held_out += [labeled[i] for i in order[:cut]]
+        train += [labeled[i] for i in order[cut:]]
     return train, held_out
 
 
