@@ -201,7 +201,8 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str],
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=color)
-        axes.set_xticks(range(len(classes)), classes, rotation=30 if max(map(len, classes)) > 3 else 0)
+        slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if max(map(len, classes)) > 3 else {}
+        axes.set_xticks(range(len(classes)), classes, **slanted)
         axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="taken for", ylabel="class", title=f"{np.mean(labels == predicted):.1%} of {len(labels)} {what}")
     save(figure, path)
