@@ -1,8 +1,8 @@
-# make demo        set up, train the three example models in their quick form, draw and sample
+# make demo        set up, train three of the examples in their quick form, draw and sample
 # make test        set up, run the tests: some five minutes on two cores
 # make exhaustive  set up, run the rest: more cases of what takes seconds, the guides, examples to their ends
 # make compat      the tests that depend on the versions of JAX and Python: for a newer or an older one
-# make bench       set up with the rivals, make every table of bench/README.md and the plot
+# make bench       set up with the rivals, make the tables of bench/README.md and the plot
 # make lint        ruff and mypy
 # make docs        set up, build the documentation site into docs/_build/html
 # make docs-test   the same, and open every page of it in Chromium, which has to be installed

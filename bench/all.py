@@ -1,4 +1,4 @@
-"""Makes every table of bench/README.md and its plot, in about an hour on two cores.
+"""Makes the tables of bench/README.md, but for those of `bench.compiled`, and its plot: an hour or so on two cores.
 
     python -m bench.all
     python -m bench.all --against runs/bench/results.json --directory runs/later

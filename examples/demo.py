@@ -1,4 +1,4 @@
-"""The three examples in their quick forms, about three minutes in all on two cores: `make demo`.
+"""Three of the examples in their quick forms, about three minutes in all on two cores: `make demo`.
 
 Each one has a generous bound to reach; when one did not learn, the exit status is 1.
 
@@ -23,7 +23,7 @@ from examples import char_lm, common, sine, sorting
 
 @dataclass(frozen=True)
 class Settings:
-    """All three examples in their quick forms."""
+    """Three of the examples in their quick forms."""
 
     directory: Path = Path("runs/demo")
     """Every run writes into a new folder in here."""

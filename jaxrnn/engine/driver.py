@@ -101,9 +101,10 @@ def unroll(
             "states" on the other. "states": the state after every step; the rest is computed again, for a chunk of
             steps at once. "boundaries": only the state before every chunk, for very long sequences; chunks run again
             too, and memory grows with T / chunk + chunk. "residuals": everything that derivatives need; nothing is
-            computed again, at several times the memory and, on a CPU, more time. Like `chunk` it changes no value.
-        path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (`pip install
-            'jaxrnn[cpu]'`), a Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be
+            computed again. On the scan path that takes several times the memory and, on a CPU, more time. Like `chunk`
+            it changes no value.
+        path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (with the extra `cpu`), a
+            Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be
             done and is faster; `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel
             chooses its own chunks.
         solver: a `jaxrnn.Newton` finds all states of a chunk at once, in rounds; without `chunk` those of all T steps.
