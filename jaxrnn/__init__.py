@@ -9,8 +9,8 @@
 (5, 2, 4)
 
 `jaxrnn.nnx` and `jaxrnn.linen` wrap any cell as a Flax module, `jaxrnn.training` and `jaxrnn.losses` build on Optax,
-`jaxrnn.plots` on matplotlib, `jaxrnn.convert` has other libraries' weights, `jaxrnn.sharding` spreads runs over devices;
-each is imported by its name, so that `import jaxrnn` needs JAX alone.
+`jaxrnn.plots` on matplotlib, `jaxrnn.convert` has other libraries' weights, `jaxrnn.sharding` spreads runs over
+devices; each is imported by its name, so that `import jaxrnn` needs JAX alone.
 """
 
 import importlib.util

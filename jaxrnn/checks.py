@@ -118,13 +118,12 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
     return result
 
 
-def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> PyTree:
-    """What the steps of `cell` gave over time; raise unless it has the leading axes of the input."""
+def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> None:
+    """Raise unless the outputs of `cell` over time have the leading axes of the input."""
     for path, y in jax.tree_util.tree_leaves_with_path(ys):
         if jnp.shape(y)[: len(leading)] != leading:
-            where = f"step: output{jax.tree_util.keystr(path)}"
+            where = f"step, readout: output{jax.tree_util.keystr(path)}"
             raise ValueError(f"{where}: got the shape {jnp.shape(y)[1:]} from {cell}, needs [*batch, ...]")
-    return ys
 
 
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:

@@ -89,7 +89,10 @@ def inline(closed: ClosedJaxpr) -> ClosedJaxpr:
     found: dict[Any, tuple[list[Any], list[Any]]] = {}  # with what an equation read, so that no other value has its id
 
     def name(value: Any) -> Any:
-        return repr(value) if np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer) else id(value)
+        if np.ndim(value) or isinstance(value, jax.Array):  # tracers, too
+            return id(value)
+        number = np.asarray(value)
+        return type(value), number.dtype, number.tobytes()
 
     def rule(eqn: Any, values: list[Any], _: Any) -> tuple[list[Any], list[None]]:
         key = eqn.primitive, *map(name, values), *eqn.params.items(), *(v.aval for v in eqn.outvars)

@@ -253,7 +253,7 @@ BAD_CALLS = {
     "an output without batch axes": (
         lambda: run(*stepping(lambda state: (state, state.h.mean()))),
         ValueError,
-        r"step: output: got the shape \(\) from Custom\(.*needs \[\*batch, \.\.\.\]",
+        r"step, readout: output: got the shape \(\) from Custom\(.*needs \[\*batch, \.\.\.\]",
     ),
     "a step without output": (
         lambda: run(*stepping(lambda state: state)),

@@ -110,7 +110,7 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
     assert choice(LRU(3, 4, scan="sequential")).reason == "complex numbers"
     counting = BatchNormLSTM(3, 4, steps=4)  # reads statistics at the place that its state counts
     assert choice(counting).reason.startswith("Mosaic cannot compile it: ")
-    assert choice(Elman(3, 4), batch=10**6).reason.endswith("MiB for one step, and VMEM has 128")
+    assert choice(Elman(3, 4), batch=10**6).reason.endswith("MiB for one step, and kernels keep 96 in VMEM")
     with pytest.raises(ValueError, match=r"path: got 'native', but BatchNormLSTM.* cannot take it: Mosaic"):
         choice(counting, path="native")
 
@@ -120,7 +120,7 @@ def test_what_vmap_has_made_too_large_takes_the_scan_and_warns(tpu):
     params = cell.init(jax.random.key(0))
     many = jax.vmap(lambda xs: jaxrnn.unroll(cell, params, xs, path="native"))
     traced = jax.jit(many).trace(jax.ShapeDtypeStruct((10**6, 4, 1, 3), jnp.float32))
-    with pytest.warns(UserWarning, match="its forward run is a scan, not a native kernel: .* VMEM has 128"):
+    with pytest.warns(UserWarning, match="its forward run is a scan, not a native kernel: .* keep 96 in VMEM"):
         assert "stablehlo.while" in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 

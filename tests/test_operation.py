@@ -136,6 +136,34 @@ def _still(leaf):
 
 
 @needs_native
+def test_a_run_outside_of_jit_can_be_debugged():
+    cell = Elman(3, 4)
+    params, xs, state = example(cell, steps=32)
+    with jax.disable_jit():
+        jaxrnn.unroll(cell, params, xs, state, path="native")
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        jaxrnn.unroll(cell, params, xs * jnp.nan, state, path="native")
+
+
+class Precise(Elman):
+    """Its step of one row can be traced at the highest precision only."""
+
+    def step(self, params, state, drive):
+        if state.h.ndim == 1:
+            assert jax.config.jax_default_matmul_precision == "highest"
+        return super().step(params, state, drive)
+
+
+@needs_native
+def test_a_refusal_under_other_settings_of_jax_is_forgotten():
+    """Why it refuses is said, also where an error has no message."""
+    with jax.default_matmul_precision("default"):
+        assert "one row, without batch axes (AssertionError" in jaxrnn.explain(Precise(3, 4), steps=64)[0].reason
+    with jax.default_matmul_precision("highest"):
+        assert jaxrnn.explain(Precise(3, 4), steps=64)[0].path == "native"
+
+
+@needs_native
 def test_an_exported_program_has_no_native_call():
     """It runs where these loops were not made."""
     cell = LSTM(3, 4)

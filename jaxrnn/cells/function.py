@@ -24,7 +24,8 @@ class Function(Cell[Any, Any]):
     The function has the signature of a call of a cell, so a cell is such a function. It works for any leading batch
     axes, `[*batch, ...]`, and for none. A function of single examples only runs on batches by `jax.vmap` of `unroll`.
     `unroll` finds products that see only the input and computes them before the loop; derivatives are as fast as any
-    cell's. The function may close over arrays, and over values that are differentiated.
+    cell's. The function may close over arrays, and over values that are differentiated. It is traced once for equal
+    shapes: a global that it reads stays what it was.
 
     Cells compare by their fields, and functions by identity: pass functions of a module, not new ones in each call.
 

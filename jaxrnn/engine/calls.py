@@ -7,7 +7,8 @@
 
 and, for derivatives of derivatives, the `Tangents` of each, linear in those of its arguments. A kernel is generated
 from what one row does in one step; one for tangents from the derivative of that, with the state and its tangent side by
-side. The reference is the engine's loop and JAX's derivatives of it, which need nothing that was kept.
+side. The reference is the engine's loop and JAX's derivatives of it, which read nothing that was kept; that of `keep`
+scans the row function, which alone knows what is kept.
 """
 
 import functools
@@ -31,10 +32,10 @@ from jaxrnn.engine.rows import (
     Spec,
     Step,
     derivative_of,
-    moved,
     pick,
     put,
     step_of,
+    tangent_row,
 )
 from jaxrnn.typing import PyTree
 
@@ -69,7 +70,7 @@ class Call:
         if self.kind in ("tangent", "cotangent"):
             groups += [[], [], self.derivative.kept]
         if self.kind == "tangent":
-            groups += self._moved()
+            groups += self._active_groups()
         if self.kind == "cotangent":
             groups += [[], reals(row.carry), pick(reals(row.ys), self.dys)]
         return groups
@@ -78,12 +79,12 @@ class Call:
         """Groups of what it gives."""
         row = self.row
         if self.kind == "cotangent":
-            return self._moved()
+            return self._active_groups()
         if self.kind == "tangent":
             return [[], reals(row.new), reals(row.ys)]
         return [[], row.new, [*row.ys, *(self.derivative.kept if self.kind == "keep" else [])]]
 
-    def _moved(self) -> list[Leaves]:
+    def _active_groups(self) -> list[Leaves]:
         row, d = self.row, self.derivative
         return [pick(row.consts, d.consts), pick(row.carry, d.carry), pick(row.xs, d.xs)]
 
@@ -137,33 +138,61 @@ class Call:
     def kernel(self, machine: Machine, *args: Any) -> Leaves:
         """The call by a kernel."""
         consts, carry, xs, *rest = self.groups(args)
-        row, reverse = self.row, self.run.reverse
         run = functools.partial(_run, machine, self.function(machine))
         if self.kind in ("forward", "keep"):
-            return jax.tree.leaves(run(reverse, row.ahead(consts), carry, xs))
-        d = self.derivative
+            return jax.tree.leaves(run(self.run.reverse, self.row.ahead(consts), carry, xs))
+        known, fixed = self._known(machine, carry, rest[2]), pick(carry, self.row.fixed)
+        if self.kind == "tangent":
+            return self._tangent(run, consts, fixed, known, xs, *rest[3:])
+        return self._cotangent(run, machine.sums, consts, fixed, known, xs, *rest[4:])
 
-        def ahead(moved: Leaves) -> tuple[Leaves, Leaves]:
-            given = row.ahead(put(consts, d.consts, moved))
-            return pick(given, d.given), given
-
-        _, _, kept, dconsts, dcarry, last = rest
-        fixed = pick(carry, row.fixed)
-        moved = pick(consts, d.consts)
+    def _known(self, machine: Machine, carry: Leaves, kept: Leaves) -> Leaves:
+        """The states before every step, and the coefficients that were kept."""
         # Back in time, the loops of the CPU find the states before a step where they lie.
         shifts = self.kind == "cotangent" and machine is native
-        shift = native.Shifted if shifts else functools.partial(states_before, reverse=reverse)
-        count = sum(d.states)
-        before = [shift(f, k) for f, k in zip(pick(carry, d.states), kept[:count], strict=True)]
-        known = [*before, *kept[count:]]
-        at = known, xs, last
-        if self.kind == "tangent":
-            _, dgiven, given = jax.jvp(ahead, (moved,), (dconsts,), has_aux=True)
-            (dcarry, _), dys, _ = run(reverse, (given, dgiven), (dcarry, fixed), at)
-            return [*dcarry, *dys]
-        _, pull, given = jax.vjp(ahead, moved, has_aux=True)
-        (dcarry, _), found, dgiven = run(not reverse, given, (dcarry, fixed), at)
-        dgiven, dxs = (dgiven, found) if machine.sums else d.pulled(self.dys, given, fixed, known, xs, found, last)
+        shift = native.Shifted if shifts else functools.partial(states_before, reverse=self.run.reverse)
+        states = self.derivative.states
+        count = sum(states)
+        return [*(shift(f, k) for f, k in zip(pick(carry, states), kept[:count], strict=True)), *kept[count:]]
+
+    def _ahead(self, consts: Leaves, active: Leaves) -> tuple[Leaves, Leaves]:
+        """What the steps read of the constants, of which `active` have tangents: what depends on these, and all."""
+        given = self.row.ahead(put(consts, self.derivative.consts, active))
+        return pick(given, self.derivative.given), given
+
+    def _tangent(
+        self,
+        run: Any,
+        consts: Leaves,
+        fixed: Leaves,
+        known: Leaves,
+        xs: Leaves,
+        dconsts: Leaves,
+        dcarry: Leaves,
+        dxs: Leaves,
+    ) -> Leaves:
+        ahead, active = functools.partial(self._ahead, consts), pick(consts, self.derivative.consts)
+        _, dgiven, given = jax.jvp(ahead, (active,), (dconsts,), has_aux=True)
+        (dcarry, _), dys, _ = run(self.run.reverse, (given, dgiven), (dcarry, fixed), (known, xs, dxs))
+        return [*dcarry, *dys]
+
+    def _cotangent(
+        self,
+        run: Any,
+        sums: bool,
+        consts: Leaves,
+        fixed: Leaves,
+        known: Leaves,
+        xs: Leaves,
+        dcarry: Leaves,
+        dys: Leaves,
+    ) -> Leaves:
+        d = self.derivative
+        ahead, active = functools.partial(self._ahead, consts), pick(consts, d.consts)
+        _, pull, given = jax.vjp(ahead, active, has_aux=True)
+        (dcarry, _), found, dgiven = run(not self.run.reverse, given, (dcarry, fixed), (known, xs, dys))
+        # A machine without sums gives the cotangents of all new carries, from which both are made.
+        dgiven, dxs = (dgiven, found) if sums else d.pulled(self.dys, given, fixed, known, xs, found, dys)
         return [*pull(dgiven)[0], *dcarry, *dxs]
 
 
@@ -205,7 +234,7 @@ class Tangents:
     def function(self, machine: Machine) -> RowFunction:
         """What a kernel does for one row in one step where all that can moves."""
         row = self.of.function(machine)
-        return moved(row, tuple(map(is_real, jax.tree.leaves((row.consts, row.carry, row.xs)))))
+        return tangent_row(row, tuple(map(is_real, jax.tree.leaves((row.consts, row.carry, row.xs)))))
 
     def kernel(self, machine: Machine, *args: Any) -> Leaves:
         """The call by a kernel."""
@@ -246,15 +275,17 @@ def _run_jvp(machine: Machine, row: RowFunction, reverse: bool, primals: Any, ta
     for part, (spec, given) in enumerate(zip((row.consts, row.carry, row.xs), tangents, strict=True)):
         ways = jax.tree.leaves(given, is_leaf=lambda way: isinstance(way, native.Shifted))
         # All of a carry moves once a part of it does.
-        moves = [is_real(a) and (part == 1 or _moves(way)) for a, way in zip(jax.tree.leaves(spec), ways, strict=True)]
+        moves = [
+            is_real(a) and (part == 1 or _has_tangent(way)) for a, way in zip(jax.tree.leaves(spec), ways, strict=True)
+        ]
         flags += moves
         moving.append(jax.tree.map(_instantiated, pick(ways, moves)))
-    (_, dcarry), dys, dsums = _run(machine, moved(row, tuple(flags)), reverse, *zip(primals, moving, strict=True))
+    (_, dcarry), dys, dsums = _run(machine, tangent_row(row, tuple(flags)), reverse, *zip(primals, moving, strict=True))
     results = _run(machine, row, reverse, *primals)
     return results, tangents_of(results, dcarry, dys, dsums)
 
 
-def _moves(tangents: PyTree) -> bool:
+def _has_tangent(tangents: PyTree) -> bool:
     return not all(isinstance(t, SymbolicZero) for t in jax.tree.leaves(tangents))
 
 

@@ -6,7 +6,8 @@
         ys      = readout(params, ...)       all steps of the chunk at once
 
 Only one chunk of projected inputs exists at a time. In reverse mode a chunk keeps only its states and computes the rest
-again, for all of its steps at once.
+again, for all of its steps at once. Below `unroll` all is traced once for equal cells, options, shapes and dtypes
+(`_known_run`), outside of `jax.jit`, too.
 """
 
 import functools
@@ -34,11 +35,13 @@ from jaxrnn.engine.blocks import Blocks
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
+from jaxrnn.engine.machines import Machine, here
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Options, Path, Save
 from jaxrnn.engine.paths import recording, run_on_path
 from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.engine.rows import jax_settings
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, Key, Params, PyTree, State
@@ -104,9 +107,9 @@ def unroll(
             computed again. On the scan path that takes several times the memory and, on a CPU, more time. Like `chunk`
             it changes no value.
         path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (with the extra `cpu`), a
-            Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be
-            done and is faster; `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel
-            chooses its own chunks.
+            Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be done and is faster;
+            `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel chooses its own chunks.
+            A program that `jax.export` makes for a CPU has the scan, whatever is asked for.
         solver: a `jaxrnn.Newton` finds all states of a chunk at once, in rounds; without `chunk` those of all T steps.
             It pays on accelerators, for long sequences and small states; see there. Cells that run many steps at once
             anyway, such as an `MLSTM`, do so. None: a step after the other.
@@ -145,9 +148,9 @@ def unroll(
     )
     begin = _fresh_state(cell, params, xs, options.batch_shape) if state is None else jax.tree.map(jnp.asarray, state)
     arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
-    # A choice is recorded when a run is traced, so that known traces would hide it.
+    # Choices are recorded while a run is traced: a trace that is known already would record none.
     run = _run if recording() else _known_run
-    return run(*arrays, options._replace(lengths=None, resets=None, key=None))
+    return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
 
 
 def checked_options(
@@ -203,12 +206,14 @@ def _run(
     resets: Array | None,
     key: Key | None,
     options: Options,
+    machine: tuple[str, Machine],
 ) -> tuple[S, PyTree]:
+    del machine  # a trace depends on it, so it is a part of what the trace is known by
     return cell.run(params, xs, state, options._replace(lengths=lengths, resets=resets, key=key))
 
 
 # Outside of `jax.jit` every loop, and those of its derivatives, would be compiled anew at each call.
-_known_run = jax.jit(_run, static_argnames="options", inline=True)
+_known_run = jax.jit(_run, static_argnames=("options", "machine"), inline=True)
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:
@@ -235,10 +240,11 @@ def run_and_tell(
         x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
         noise = draw_noise(lambda draw: jax.eval_shape(functools.partial(_one, cell, draw), params, state, x), options)
     state = begin_anew(cell, params, state, options, before=True)
-    run = CellRun(cell, options.reverse, options.chunk, options.save, noise.random)
+    run = CellRun(cell, options.reverse, options.chunk, options.save, noise.random, settings=jax_settings())
     data = _Data(xs, options.valid, options.resets_before, noise.each)
     (state, _), (ys, how) = run_on_path(run, (params, noise.run), (state, noise.rows), data, options)
-    check_output(cell, ys, (options.steps, *options.batch_shape))
+    if cell.apart:
+        check_output(cell, ys, (options.steps, *options.batch_shape))
     return begin_anew(cell, params, state, options, before=False), ys, how
 
 
@@ -261,6 +267,7 @@ class CellRun:
     save: Save
     random: bool
     solver: tuple[Newton, Blocks] | None = None
+    settings: tuple[Any, ...] = ()  # of JAX, when the run was made
 
     def __str__(self) -> str:
         return str(self.cell)

@@ -50,7 +50,10 @@ MACHINES: dict[str, Machine] = {"cpu": native, "tpu": mosaic}
 
 
 def here() -> Machine:
-    """Returns the room of JAX's default device; where there is none, `native`, whose obstacle says so."""
+    """Returns the room of JAX's default backend, whatever `jax.default_device` says.
+
+    Where there is none it is `native`, whose obstacle says so.
+    """
     return MACHINES.get(jax.default_backend(), native)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, xla
 
 from jaxrnn.engine.calls import Call, Tangents, leading, refusal
 from jaxrnn.engine.machines import MACHINES, Machine, here, traced
@@ -52,7 +52,8 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
         back = replace(keep, kind="cotangent", dys=(True,) * len(reals(forward.row.ys)))
         return next(filter(None, (refusal(call, machine, steps, batch) for call in (forward, keep, back))), "")
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
-        return f"its step does not run without batch axes ({str(error).splitlines()[0]})"
+        text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({text})"
 
 
 def few(steps: int, batch_shape: tuple[int, ...]) -> str:
@@ -92,11 +93,6 @@ def run_as_one(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -
 _operation = new_primitive("run")
 
 
-@functools.partial(jax.jit, static_argnames="call")
-def _eager(*args: Any, call: Call | Tangents) -> Leaves:
-    return _operation.bind(*args, call=call)
-
-
 @_operation.def_abstract_eval
 def _abstract(*args: Any, call: Call | Tangents) -> Leaves:
     sizes = next(a.shape[:2] for a, axes in zip(args, leading(call.arguments()), strict=True) if axes == 2)
@@ -119,20 +115,20 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, call: Call | Tangen
     if call.kind == "forward":
         consts, carry, _ = call.row.sizes
         active = tuple(
-            is_real(spec) if consts <= i < consts + carry else moved
-            for i, (spec, moved) in enumerate(zip(call.specs, moves, strict=True))
+            is_real(spec) if consts <= i < consts + carry else flag
+            for i, (spec, flag) in enumerate(zip(call.specs, moves, strict=True))
         )
         keep = replace(call, kind="keep", active=active)
         found = _operation.bind(*primals, call=keep)
         n = len(call.row.new) + len(call.row.ys)
         results, kept = found[:n], found[n:]
         moving = [ad.instantiate_zeros(t) for t in pick(tangents, active)]
-        moved = _operation.bind(*primals, *kept, *moving, call=replace(keep, kind="tangent"))
+        tangents = _operation.bind(*primals, *kept, *moving, call=replace(keep, kind="tangent"))
     else:
         results = _operation.bind(*primals, call=call)
         moving = [ad.instantiate_zeros(t) for t in pick(tangents, moves)]
-        moved = _operation.bind(*primals, *moving, call=Tangents(call, moves))
-    source = iter(moved)
+        tangents = _operation.bind(*primals, *moving, call=Tangents(call, moves))
+    source = iter(tangents)
     return results, [next(source) if is_real(r) else ad.Zero(jax.typeof(r).to_tangent_aval()) for r in results]
 
 
@@ -156,8 +152,8 @@ def _transpose(cts: Sequence[Any], *args: Any, call: Call | Tangents) -> Leaves:
         given = [ad.instantiate_zeros(ct) for ct in dcarry] + pick(dys, flags)
         found = _operation.bind(*known, *given, call=replace(call, kind="cotangent", dys=flags))
     else:
-        moved = [ad.instantiate_zeros(ct) for ct in cts]
-        found = _operation.bind(*known, *moved, call=replace(call, kind="tangent", dys=()))
+        given = [ad.instantiate_zeros(ct) for ct in cts]
+        found = _operation.bind(*known, *given, call=replace(call, kind="tangent", dys=()))
         dcarry = found[: len(reals(call.row.new))]
         found = [*dcarry, *pick(found[len(dcarry) :], call.dys)]
     return [None] * n + [f if ad.is_undefined_primal(a) else None for f, a in zip(found, linear, strict=True)]
@@ -169,8 +165,8 @@ def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: Call | Tang
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     if 0 in results or any(axis == 0 and d is not None for axis, d in zip(axes, dims, strict=True)):
         batched = [d is not None for d in dims]
-        moved = [jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True) if d is not None]
-        found = lax.map(lambda some: _operation.bind(*put(args, batched, some), call=call), moved)
+        stacked = [jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True) if d is not None]
+        found = lax.map(lambda some: _operation.bind(*put(args, batched, some), call=call), stacked)
         return found, [0] * len(found)
 
     def more(a: Array, d: int | None, axis: int) -> Array:
@@ -206,7 +202,8 @@ def _lower(platform: str, ctx: Any, *args: Any, call: Call | Tangents) -> Any:
     return mlir.lower_fun(way, multiple_results=True)(ctx, *args)
 
 
-_operation.def_impl(_eager)
+# Not a jitted function of our own: JAX would run it again without `jit` under `jax.debug_nans` and `jax.disable_jit`.
+_operation.def_impl(functools.partial(xla.apply_primitive, _operation))
 ad.primitive_jvps[_operation] = _jvp
 ad.primitive_transposes[_operation] = _transpose
 batching.primitive_batchers[_operation] = _batch

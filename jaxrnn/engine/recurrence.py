@@ -60,7 +60,9 @@ def _recurrence_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> A
     # Named here: a name within the call of a custom_jvp is invisible to the checkpoint policy.
     states, extras = jax.tree.map(saved, _trajectory(step, reverse, *primals))
     found = jax.tree.map(lambda s: s[0 if reverse else -1], states), outputs.assemble(states, extras)
-    return found, tangents_of(found, *_moved(step, reverse, primals, tangents, states, outputs, outputs.assemble))
+    return found, tangents_of(
+        found, *_real_tangents(step, reverse, primals, tangents, states, outputs, outputs.assemble)
+    )
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -80,10 +82,12 @@ def _trajectory(step: Step, reverse: bool, params: Params, state: State, drives:
 def _trajectory_jvp(step: Step, reverse: bool, primals: Any, tangents: Any) -> Any:
     kept = _trajectory(step, reverse, *primals)
     outputs = _outputs(step, *primals)
-    return kept, tangents_of(kept, _moved(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1])
+    return kept, tangents_of(
+        kept, _real_tangents(step, reverse, primals, tangents, kept[0], outputs, lambda *ds: ds)[1]
+    )
 
 
-def _moved(
+def _real_tangents(
     step: Step,
     reverse: bool,
     primals: tuple[Params, State, PyTree],

@@ -25,11 +25,12 @@ __all__ = [
     "Spec",
     "Step",
     "derivative_of",
-    "moved",
+    "jax_settings",
     "pick",
     "put",
     "specs_of",
     "step_of",
+    "tangent_row",
 ]
 
 Leaves = list[Any]
@@ -80,8 +81,14 @@ class RowFunction:
     xs: PyTree
 
 
+def jax_settings() -> tuple[Any, ...]:
+    """JAX's settings that change what a step is traced to: runs under different ones are different runs."""
+    states = jax.enable_x64, jax.default_matmul_precision, jax.numpy_dtype_promotion, jax.numpy_rank_promotion
+    return tuple(state.value for state in states)
+
+
 @functools.lru_cache(maxsize=512)
-def moved(row: RowFunction, moves: tuple[bool, ...]) -> RowFunction:
+def tangent_row(row: RowFunction, moves: tuple[bool, ...]) -> RowFunction:
     """The tangents of a row function along its flagged leaves: each argument is a pair of values and tangents."""
     parts = row.consts, row.carry, row.xs
     tree = jax.tree.structure(parts)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jaxrnn.mosaic.kernel import loop
-from jaxrnn.mosaic.memory import MIB, on_tpu, plan
+from jaxrnn.mosaic.memory import MIB, SHARE, on_tpu, plan
 from jaxrnn.mosaic.phases import Row
 from jaxrnn.typing import Array, PyTree
 
@@ -23,14 +23,16 @@ def obstacle() -> str:
 def fits(row: Row, steps: int, batch: int) -> str:
     """Returns why there is no kernel for a run of this size, empty if there is.
 
-    Mosaic is asked: it lowers the kernel and, on a TPU, compiles it, so that a user's program never fails on it.
+    Mosaic is asked: it lowers the kernel that runs forward in time and, on a TPU, compiles it.
     """
     groups = ((), row.given), ((batch,), row.carry), ((steps, batch), row.read)
     args = [[jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype) for spec in specs] for lead, specs in groups]
     try:
         memory = plan(row, steps, batch)
         if not memory.block:
-            return f"{memory.needed / MIB:.0f} MiB for one step, and VMEM has {memory.size / MIB:.0f}"
+            return (
+                f"{memory.needed / MIB:.0f} MiB for one step, and kernels keep {SHARE * memory.size / MIB:.0f} in VMEM"
+            )
         kernel = jax.jit(functools.partial(loop, row, memory)).trace(*args).lower(lowering_platforms=("tpu",))
         if on_tpu():
             kernel.compile()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.native.compile import compile_handler, machine
+from jaxrnn.native.compile import compile_handler, machine, obstacle
 from jaxrnn.native.division import divide
 from jaxrnn.native.emit import Module, emit
 from jaxrnn.native.emit_products import Registers
@@ -28,8 +28,8 @@ class Shifted(NamedTuple):
 
 
 def fits(row: Row, steps: int, batch: int) -> str:
-    """Returns why there is no native call for a run of this size: there is one for any."""
-    return ""
+    """Returns why there is no native call for a run of this size: in a process that has them there is one for any."""
+    return obstacle()
 
 
 def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False) -> tuple[PyTree, PyTree, PyTree]:

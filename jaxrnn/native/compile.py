@@ -194,7 +194,7 @@ def object_file(name: str, text: str, target: Machine) -> bytes:
 
 def target_name(text: str, target: Machine) -> str:
     """Returns the name of a kernel: two of the same name have the same code."""
-    parts = [text, _platform(target), target, _RECIPE, _llvm().llvm_version_info, _versions()]
+    parts = [text, _platform(target), target, _RECIPE, _SPEED_LEVEL, _llvm().llvm_version_info, _versions()]
     return "jaxrnn_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
 
 
