@@ -17,7 +17,7 @@ from jax import lax
 from jax.nn import sigmoid, softmax
 
 from jaxrnn import native
-from jaxrnn.native import calls, compile
+from jaxrnn.native import calls, compile, division
 from jaxrnn.native.division import Division
 from tests.registry import rare
 
@@ -287,6 +287,23 @@ CASES = {
 }
 IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "tokens, transposed")
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
+
+
+@pytest.mark.parametrize(("size", "most"), [(16, 128), (256, 256)])
+def test_parts_have_no_more_rows_than_stay_in_a_cache(size, most, monkeypatch):
+    """The same number for each thread; a part with wide weights, which it reads at every step, has more rows."""
+    monkeypatch.setattr(division, "_threads", lambda: 3)
+    vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (size, 3 * size)))
+
+    def step(w, h, x):
+        h = jnp.tanh(x + sum(jnp.split(h @ w, 3)))
+        return h, h, ()
+
+    row = native.trace(step, matrix, vector, vector)
+    for batch in (50, 3 * most, 3 * most + 1, 10 * most):
+        assert division.divide(row, 8, batch).parts == 3 * -(-batch // (3 * most))
+    if size == 16:  # few rows and wide weights are a team's
+        assert [division.divide(row, 8, batch).parts for batch in (1, 2, 3, 4)] == [1, 2, 3, 3]
 
 
 def runs(row, case, splits, monkeypatch):

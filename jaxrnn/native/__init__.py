@@ -36,10 +36,11 @@ four gates of eight units. A *micro kernel* holds the tile's sums in registers o
                            rows │  ││  ││  ││  │       then σ, tanh, … while the tile is in the cache
                                 └──┘└──┘└──┘└──┘
 
-**Threads.** Many rows are split into *parts*, one a thread, which never wait for each other. With few rows and large
-weights a *team* shares one part: each member has some columns of every nest, and a stage ends when all are done. The
-threads are XLA's. Parts, and the turns of a team, are claimed by whoever comes first, so a thread that is busy is not
-waited for. Results are the same from run to run; sums over rows depend on the number of parts.
+**Threads.** Many rows are split into *parts*, one a thread or more, which never wait for each other: what a step of a
+part computes stays in its core's cache. With few rows and large weights a *team* shares one part: each member has some
+columns of every nest, and a stage ends when all are done. The threads are XLA's. Parts, and the turns of a team, are
+claimed by whoever comes first, so a thread that is busy is not waited for. Results are the same from run to run; sums
+over rows depend on the number of parts.
 
     graph.py          nodes                                   rows.py           `trace`: equations as nodes
     pointwise.py      primitives that act place by place      equations.py      primitives of several nodes

@@ -18,9 +18,10 @@ CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small co
 TEAM_WEIGHTS = 512 * KIB  # that a team reads faster than each of its members, if there are few rows
 TEAM_ROWS = 4  # for each thread, at most
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
+PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a core from step to step
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
 ROW_STEPS = 64  # that take longer than a call
-WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' products
+WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' products; every part reads them at each step
 
 
 class Division(NamedTuple):
@@ -99,7 +100,8 @@ def divide(row: Row, steps: int, batch: int) -> Division:
     threads, sizes = _threads(), _sizes(row)
     shared = batch <= TEAM_ROWS * threads and sizes.recurrent >= TEAM_WEIGHTS
     team = threads if shared or sizes.recurrent >= SHARED_WEIGHTS else 1
-    parts = 1 if team > 1 else min(threads, batch)
+    most = PART_ROWS if sizes.weights < WIDE_WEIGHTS else 2 * PART_ROWS
+    parts = 1 if team > 1 else min(batch, threads * -(-batch // (threads * most)))
     rows = -(-batch // parts)
     chunk = CHUNK // (rows * max(sizes.cell, 256))
     if sizes.sums:
