@@ -121,7 +121,7 @@ def kind_of(cell: str) -> str:
 
 def costs() -> list[Cost]:
     measured = {
-        row[0].strip("`"): row[4:6]
+        row[0].strip("`"): row[4:7:2]
         for row in rows((root() / "bench/README.md").read_text(), "cell | parameters | state | products")
     }
     found = []
