@@ -1,5 +1,5 @@
 # make demo        set up, train three of the examples in their quick form, draw and sample
-# make test        set up, run the tests: some five minutes on two cores
+# make test        set up, run the tests: less than five minutes on two cores
 # make exhaustive  set up, run the rest: more cases of what takes seconds, the guides, examples to their ends
 # make compat      the tests that depend on the versions of JAX and Python: for a newer or an older one
 # make bench       set up with the rivals, make the tables of bench/README.md and the plot
