@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import GRU, LRU, LSTM, BatchNormLSTM, Clockwork, Elman, RecurrentDropout, Zoneout, mosaic
+from jaxrnn import GRU, LRU, LSTM, BatchNormLSTM, Clockwork, Elman, RecurrentDropout, Zoneout, mosaic, native
 from jaxrnn.engine.machines import MACHINES
 from jaxrnn.mosaic.rules import rewritten
+from jaxrnn.native import calls
 from tests.cells import Token
 from tests.registry import CELLS, NETWORKS, example, expensive, rare
 from tests.test_operation import both, close, gradients
@@ -122,6 +123,16 @@ def test_what_vmap_has_made_too_large_takes_the_scan_and_warns(tpu):
     traced = jax.jit(many).trace(jax.ShapeDtypeStruct((10**6, 4, 1, 3), jnp.float32))
     with pytest.warns(UserWarning, match="its forward run is a scan, not a native kernel: .* keep 96 in VMEM"):
         assert "stablehlo.while" in traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+def test_for_the_cpu_of_its_host_a_run_is_a_scan_and_warns(tpu, monkeypatch):
+    monkeypatch.setattr(calls, "obstacle", native.obstacle.__wrapped__)  # it is known once a process
+    cell = Elman(3, 4)
+    traced = jax.jit(functools.partial(jaxrnn.unroll, cell, path="native")).trace(*example(cell))
+    with pytest.warns(UserWarning, match="its forward run is a scan, not a native kernel: .*JAX runs on 'tpu'"):
+        text = traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "custom_call" not in text
+    assert "stablehlo.while" in text
 
 
 def test_the_step_has_only_what_must_wait():
