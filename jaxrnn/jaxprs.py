@@ -16,6 +16,7 @@ from jaxrnn.typing import Array
 __all__ = [
     "CALLS",
     "JIT",
+    "any_equation",
     "as_function",
     "bind",
     "clip_cotangent",
@@ -273,7 +274,12 @@ def is_product(eqn: Any) -> bool:
 
 def has_products(eqn: Any) -> bool:
     """Returns whether an equation, such as a loop, has products inside."""
-    return any(is_product(e) or has_products(e) for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns)
+    return any(any_equation(jaxpr, is_product) for jaxpr in jaxprs_in_params(eqn.params))
+
+
+def any_equation(jaxpr: Any, holds: Callable[[Any], bool]) -> bool:
+    """Returns whether something holds for an equation of a jaxpr, or of those within its equations."""
+    return any(holds(e) or any(any_equation(inner, holds) for inner in jaxprs_in_params(e.params)) for e in jaxpr.eqns)
 
 
 def count_loop_products(closed: ClosedJaxpr) -> int:

@@ -6,7 +6,6 @@ newton      where it is asked for
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
+from jaxrnn.engine.parts import kernel_run, together
 from jaxrnn.typing import PyTree, State
 
 if TYPE_CHECKING:
@@ -76,7 +76,11 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
     _record(Choice(cell, "scan" if reason else "native", reason))
     if reason:
         return run.whole(*given)
-    way = functools.partial(run_as_one, run, axes=len(options.batch_shape))
+
+    def way(consts: PyTree, carry: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
+        real, parts = kernel_run(run, (consts, carry, data))
+        return together(run_as_one(real, *parts, len(options.batch_shape)))
+
     return run.in_chunks(way, *given) if run.save == "boundaries" else way(*given)
 
 
@@ -99,17 +103,18 @@ def _refuse_solver(layer: Layer, options: Options, reason: str) -> NoReturn:
 
 def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> str:
     """Returns why there is no kernel for a run, or, unless it is asked for, why it would be slower; empty otherwise."""
-    cell, given, axes = run.cell, (consts, carry, data), len(options.batch_shape)
+    cell, axes = run.cell, len(options.batch_shape)
     if 0 in (options.steps, *options.batch_shape):
         return "there are no steps or no rows"
     if cell.chunkwise:
         return "it runs many steps at once"
     if not cell.apart:
         return "its rows see each other"
+    real, given = kernel_run(run, (consts, carry, data))
     if options.path == "native":
-        return obstacle(run, *given, axes)
+        return obstacle(real, *given, axes)
     # Other obstacles are found by tracing the run and its gradient, which takes as long as to trace a scan's.
-    return few(options.steps, options.batch_shape) or obstacle(run, *given, axes) or slower(run, *given, axes)
+    return few(options.steps, options.batch_shape) or obstacle(real, *given, axes) or slower(real, *given, axes)
 
 
 def _blocks(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Blocks:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxrnn.engine.linearize import linear_program
 from jaxrnn.engine.options import Save
+from jaxrnn.engine.parts import in_real_numbers
 from jaxrnn.engine.recurrence import is_real, reals
 from jaxrnn.jaxprs import as_function, depends, interpret, sources, split
 from jaxrnn.typing import PyTree
@@ -121,6 +122,7 @@ class Step:
         closed, results = jax.make_jaxpr(run.row, return_shape=True)(*parts)
         self.results = jax.tree.structure(results)
         n, m, _ = self.sizes = [len(jax.tree.leaves(part)) for part in parts]
+        closed = in_real_numbers(closed, fixed=n)
         self.consts, self.carry, self.xs = structs[:n], structs[n : n + m], structs[n + m :]
         self.new, self.ys = (jax.tree.leaves(part) for part in results)
         self.fixed = [source == n + i for i, source in enumerate(sources(closed)[:m])]

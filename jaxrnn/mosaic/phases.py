@@ -16,7 +16,6 @@ from enum import IntEnum
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxrnn.jaxprs import has_products, inline, is_product, part, variables
 from jaxrnn.typing import PyTree
@@ -97,8 +96,6 @@ def trace(fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) ->
 
     of = dict.fromkeys(shared, _Of.CONSTS) | dict.fromkeys(states, _Of.CARRY) | dict.fromkeys(inputs, _Of.INPUT)
     repeated = _spread(closed, of)
-    if any(jnp.issubdtype(v.aval.dtype, jnp.complexfloating) for v in of):
-        raise Unsupported("complex numbers")
     late = _late(closed, of, new)
 
     def crosses(v: Any) -> bool:
