@@ -225,7 +225,8 @@ class RNN(nnx.Module):
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: run from each row's last valid step to its first.
             chunk: number of time steps that are projected at once, as in `jaxrnn.unroll`.
-            save: what reverse mode keeps: "auto", "states", "boundaries" or "residuals", as in `jaxrnn.unroll`.
+            save: what reverse mode keeps: "auto", "states", "boundaries", "residuals" or a policy, as in
+                `jaxrnn.unroll`.
             path: "auto", "scan" or "native", as in `jaxrnn.unroll`.
             solver: a `jaxrnn.Newton`, as in `jaxrnn.unroll`; None: no solver.
             rngs: for cells with randomness; each call takes one key of the stream `dropout`. None: deterministic.

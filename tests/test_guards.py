@@ -266,6 +266,18 @@ def test_the_linear_program_of_an_lstm_reads_six_arrays_a_step():
     assert len(coefficients) == 6
 
 
+def test_a_policy_of_the_users_keeps_more_than_the_states():
+    """With the input's product kept, it is not computed again."""
+
+    def count(save):
+        program = jax.make_jaxpr(gradient(functools.partial(jaxrnn.unroll, save=save), LSTM))(*example(LSTM))
+        return sum(e.primitive.name == "dot_general" for e in equations(program.jaxpr))
+
+    assert count("states") - count(jax.checkpoint_policies.dots_saveable) == 1
+    reason = "a kernel has no values for a checkpoint policy"
+    assert jaxrnn.explain(LSTM, steps=64, save=jax.checkpoint_policies.dots_saveable)[0].reason == reason
+
+
 @pytest.mark.parametrize("cell", [LSTM, GRU], ids=repr)
 def test_the_backward_loop_multiplies_by_a_transposed_weight(cell):
     """Its products contract the first axis of a matrix, which takes two thirds of the time on a CPU."""

@@ -202,7 +202,7 @@ def test_chunks_change_nothing(reverse):
     params, xs, state = example(GRU, steps=7, dtype=jnp.float64)
     lengths, resets = np.array([4, 7]), np.arange(14).reshape(7, 2) % 5 == 3
     ways = [{"chunk": chunk} for chunk in (7, 1, 3, 100)]
-    ways += [{"chunk": 3, "save": save} for save in ("boundaries", "residuals")]
+    ways += [{"chunk": 3, "save": save} for save in ("boundaries", "residuals", jax.checkpoint_policies.dots_saveable)]
 
     @jax.jit
     def every(*args):

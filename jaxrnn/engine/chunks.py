@@ -12,16 +12,21 @@ from jaxrnn.engine.options import Save
 from jaxrnn.engine.recurrence import STATES
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["POLICIES", "StepData", "default_chunk", "even_chunk", "in_chunks"]
+__all__ = ["StepData", "default_chunk", "even_chunk", "in_chunks", "policy_of"]
 
 _OF_STATES = jax.checkpoint_policies.save_only_these_names(STATES)
-POLICIES: dict[Save, Any] = {
+_POLICIES: dict[Any, Any] = {
     "auto": _OF_STATES,
     "states": _OF_STATES,
     "boundaries": jax.checkpoint_policies.nothing_saveable,
     "residuals": jax.checkpoint_policies.everything_saveable,
 }
-"""What `jax.checkpoint` keeps of a chunk."""
+
+
+def policy_of(save: Save) -> Any:
+    """Returns what `jax.checkpoint` keeps of a chunk; a policy of the user's keeps more than the states."""
+    both = jax.checkpoint_policies.save_from_both_policies
+    return both(_OF_STATES, save) if callable(save) else _POLICIES[save]
 
 
 class StepData(NamedTuple):
@@ -61,7 +66,7 @@ def in_chunks(
     segment: Any, params: Params, state: State, whole: PyTree, chunk: int, *, reverse: bool = False, save: Save
 ) -> tuple[State, PyTree]:
     """Runs `segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
-    segment = jax.checkpoint(segment, policy=POLICIES[save], prevent_cse=False)
+    segment = jax.checkpoint(segment, policy=policy_of(save), prevent_cse=False)
     steps = jax.tree.leaves(whole)[0].shape[0]
     full = steps - steps % chunk
     if steps <= chunk:

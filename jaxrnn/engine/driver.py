@@ -38,7 +38,7 @@ from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dty
 from jaxrnn.engine.machines import Machine, here
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
-from jaxrnn.engine.options import Options, Path, Save
+from jaxrnn.engine.options import Kept, Options, Path, Save
 from jaxrnn.engine.paths import recording, run_on_path
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.engine.rows import jax_settings
@@ -104,8 +104,9 @@ def unroll(
             "states" on the other. "states": the state after every step; the rest is computed again, for a chunk of
             steps at once. "boundaries": only the state before every chunk, for very long sequences; chunks run again
             too, and memory grows with T / chunk + chunk. "residuals": everything that derivatives need; nothing is
-            computed again. On the scan path that takes several times the memory and, on a CPU, more time. Like `chunk`
-            it changes no value.
+            computed again. On the scan path that takes several times the memory and, on a CPU, more time. A policy of
+            `jax.checkpoint_policies`: the states, and what it says of the products and readouts of all steps at once;
+            the path is the scan. Like `chunk` it changes no value.
         path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (with the extra `cpu`), a
             Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be done and is faster;
             `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel chooses its own chunks.
@@ -177,7 +178,8 @@ def checked_options(
     check_bools(reverse=reverse)
     if chunk is not None:
         check_sizes(chunk=chunk)
-    check_choice(save=save, among=get_args(Save))
+    if not callable(save):
+        check_choice(save=save, among=get_args(Kept))
     check_choice(path=path, among=get_args(Path))
     if not (solver is None or isinstance(solver, Newton)):
         raise TypeError(f"solver: got {solver!r}, needs a jaxrnn.Newton, or None")

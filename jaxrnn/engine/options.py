@@ -1,6 +1,7 @@
 """The checked options of `unroll`, which every layer hands down to its cells."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -8,9 +9,10 @@ from jaxrnn.engine.masks import valid_steps
 from jaxrnn.engine.newton import Newton
 from jaxrnn.typing import Array, Key
 
-__all__ = ["Edges", "Options", "Path", "Save"]
+__all__ = ["Edges", "Kept", "Options", "Path", "Save"]
 
-Save = Literal["auto", "states", "boundaries", "residuals"]
+Kept = Literal["auto", "states", "boundaries", "residuals"]
+Save = Kept | Callable[..., Any]  # a policy of `jax.checkpoint`
 Path = Literal["auto", "scan", "native"]
 
 

@@ -110,6 +110,8 @@ def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, optio
         return "it runs many steps at once"
     if not cell.apart:
         return "its rows see each other"
+    if callable(options.save):
+        return "a kernel has no values for a checkpoint policy"
     real, given = kernel_run(run, (consts, carry, data))
     if options.path == "native":
         return obstacle(real, *given, axes)
