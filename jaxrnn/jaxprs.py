@@ -29,6 +29,7 @@ __all__ = [
     "interpret",
     "is_matrix_product",
     "is_product",
+    "mixer",
     "new_primitive",
     "part",
     "sources",
@@ -135,6 +136,36 @@ def depends(closed: ClosedJaxpr, flags: Iterable[Any]) -> list[bool]:
     flags = list(flags)
     _, found = interpret(closed, flags, flags, lambda e, v, t: ([None] * len(e.outvars), [any(t)] * len(e.outvars)))
     return [bool(flag) for flag in found]
+
+
+def mixer(closed: ClosedJaxpr, flags: Iterable[Any], size: int) -> str:
+    """Returns the name of an operation that combines places along an axis, empty if there is none.
+
+    Each flagged argument has one axis of the length `size`, which no other axis of the program has. An operation keeps
+    its places apart if what it makes of them has one such axis as well, along which it does not go on from place to
+    place.
+    """
+    found: list[str] = []
+
+    def rule(eqn: Any, _: Any, tags: list[Any]) -> tuple[list[None], list[bool]]:
+        flag = any(tags)
+        name = eqn.primitive.name
+        along = np.atleast_1d(eqn.params[_ALONG[name]]) if name in _ALONG else ()
+        lost = any(v.aval.shape.count(size) != 1 for v in eqn.outvars)
+        if flag and (lost or any(eqn.invars[0].aval.shape[axis] == size for axis in along)):
+            found.append(name)
+        return [None] * len(eqn.outvars), [flag] * len(eqn.outvars)
+
+    flags = list(flags)
+    interpret(closed, flags, flags, rule, CALLS)
+    return found[0] if found else ""
+
+
+_ALONG = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "axis") | {
+    "rev": "dimensions",
+    "sort": "dimension",
+}
+"""Operations that go on from place to place, and the parameter that names the axes."""
 
 
 def sources(closed: ClosedJaxpr) -> list[int | None]:

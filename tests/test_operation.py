@@ -2,6 +2,8 @@
 
 import functools
 import os
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from jaxrnn import (
     Zoneout,
     native,
 )
+from jaxrnn.cells import ElmanState
 from tests.registry import example, rare
 
 T, B = 5, 2
@@ -214,3 +217,31 @@ def test_rows_that_see_each_other_are_not_run_apart():
     with jaxrnn.engine.paths.recorded_choices() as choices:
         jax.eval_shape(lambda: jaxrnn.batch_unroll(cell, params, xs))
     assert [choice.reason for choice in choices] == ["its rows see each other"]
+
+
+@dataclass(frozen=True)
+class Mixing(Elman):
+    """Its rows see each other, and it does not say so by `apart`."""
+
+    mix: Any = None
+
+    def step(self, params, state, drive):
+        return super().step(params, ElmanState(self.mix(state.h)), drive)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("mix", "operation"),
+    [
+        (lambda h: h - jnp.repeat(h.mean(0)[None], len(h), 0), "reduce_sum"),
+        (lambda h: jnp.cumsum(h, 0), "cumsum"),
+        (lambda h: jnp.sort(h, 0), "sort"),
+        (lambda h: jnp.concatenate([h[1:], h[:1]]), "slice"),
+        (lambda h: jax.nn.relu(h).at[0].add(h[0]), "slice"),
+        (lambda h: h @ (h.T @ h), "dot_general"),
+    ],
+)
+def test_rows_that_see_each_other_unsaid_are_found_out(mix, operation):
+    """A kernel would be wrong. Also where the operation is within a function of its own, as `relu`."""
+    reason = jaxrnn.explain(Mixing(3, 4, mix=mix), steps=64)[0].reason
+    assert reason == f"its rows see each other ({operation})"

@@ -21,7 +21,7 @@ from jax.interpreters import ad, batching, mlir, xla
 from jaxrnn.engine.calls import Call, Tangents, leading, refusal
 from jaxrnn.engine.machines import MACHINES, Machine, here, traced
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.engine.rows import Leaves, Run, Spec, pick, put, specs_of, step_of
+from jaxrnn.engine.rows import Leaves, Run, Spec, mixed, pick, put, specs_of, step_of
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
 
@@ -49,6 +49,8 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
     forward = Call("forward", run, tree, specs, (False,) * len(specs))
     keep = replace(forward, kind="keep", active=tuple(map(is_real, specs)))
     try:
+        if operation := mixed(run, tree, specs):
+            return f"its rows see each other ({operation})"
         back = replace(keep, kind="cotangent", dys=(True,) * len(reals(forward.row.ys)))
         return next(filter(None, (refusal(call, machine, steps, batch) for call in (forward, keep, back))), "")
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there

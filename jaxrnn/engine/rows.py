@@ -15,7 +15,7 @@ from jaxrnn.engine.linearize import linear_program
 from jaxrnn.engine.options import Save
 from jaxrnn.engine.parts import in_real_numbers
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.jaxprs import as_function, depends, interpret, sources, split
+from jaxrnn.jaxprs import as_function, depends, interpret, mixer, sources, split
 from jaxrnn.typing import PyTree
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "derivative_of",
     "jax_settings",
+    "mixed",
     "pick",
     "put",
     "specs_of",
@@ -70,6 +71,22 @@ def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any,
     leading = (0, axes, 1 + axes)
     specs = (Spec(a.shape[n:], a.dtype) for n, part in zip(leading, parts, strict=True) for a in jax.tree.leaves(part))
     return jax.tree.structure(parts), tuple(specs)
+
+
+def mixed(run: Run, tree: Any, specs: tuple[Spec, ...]) -> str:
+    """Returns the name of an operation of a step in which rows see each other, empty if each sees itself alone."""
+
+    def found(rows: int) -> str:
+        def many(part: PyTree) -> PyTree:
+            return jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype), part)
+
+        consts, carry, xs = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*spec) for spec in specs])
+        closed = jax.make_jaxpr(run.row)(consts, many(carry), many(xs))
+        n = len(jax.tree.leaves(consts))
+        return mixer(closed, [False] * n + [True] * (len(specs) - n), rows)
+
+    # Some other axis might be as long as there are rows, but not for two numbers of rows.
+    return found(997) and found(1009)
 
 
 @dataclass(frozen=True, eq=False)
