@@ -34,17 +34,18 @@ class Cell(Layer[P, S]):
     """A recurrent cell, by the equations of one time step. Abstract.
 
     A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names)
-    that defines `init`, `initial_state`, `project`, `step` and, where something can be postponed, `readout`. See
-    `jaxrnn/cells/gru.py` for the model page. A cell with a faster way to the same values than step after step defines
-    `run_chunk`, as `jaxrnn/cells/delta.py` does. `Cell[Params, State]` tells type checkers what `init` and `unroll`
-    return.
+    that defines `init`, `initial_state`, `project`, `step` and, where something can be postponed, `readout`. The guide
+    "A cell of your own" goes from a paper's equations to a tested cell; `jaxrnn/cells/gru.py` is the model page. A cell
+    with a faster way to the same values than step after step defines `run_chunk`, as `jaxrnn/cells/delta.py` does.
+    `Cell[Params, State]` tells type checkers what `init` and `unroll` return.
     """
 
     asks: ClassVar[bool] = False
     """Whether steps ask for randomness or other data drawn before the loop; then `step_with` is defined too."""
 
     apart: ClassVar[bool] = True
-    """Whether each row of a batch runs by itself, with parameters that all rows share, so that one row says it all."""
+    """Whether each row of a batch runs by itself, with parameters that all rows share, so that one row says it all.
+    False for a cell that takes a mean over the batch."""
 
     alike: ClassVar[bool] = False
     """Whether all hidden units have the same equations and see each other by `recurrent` alone, so that they may be on
