@@ -35,7 +35,7 @@ class Cell(Layer[P, S]):
 
     A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names)
     that defines `init`, `initial_state`, `project`, `step` and, where something can be postponed, `readout`. The guide
-    "A cell of your own" goes from a paper's equations to a tested cell; `jaxrnn/cells/gru.py` is the model page. A cell
+    "Your own cell" goes from a paper's equations to a tested cell; `jaxrnn/cells/gru.py` is the model page. A cell
     with a faster way to the same values than step after step defines `run_chunk`, as `jaxrnn/cells/delta.py` does.
     `Cell[Params, State]` tells type checkers what `init` and `unroll` return.
     """
