@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_uniform, lecun_normal, zeros
 
+from jaxrnn.ops import spread_like
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = [
@@ -122,9 +123,7 @@ def _orthonormal(key: Key, n: int, m: int, dtype: np.dtype) -> Array:
         return q - v.T @ (inverse @ (v @ q)), None
 
     with jax.default_matmul_precision("highest"):
-        # A loop from the identity would not be allowed in `jax.shard_map`: unlike the panels, it does not vary.
-        q, _ = reflect(jnp.eye(n, m, dtype=dtype), panels[-1])
-        q, _ = jax.lax.scan(reflect, q, panels[:-1], reverse=True)
+        q, _ = jax.lax.scan(reflect, spread_like(jnp.eye(n, m, dtype=dtype), x), panels, reverse=True)
     return -sign * q
 
 
