@@ -107,7 +107,7 @@ def matrix_chunk(memory: Memory, data: StepData, reverse: bool) -> tuple[Memory,
     if valid is not None and drive.log_input is not None:
         drive = drive._replace(log_input=select(valid, drive.log_input, jnp.full_like(drive.log_input, 2 * NOTHING)))
     drive = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2), drive)
-    after, read = _at_once(keep(usable[0], before), drive, _seen(memory, steps, resets))
+    after, read = _all_steps(keep(usable[0], before), drive, _seen(memory, steps, resets))
     lost = _lost(finite, resets)
     # Selected, so that no cotangent comes back from there either.
     after = jax.tree.map(lambda x, old: _lose(lost[-1], x).astype(old.dtype), after, memory)
@@ -119,10 +119,42 @@ def matrix_chunk(memory: Memory, data: StepData, reverse: bool) -> tuple[Memory,
 def matrix_chunk_size(steps: int, drive: MatrixDrive) -> int:
     """Returns the default number of steps in a chunk, from one step's drive."""
     if drive.log_decay is not None and drive.log_decay.shape[-1] > 1:
-        return even_chunk(steps, 8)  # each pair of steps has a decay for each entry of the key
+        return even_chunk(steps, 16)  # strong decays make one for each pair of steps and entry of the key
     # On a core of a CPU, with heads of 16, 32 and 64, chunks of 16 and 32 train about as fast; with 64 what is made for
     # pairs of steps leaves its cache and half as much time is added. Elsewhere a round of the loop has its own price.
     return even_chunk(steps, 32 if jax.default_backend() == "cpu" else 64)
+
+
+MODERATE = 60.0
+"""A sum of decays over a chunk up to which factors are far from the ends of float32."""
+
+
+def _all_steps(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
+    """All steps of a chunk, in the fastest way: leaves of `drive` as `_at_once` takes them."""
+    decay = drive.log_decay
+    if decay is None or decay.shape[-1] == 1 or drive.a is not None:
+        return _at_once(memory, drive, seen)
+    total = jnp.cumsum(decay, axis=-2)
+    # Of each way there would be residuals, those of one for each pair of steps and entry of the key.
+    by_factors = jax.checkpoint(functools.partial(_by_factors, total))
+    return lax.cond(
+        jnp.max(jnp.abs(total), initial=0) < MODERATE, by_factors, jax.checkpoint(_at_once), memory, drive, seen
+    )
+
+
+def _by_factors(total: Array, memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
+    """As `_at_once`, where each entry of a key decays by itself, and moderately: a decay between steps as a quotient.
+
+    A_ts = (A_t0 / m) ⊙ (m / A_s0),  m = √A_T0           so that neither factor is large
+    """
+    last, sees = total[..., -1:, :], seen[..., 0]
+    pairs = jnp.matmul(drive.q * jnp.exp(total - last / 2), jnp.swapaxes(drive.k * jnp.exp(last / 2 - total), -1, -2))
+    pairs = jnp.where(sees[..., 1:], pairs, jnp.zeros_like(pairs))
+    kept = jnp.where(sees[..., :1], jnp.exp(total), jnp.zeros_like(total))
+    writes = jnp.where(sees[..., -1, 1:, None], drive.k * jnp.exp(last - total), jnp.zeros_like(drive.k))
+    y = jnp.matmul(drive.q * kept, memory.s) + jnp.matmul(pairs, drive.v)
+    s = jnp.swapaxes(kept[..., -1:, :], -1, -2) * memory.s + jnp.matmul(jnp.swapaxes(writes, -1, -2), drive.v)
+    return Memory(s), Read(y, None)
 
 
 def _at_once(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
