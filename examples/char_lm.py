@@ -10,6 +10,10 @@ is trained for longer:
     python -m examples.char_lm --layers 2 --hidden 512 --dropout 0.1 --steps 12000 \\
         --learning-rate 1.5e-3 --warmup 200 --clip 0.5
 
+The same on eight devices, 4 times 2: rows of a batch over four, units of every layer over two:
+
+    python -m examples.char_lm --layers 2 --hidden 512 --mesh data=4,model=2
+
 The recipe that models of tiny Shakespeare are usually compared with, 20 passes of one LSTM layer of 128 units with
 rows that read on for a pass:
 
@@ -22,7 +26,7 @@ What they reach: examples/README.md.
 import codecs
 import itertools
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,17 +37,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxrnn
 import jaxrnn.nnx
 from examples import common, corpus
 from examples.corpus import END
-from jaxrnn import batches, decoding, training
+from jaxrnn import batches, decoding, sharding, training
 
 SYMBOLS = 256
 QUICK = {"hidden": 256, "steps": 700, "learning_rate": 6e-3}
 SIZES = ("quick", "cell", "layers", "hidden", "embedding", "tied")  # what a checkpoint is of
-PASSING = ("sample", "prompt", "temperature", "top_k")  # of a call, not of the run
+PASSING = ("mesh", "sample", "prompt", "temperature", "top_k")  # of a call, not of the run
+AXES = ROWS, UNITS = "data", "model"
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,9 @@ class Settings:
     spike: float = 4.0
     """Batches whose gradient has more than this many times the usual norm are left out."""
     seed: common.Seed = 0
+    mesh: str = ""
+    """Devices to train on, such as data=4,model=2: rows of a batch over four, units of each layer over two; a name can
+    be left out. By default one device."""
 
     sample: int = 0
     """Write this many bytes from the checkpoint instead of training."""
@@ -102,12 +111,19 @@ class Settings:
 
 
 class Model(nnx.Module):
-    """Embedding, recurrent layers, softmax; every END starts from a fresh state."""
+    """Embedding, recurrent layers, softmax; every END starts from a fresh state.
 
-    def __init__(self, settings: Settings, rngs: nnx.Rngs) -> None:
+    On a mesh it has the same parameters, and the same values up to rounding.
+    """
+
+    def __init__(self, settings: Settings, rngs: nnx.Rngs, mesh: Mesh | None = None) -> None:
         kind = {"gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}[settings.cell]
         sizes = [settings.embedding] + settings.layers * [settings.hidden]
-        net = jaxrnn.Stack(tuple(kind(i, h) for i, h in itertools.pairwise(sizes)), dropout=settings.dropout)
+        cells = [kind(i, h) for i, h in itertools.pairwise(sizes)]
+        if mesh and UNITS in mesh.shape:
+            rows = ROWS if ROWS in mesh.shape else None
+            cells = [sharding.SpreadUnits(cell, mesh, UNITS, rows) for cell in cells]
+        net = jaxrnn.Stack(tuple(cells), dropout=settings.dropout)
         self.embed = nnx.Embed(SYMBOLS, settings.embedding, rngs=rngs)
         self.rnn = jaxrnn.nnx.RNN(net, time_major=True, rngs=rngs)
         self.dropout = nnx.Dropout(settings.dropout)
@@ -159,6 +175,34 @@ def xz_bits(train: Sequence[bytes], held_out: Sequence[bytes]) -> tuple[float, f
     return 8 * alone / len(text), 8 * (both - first) / len(text)
 
 
+# On a mesh.
+
+
+def layout(tree: Any, mesh: Mesh) -> Any:
+    """Where on a mesh the arrays of a `TrainState` or of its model are: the layers' apart, the others everywhere."""
+    rows, units = (name if name in mesh.shape else None for name in AXES)
+
+    def one(path: Any, leaf: jax.Array) -> NamedSharding:
+        name = jax.tree_util.keystr(path)
+        if name.startswith(".carry"):
+            return NamedSharding(mesh, PartitionSpec(rows, units))
+        apart = [*[None] * (leaf.ndim - 1), units] if ".rnn." in name else []
+        return NamedSharding(mesh, PartitionSpec(*apart))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def spread_rows(windows: Callable[[int], Iterator[batches.Window]], mesh: Mesh) -> Any:
+    """The windows, their rows over the devices."""
+    return lambda start: (sharding.spread(window, mesh, ROWS, at=1) for window in windows(start))
+
+
+def on_one_device(model: Model, settings: Settings) -> Model:
+    """A copy of the model that runs on one device."""
+    alone = nnx.graphdef(nnx.eval_shape(lambda: Model(settings, nnx.Rngs(0))))
+    return nnx.merge(alone, jax.device_put(nnx.state(model), jax.devices()[0]))
+
+
 # Training and sampling.
 
 
@@ -198,26 +242,28 @@ def without_spikes(optimizer: optax.GradientTransformation, factor: float) -> op
     return optax.GradientTransformation(init, update)
 
 
-def start(settings: Settings) -> tuple[optax.GradientTransformation, training.TrainState]:
+def start(settings: Settings, mesh: Mesh | None) -> tuple[optax.GradientTransformation, training.TrainState]:
     """The optimizer and the state before the first step."""
     decay = max(settings.steps, settings.warmup + 1)
     rate = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, settings.warmup, decay)
     optimizer = optax.chain(optax.clip_by_global_norm(settings.clip), optax.adam(rate))
     optimizer = without_spikes(optimizer, settings.spike)
-    model = Model(settings, nnx.Rngs(settings.seed))
+    model = Model(settings, nnx.Rngs(settings.seed), mesh)
     carry = fresh(model, settings.batch)
-    return optimizer, training.init_state(model, optimizer, jax.random.key(settings.seed), carry)
+    state = training.init_state(model, optimizer, jax.random.key(settings.seed), carry)
+    return optimizer, jax.device_put(state, layout(state, mesh)) if mesh else state
 
 
 def train(settings: Settings) -> dict[str, float]:
     """Train and compare; returns bits per character by model, "this model" among them."""
+    mesh = common.make_mesh(settings.mesh, AXES)
     text = corpus.load(settings.text, corpus.modules)
     symbols = corpus.stream(text.train)
     if len(symbols) - 2 < settings.window:
         raise ValueError(
             f"text: got {len(symbols) - 2} characters to train on, needs a window's (--window), {settings.window}"
         )
-    optimizer, state = start(settings)
+    optimizer, state = start(settings, mesh)
     state = common.resume_or_begin(settings, state)
     characters = sum(map(len, text.held_out))
     print(f"{sum(map(len, text.train)):,} characters to train on; held out: {characters:,}, {text.name}")
@@ -225,20 +271,22 @@ def train(settings: Settings) -> dict[str, float]:
     def loss_fn(model: Model, carry: Any, window: batches.Window, key: jax.Array) -> Any:
         # A row that goes to another place reads on as if a file began there. Rows that stayed in their files would
         # teach the model a few files at a time, and it would forget the others.
+        if mesh:  # and so the gradients and the new parameters, which would be compiled for anew elsewhere
+            model = jax.lax.with_sharding_constraint(model, layout(model, mesh))
         inputs = jnp.where(window.resets, END, window.xs[:-1])
         carry, logits = model(inputs, carry, nnx.Rngs(dropout=key))
         loss = jnp.mean(corpus.nats(logits, window.xs[1:]))
         return loss, (carry, {"bits": loss / jnp.log(2)})
 
-    evaluate = bits_of(text.held_out)
+    bits = bits_of(text.held_out)
+    evaluate = (lambda model: bits(on_one_device(model, settings))) if mesh else bits
+    windows = batches.streams(symbols, settings.batch, settings.window, stretch=settings.stretch, seed=settings.seed)
+    if mesh and ROWS in mesh.shape:
+        windows = spread_rows(windows, mesh)
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        common.storing_settings(
-            settings,
-            batches.streams(symbols, settings.batch, settings.window, stretch=settings.stretch, seed=settings.seed),
-            PASSING,
-        ),
+        common.storing_settings(settings, windows, PASSING),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=evaluate,
@@ -301,6 +349,13 @@ def check(settings: Settings) -> None:
     )
     if settings.spike <= 1:
         raise ValueError(f"spike: got {settings.spike}, needs more than 1")
+    sizes = common.mesh_sizes(settings.mesh, AXES)
+    if sizes and settings.sample:
+        raise ValueError(f"mesh: got {settings.mesh}, needs none with --sample, which runs on one device")
+    for name, axis in (("batch", ROWS), ("hidden", UNITS)):
+        if getattr(settings, name) % sizes.get(axis, 1):
+            needs = f"needs a multiple of {sizes[axis]}, the devices of {axis!r} in --mesh"
+            raise ValueError(f"{name}: got {getattr(settings, name)}, {needs}")
     if END in encoded(settings.prompt):
         raise ValueError(f"prompt: got {settings.prompt!r}, needs text without zero bytes")
 

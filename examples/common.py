@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import optax
 import tyro
+from jax.sharding import AxisType, Mesh
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tyro.conf import arg
@@ -129,6 +130,29 @@ def storing_settings(
         return batches(start)
 
     return started
+
+
+def mesh_sizes(text: str, names: Sequence[str]) -> dict[str, int]:
+    """The axes that `--mesh` asks for, such as "data=4,model=2", which may leave names out."""
+    sizes = {}
+    for part in text.split(",") if text else []:
+        name, _, size = part.partition("=")
+        if name not in names or name in sizes or not size.isdecimal() or int(size) < 1:
+            example = ",".join(f"{name}=2" for name in names)
+            raise ValueError(f"mesh: got {text!r}, needs numbers of devices such as {example}; names can be left out")
+        sizes[name] = int(size)
+    return sizes
+
+
+def make_mesh(text: str, names: Sequence[str]) -> Mesh | None:
+    """The devices that `--mesh` asks for; None if it is empty."""
+    if not (sizes := mesh_sizes(text, names)):
+        return None
+    needed, there = math.prod(sizes.values()), jax.device_count()
+    if needed > there:
+        way = f"on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={needed} makes as many"
+        raise ValueError(f"mesh: got {text}, {needed} devices, needs at most the {there} that JAX has; {way}")
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
 def in_package(package: str, path: str) -> Path | None:

@@ -2,6 +2,7 @@
 
     replicate, spread       data parallel: parameters everywhere, rows of a batch apart; also across processes
     unroll_units            hidden units apart: one all-gather of h a step; with `heads` none
+    SpreadUnits             the same inside of networks and modules
     unroll_time             time steps of a linear cell apart: two all-gathers of the state's size
 
 Data parallel training needs no other `unroll`: under `jax.jit` it follows how its arguments are spread.
@@ -24,11 +25,13 @@ from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.driver import checked_options
 from jaxrnn.engine.layer import check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.newton import Newton
+from jaxrnn.engine.options import Options
 from jaxrnn.engine.recurrence import states_before
+from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import AllUnits, cast, keep, select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["join_units", "replicate", "split_units", "spread", "unroll_time", "unroll_units"]
+__all__ = ["SpreadUnits", "join_units", "replicate", "split_units", "spread", "unroll_time", "unroll_units"]
 
 T = TypeVar("T")
 
@@ -178,25 +181,74 @@ def unroll_units(
     """
     _check_units(cell, mesh, axis)
     _check_batch(mesh, batch, xs)
-    if solver is not None and _heads(cell) == 1:
-        raise ValueError(f"solver: got {solver}, but every unit of {cell} sees those on other devices, needs heads")
-    part = _Units(cell, axis, mesh.shape[axis])
-    check_params(part, params)
+    _check_solver(cell, solver)
+    check_params(_Units(cell, axis, mesh.shape[axis]), params)
     options = checked_options(
         cell, xs, state, lengths=lengths, resets=resets, reverse=reverse, chunk=chunk, solver=solver
     )
     if state is None:
         state = cell.initial_state(options.batch_shape, state_dtype(params, xs))
+    return _run_units(cell, params, xs, state, options, mesh, axis, batch)
+
+
+def _run_units(
+    cell: Cell, params: Params, xs: Array, state: State, options: Options, mesh: Mesh, axis: str, batch: str | None
+) -> tuple[State, Array]:
+    """Runs a cell with parameters in the view of `split_units`."""
     rows = _rows(options.batch_shape, batch)
     units, ys = PartitionSpec(*rows, axis), PartitionSpec(None, *rows, axis)
 
     def local(params: Params, xs: Array, state: State, lengths: Any, resets: Any) -> tuple[State, Array]:
         fused = jax.tree.map(lambda w, s: w.reshape(*w.shape[: len(s.shape) - 1], -1), params, _spec_of(cell))
         here = options._replace(batch_shape=xs.shape[1:-1], lengths=lengths, resets=resets)
-        return part.run(fused, xs, state, here)
+        return _Units(cell, axis, mesh.shape[axis]).run(fused, xs, state, here)
 
     specs = (_specs(cell, axis), PartitionSpec(None, *rows), units, PartitionSpec(*rows), PartitionSpec(None, *rows))
     return _shard_map(local, mesh, specs, (units, ys), params, xs, state, options.lengths, options.resets)
+
+
+@dataclass(frozen=True)
+class SpreadUnits(Wrapper):
+    """Spreads the hidden units of a cell over a mesh axis, inside of networks and modules, as `unroll_units` does.
+
+    Parameters keep their layout, so checkpoints are those of the cell alone; a run takes `split_units`'s view of them,
+    which is sent once. A single time step is the cell's own.
+
+    Args:
+        cell: as for `unroll_units`.
+        mesh: the devices.
+        axis: name of the mesh axis of the units.
+        batch: name of the mesh axis that spreads the first batch axis; None: every device has all rows.
+
+    Raises:
+        TypeError, ValueError: as `unroll_units`.
+
+    Example:
+        >>> import jaxrnn
+        >>> mesh = jax.make_mesh((1,), ("model",))
+        >>> net = jaxrnn.Stack((SpreadUnits(jaxrnn.LSTM(3, 4), mesh, "model"),), dropout=0.5)
+        >>> params = net.init(jax.random.key(0))                # those of jaxrnn.Stack((jaxrnn.LSTM(3, 4),))
+        >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 3)))
+        >>> params[0].w_h.shape, ys.shape
+        ((4, 16), (5, 2, 4))
+    """
+
+    cell: Cell
+    mesh: Mesh
+    axis: str
+    batch: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_units(self.cell, self.mesh, self.axis)
+        if self.batch is not None:
+            _check_axis(self.mesh, batch=self.batch)
+
+    def run(self, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
+        _check_batch(self.mesh, self.batch, xs)
+        _check_solver(self.cell, options.solver)
+        where = (self.mesh, self.axis, self.batch)
+        # The cell draws nothing.
+        return _run_units(self.cell, _by_unit(self.cell, params), xs, state, options._replace(key=None), *where)
 
 
 @dataclass(frozen=True)
@@ -369,6 +421,11 @@ def _check_axis(mesh: Mesh, **axes: str) -> None:
     for name, axis in axes.items():
         if axis not in mesh.shape:
             raise ValueError(f"{name}: got {axis!r}, needs one of {tuple(mesh.shape)}, the axes of the mesh")
+
+
+def _check_solver(cell: Cell, solver: Newton | None) -> None:
+    if solver is not None and _heads(cell) == 1:
+        raise ValueError(f"solver: got {solver}, but every unit of {cell} sees those on other devices, needs heads")
 
 
 def _heads(cell: Cell) -> int:

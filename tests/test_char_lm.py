@@ -6,7 +6,9 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from flax import nnx
 
 from examples import char_lm, common, corpus
 from jaxrnn import training
+from tests.conftest import QUICK_FLAGS
 from tests.registry import rare
 
 TINY = [
@@ -274,10 +277,13 @@ def test_generation_keeps_its_memory(trained, monkeypatch):
     assert len(traces) <= 3
 
 
-@pytest.mark.exhaustive
-def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def runs(folder, tmp_path_factory):
+    """A folder of two runs, "whole" and "parts", which Ctrl-C stopped after the fourth of six steps."""
+    root = tmp_path_factory.mktemp("runs")
+
     def options(name):
-        return [*TINY, "--steps", "6", "--dropout", "0.3", "--text", str(folder), "--directory", str(tmp_path / name)]
+        return [*TINY, "--steps", "6", "--dropout", "0.3", "--text", str(folder), "--directory", str(root / name)]
 
     char_lm.main(options("whole"))
     whole_batches = char_lm.batches.streams
@@ -291,16 +297,41 @@ def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(folder, tmp_path, mon
 
         return from_start
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(char_lm.batches, "streams", pressed)
         with pytest.raises(KeyboardInterrupt, match="after step 4 of 6"):
             char_lm.main(options("parts"))
+    return root
+
+
+def last(directory):
+    """The last line of metrics, without the time that it took."""
+    line = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line.pop("seconds") > 0
+    return line
+
+
+@pytest.mark.exhaustive
+def test_ctrl_c_and_resume_give_the_numbers_of_a_whole_run(runs, tmp_path):
+    shutil.copytree(runs / "parts", tmp_path / "parts")
     char_lm.main(["--resume", "--directory", str(tmp_path / "parts")])
-    whole, parts = (
-        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("whole", "parts")
-    )
-    assert whole.pop("seconds") != parts.pop("seconds")
-    assert whole == parts
+    assert last(tmp_path / "parts") == last(runs / "whole")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mesh", ["data=3,model=2", *rare("data=3", "model=8")])
+def test_a_run_goes_on_over_a_mesh(runs, tmp_path, mesh):
+    """One device began; the checkpoint at the end can be read by one device."""
+    shutil.copytree(runs / "parts", tmp_path / "parts")
+    flags = f"{QUICK_FLAGS} --xla_force_host_platform_device_count=8"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "PYTHONPATH": "."}
+    command = [sys.executable, "-m", "examples.char_lm", "--mesh", mesh, "--resume", "--directory"]
+    done = subprocess.run([*command, str(tmp_path / "parts")], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert last(tmp_path / "parts") == pytest.approx(last(runs / "whole"), rel=1e-5)
+    found, expected = (jax.tree.leaves(nnx.state(restored(d))) for d in (tmp_path / "parts", runs / "whole"))
+    for there, here in zip(found, expected, strict=True):
+        np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-5)
 
 
 # Bad input: the argument, what it got, what it needs, and nothing written.
@@ -349,6 +380,8 @@ def test_bad_directories(trained, folder, tmp_path):
         char_lm.main([*TINY, "--directory", str(tmp_path / "none"), "--sample", "5"])
     with pytest.raises(ValueError, match="hidden: got 17, needs 16 as in the run in"):
         char_lm.main([*TINY, "--hidden", "17", "--directory", str(directory), "--sample", "5"])
+    with pytest.raises(ValueError, match="mesh: got data=3, needs none with --sample, which runs on one device"):
+        char_lm.main(["--mesh", "data=3", "--directory", str(directory), "--sample", "5"])
     for option, message in (
         (["--seed", "1"], "seed: got 1, needs 0 as in the run in"),
         (["--batch", "4"], "batch: got 4, needs 3 as in the run in"),
@@ -376,6 +409,12 @@ def test_bad_directories(trained, folder, tmp_path):
         (["--sample", "-1"], "sample: got -1, needs 0 to 2147483647"),
         (["--prompt", "a\0"], "prompt: got 'a.x00', needs text without zero bytes"),
         (["--dropout", "1.5"], "dropout: got 1.5, needs a rate"),
+        (["--mesh", "data=3,time=2"], "mesh: got 'data=3,time=2', needs numbers of devices such as data=2,model=2"),
+        (["--mesh", "data=0"], "mesh: got 'data=0', needs numbers of devices"),
+        (["--mesh", "model=2,model=2"], "mesh: got 'model=2,model=2', needs numbers of devices"),
+        (["--mesh", "data=2"], "batch: got 3, needs a multiple of 2, the devices of 'data' in --mesh"),
+        (["--mesh", "model=5"], "hidden: got 16, needs a multiple of 5, the devices of 'model' in --mesh"),
+        (["--mesh", "data=3"], "mesh: got data=3, 3 devices, .*, XLA_FLAGS=--xla_force_host"),
     ],
 )
 def test_bad_options(option, message):
