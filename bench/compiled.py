@@ -3,14 +3,12 @@
     python -m bench.compiled --device tpu          for a TPU v5e     pip install libtpu
     python -m bench.compiled --device cuda         for an H200       pip install 'jax[cuda12]'
 
-A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs. Each
-operation that a loop launches at every time step is a kernel of its own; "fused runs" are runs over all time steps that
-are one kernel. The loops counted are those that hold no other loop.
+A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs.
+`bench.kernels` counts: "fused runs" are runs over all time steps that are one kernel.
 """
 
 import os
 import pathlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +19,9 @@ import jax.numpy as jnp
 import tyro
 from jax.sharding import SingleDeviceSharding
 
+from bench.kernels import launches
 from bench.records import Output, Record, progress, report
 from bench.rivals import Size, programs
-
-KERNELS = ("fusion", "custom-call", "copy", "dot", "convolution")
 
 H200 = """
 gpu_device_info {
@@ -86,18 +83,6 @@ def compiled(program: Callable[..., Any], args: Any, device: Any) -> Any:
     return jax.jit(program).lower(*shapes).compile()
 
 
-def loops(text: str) -> list[int]:
-    """How many kernels each loop launches in a round, of those loops of a compiled program that hold no other."""
-    bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
-    counts = []
-    for computation in re.split(r"\n(?=%|ENTRY)", text):
-        name = re.match(r"%?([\w.\-]+) ", computation)
-        operations = re.findall(r" ([\w\-]+)\(", computation)
-        if name and name.group(1) in bodies and "while" not in operations:
-            counts.append(sum(operation in KERNELS for operation in operations))
-    return counts
-
-
 def records(settings: Settings) -> Iterator[Record]:
     name, find, own = DEVICES[settings.device]
     device, size = find(), Size.read(settings.size)
@@ -105,16 +90,16 @@ def records(settings: Settings) -> Iterator[Record]:
         for rival, made in programs(kind, size, (own, *settings.rivals)).items():
             start = time.perf_counter()
             program = compiled(made.train.func, made.train.args, device)
-            seconds, text = time.perf_counter() - start, program.as_text()
+            seconds, found = time.perf_counter() - start, launches(program)
             table = f"{kind}, training step at {settings.size}, compiled for {name}"
 
             def figure(column: str, value: float, unit: str = "", table=table, rival=rival) -> Record:
                 return Record(table, "", "jaxrnn" if rival == own else rival, column, value, unit, rival == own)
 
-            yield figure("fused runs", text.count('custom_call_target="tpu_custom_call"'))
-            yield figure("loops", len(loops(text)))
-            yield figure("kernels in them, a step", sum(loops(text)))
-            yield figure("temporary memory", program.memory_analysis().temp_size_in_bytes / 1e6, "MB")
+            yield figure("fused runs", found.fused)
+            yield figure("loops", len(found.loops))
+            yield figure("kernels in them, a step", sum(found.loops))
+            yield figure("temporary memory", found.temporary / 1e6, "MB")
             yield figure("compilation", seconds, "s")
 
 

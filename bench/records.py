@@ -40,6 +40,7 @@ __all__ = [
 
 PACKAGES = (
     *("jax", "jaxlib", "llvmlite", "numpy", "flax", "dm-haiku", "equinox", "keras", "optax", "torch", "onnxruntime"),
+    *("libtpu", "jax-cuda12-plugin", "nvidia-cudnn-cu12", "jax-cuda13-plugin", "nvidia-cudnn-cu13"),
 )
 WIDTH = 240  # a wrapped row is no Markdown
 TIMES = ("s", "ms", "µs")

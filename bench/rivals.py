@@ -180,6 +180,24 @@ def keras(kind: str, size: Size) -> Programs:
     return jax_programs(lambda p, xs: layer.stateless_call(p, rest, xs)[0], params, xs)
 
 
+def cudnn(kind: str, size: Size) -> Programs:
+    """NVIDIA's LSTM, called by JAX: the batch first, all weights in one array."""
+    from jax.experimental import rnn
+
+    from jaxrnn import convert
+
+    cell = CELLS[kind](size.inputs, size.hidden)
+    weights = jnp.asarray(convert.to_cudnn(cell, cell.init(jax.random.key(0))))
+    zeros = jnp.zeros((1, size.batch, size.hidden))
+    lengths = jnp.full(size.batch, size.time, jnp.int32)
+
+    def apply(weights, xs):
+        # one layer, no dropout, not bidirectional
+        return rnn.lstm(xs, zeros, zeros, weights, lengths, size.inputs, size.hidden, 1, 0.0, False)[0]
+
+    return jax_programs(apply, weights, drawn(size, batch_major=True))
+
+
 def torch(kind: str, size: Size) -> Programs:
     import torch
 
@@ -229,6 +247,7 @@ RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
     "haiku": ("haiku", haiku),
     "equinox": ("equinox", equinox),
     "keras": ("keras", keras),
+    "cudnn": ("jax", cudnn),
     "torch": ("torch", torch),
     "onnxruntime": ("onnxruntime", onnxruntime),
 }
@@ -237,12 +256,13 @@ RIVALS: dict[str, tuple[str, Callable[[str, Size], Programs]]] = {
 OURS = ("jaxrnn", "scan path")
 
 
+def available(name: str, kind: str) -> bool:
+    """Whether a rival is installed and has the cell; cuDNN has the LSTM alone, and runs on GPUs."""
+    if name == "cudnn":
+        return kind == "lstm" and jax.default_backend() == "gpu"
+    return importlib.util.find_spec(RIVALS[name][0]) is not None and not (name == "equinox" and kind == "elman")
+
+
 def programs(kind: str, size: Size, names: tuple[str, ...]) -> dict[str, Programs]:
-    """The programs of all rivals that are installed and have the cell."""
-    found = {}
-    for name in names:
-        package, make = RIVALS[name]
-        if importlib.util.find_spec(package) is None or (name == "equinox" and kind == "elman"):
-            continue
-        found[name] = make(kind, size)
-    return found
+    """The programs of all rivals that are available."""
+    return {name: RIVALS[name][1](kind, size) for name in names if available(name, kind)}

@@ -4,19 +4,22 @@ import io
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
+from jax.experimental import rnn
 from rich.console import Console
 
 mpl.use("agg")
 
 from matplotlib import pyplot as plt
 
+import jaxrnn
 from bench import all as everything
-from bench import plot, rl, unroll
+from bench import devices, kernels, plot, rivals, rl, unroll
 from bench.records import SHARE, Record, collect, compare, load, show, store
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -152,6 +155,84 @@ def test_commands_of_the_page_are_there():
     commands = set(re.findall(r"python -m bench\.(\w+)", README))
     assert commands >= set(everything.PARTS) | {"all", "plot"}
     assert [name for name in commands if not (BENCH / f"{name}.py").exists()] == []
+
+
+# Devices.
+
+
+def test_kernels_are_those_of_innermost_loops_and_of_what_they_call():
+    text = """HloModule made_up
+
+%fused (p: f32[2]) -> f32[2] {
+  ROOT %sum = f32[2] add(%p, %p), metadata={op_name="a fusion(of two)"}
+}
+
+%called (p: f32[2]) -> f32[2] {
+  %a = f32[2] fusion(%p), kind=kLoop, calls=%fused
+  ROOT %b = f32[2] fusion(%a), kind=kLoop, calls=%fused
+}
+
+%inner.1 (p: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %both = f32[2] call(%x), to_apply=%called
+  %product = f32[2] custom-call(%both), custom_call_target="__cublas$gemm"
+  ROOT %out = (s32[], f32[2]) tuple(%i, %product)
+}
+
+%outer (p: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %copy = f32[2] copy(%x)
+  ROOT %loop = (s32[], f32[2]) while(%p), condition=%less, body=%inner.1
+}
+
+%last (p: (s32[], f32[2])) -> (s32[], f32[2]) {
+  ROOT %again = (s32[], f32[2]) fusion(%p), kind=kLoop, calls=%fused
+}
+
+ENTRY %main (p: f32[2]) -> f32[2] {
+  %run = (f32[2], f32[2]) custom-call(%p), custom_call_target="tpu_custom_call"
+  %one = (s32[], f32[2]) while(%p), condition=%less, body=%outer
+  ROOT %two = (s32[], f32[2]) while(%one), condition=%less, body=%last
+}
+"""
+    memory = SimpleNamespace(temp_size_in_bytes=12)
+    program = SimpleNamespace(as_text=lambda: text, memory_analysis=lambda: memory)
+    assert kernels.launches(program) == kernels.Launches(fused=1, loops=(3, 1), temporary=12)
+
+
+def test_devices_measures_each_program_of_each_library():
+    names, sizes = ("jaxrnn", rivals.PLAIN), ("2,3,4,5",)
+    settings = devices.Settings(sizes=sizes, cells=("elman",), rivals=(rivals.PLAIN, "cudnn"), product=64, repeats=1)
+    values = {record.place: record.value for record in devices.records(settings)}
+    tables = ["elman, forward at 2,3,4,5", "elman, training step at 2,3,4,5"]
+    columns = ["time", "of the product rate", "kernels a step", "fused runs", "temporary memory"]
+    assert list(values) == [(table, name, column) for table in tables for name in names for column in columns]
+    # Time by share is the work; backward has twice as much.
+    work = [
+        values[table, name, "time"] * values[table, name, "of the product rate"] for table in tables for name in names
+    ]
+    assert work == pytest.approx([work[0], work[0], 3 * work[0], 3 * work[0]])
+    for table in tables:
+        assert values[table, rivals.PLAIN, "kernels a step"] > values[table, "jaxrnn", "kernels a step"] > 0
+        assert values[table, rivals.PLAIN, "fused runs"] == 0
+
+
+def test_cudnn_is_asked_for_what_the_cell_computes(monkeypatch):
+    """By the reference that JAX has for its call, and the shapes by the call itself."""
+    size = rivals.Size(2, 5, 3, 4)
+
+    def reference(x, h_0, c_0, weights, seq_lengths, *sizes):
+        input_size, hidden_size, num_layers, _, bidirectional = sizes
+        parts = rnn.unpack_lstm_weights(weights, input_size, hidden_size, num_layers, bidirectional)
+        return rnn.lstm_ref(x, h_0, c_0, *parts, seq_lengths, *sizes)
+
+    reserve = SimpleNamespace(compute_rnn_workspace_reserve_space_sizes=lambda *sizes: (0, 8))
+    monkeypatch.setattr(rnn, "gpu_rnn", reserve)
+    train = rivals.cudnn("lstm", size).train
+    loss, (dweights, dxs) = jax.eval_shape(train.func, *train.args)
+    assert (loss.shape, dweights.shape, dxs.shape) == ((), train.args[0].shape, (2, 5, 3))
+    monkeypatch.setattr(rnn, "lstm", reference)
+    theirs, ours = rivals.cudnn("lstm", size).train(), rivals.own(jaxrnn.unroll, "lstm", size).train()
+    np.testing.assert_allclose(theirs[0], ours[0], rtol=1e-5)
+    np.testing.assert_allclose(theirs[1][1].swapaxes(0, 1), ours[1][1], rtol=1e-4, atol=1e-7)
 
 
 def test_episodes_cut_and_paste():

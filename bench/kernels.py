@@ -1,0 +1,45 @@
+"""What a compiled program launches, read in its text: runs that are one kernel, and kernels in loops.
+
+Each operation that a loop launches at every time step is a kernel of its own. The loops counted are those that hold no
+other loop.
+"""
+
+import re
+from typing import Any, NamedTuple
+
+__all__ = ["Launches", "launches"]
+
+KERNELS = ("fusion", "custom-call", "copy", "dot", "convolution")
+FUSED = r'custom_call_target="(?:tpu_custom_call|jaxrnn|cudnn_rnn)'  # of Pallas, of jaxrnn's native loops, of cuDNN
+
+
+class Launches(NamedTuple):
+    """Of one program."""
+
+    fused: int  # runs over all time steps that are one kernel
+    loops: tuple[int, ...]  # kernels that each innermost loop launches in a round
+    temporary: int  # bytes
+
+
+def launches(program: Any) -> Launches:
+    """Those of a `jax.stages.Compiled`."""
+    text = program.as_text()
+    fused = len(re.findall(FUSED, text))
+    return Launches(fused, loops(text), program.memory_analysis().temp_size_in_bytes)
+
+
+def loops(text: str) -> tuple[int, ...]:
+    """How many kernels each innermost loop of a compiled program launches in a round."""
+    parts = re.split(r"\n(?=%|ENTRY)", text)
+    computations = {m.group(1): part for part in parts if (m := re.match(r"%?([\w.\-]+) ", part))}
+
+    def operations(name: str) -> list[str]:
+        """Those of a computation, and in the place of a call those that it calls."""
+        found = []
+        for operation, rest in re.findall(r" ([\w\-]+)\((.*)", computations[name]):
+            called = re.search(r"to_apply=%?([\w.\-]+)", rest)
+            found += operations(called.group(1)) if operation == "call" and called else [operation]
+        return found
+
+    bodies = [operations(name) for name in dict.fromkeys(re.findall(r"body=%?([\w.\-]+)", text))]
+    return tuple(sum(operation in KERNELS for operation in body) for body in bodies if "while" not in body)
