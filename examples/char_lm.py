@@ -271,7 +271,7 @@ def train(settings: Settings) -> dict[str, float]:
     def loss_fn(model: Model, carry: Any, window: batches.Window, key: jax.Array) -> Any:
         # A row that goes to another place reads on as if a file began there. Rows that stayed in their files would
         # teach the model a few files at a time, and it would forget the others.
-        if mesh:  # and so the gradients and the new parameters, which would be compiled for anew elsewhere
+        if mesh:  # gradients and new parameters stay where the old ones are, so the step compiles once
             model = jax.lax.with_sharding_constraint(model, layout(model, mesh))
         inputs = jnp.where(window.resets, END, window.xs[:-1])
         carry, logits = model(inputs, carry, nnx.Rngs(dropout=key))

@@ -218,7 +218,8 @@ class SpreadUnits(Wrapper):
         cell: as for `unroll_units`.
         mesh: the devices.
         axis: name of the mesh axis of the units.
-        batch: name of the mesh axis that spreads the first batch axis; None: every device has all rows.
+        batch: name of the mesh axis that spreads the first batch axis, where there is one; None: every device has all
+            rows.
 
     Raises:
         TypeError, ValueError: as `unroll_units`.
@@ -244,11 +245,12 @@ class SpreadUnits(Wrapper):
             _check_axis(self.mesh, batch=self.batch)
 
     def run(self, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
-        _check_batch(self.mesh, self.batch, xs)
+        batch = self.batch if options.batch_shape else None
+        _check_batch(self.mesh, batch, xs)
         _check_solver(self.cell, options.solver)
-        where = (self.mesh, self.axis, self.batch)
-        # The cell draws nothing.
-        return _run_units(self.cell, _by_unit(self.cell, params), xs, state, options._replace(key=None), *where)
+        options = options._replace(key=None)  # the cell draws nothing
+        split = _by_unit(self.cell, params)
+        return _run_units(self.cell, split, xs, state, options, self.mesh, self.axis, batch)
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,9 @@ class _Units(Cell):
     @property
     def hidden_size(self) -> int:
         return self.cell.hidden_size // self.devices
+
+    def __repr__(self) -> str:
+        return f"{self.cell} on {self.devices} devices"
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
         return _by_unit(self.cell, self.cell.init(key, dtype=dtype))

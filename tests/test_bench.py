@@ -235,6 +235,13 @@ def test_cudnn_is_asked_for_what_the_cell_computes(monkeypatch):
     np.testing.assert_allclose(theirs[1][1].swapaxes(0, 1), ours[1][1], rtol=1e-4, atol=1e-7)
 
 
+def test_cudnn_is_a_rival_of_the_lstm_on_a_gpu(monkeypatch):
+    assert not rivals.available("cudnn", "lstm")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert rivals.available("cudnn", "lstm")
+    assert not rivals.available("cudnn", "gru")
+
+
 def test_episodes_cut_and_paste():
     resets = np.zeros((5, 2), bool)
     resets[2, 0] = resets[0, 1] = resets[4, 1] = True
