@@ -194,7 +194,19 @@ def layout(tree: Any, mesh: Mesh) -> Any:
 
 def spread_rows(windows: Callable[[int], Iterator[batches.Window]], mesh: Mesh) -> Any:
     """The windows, their rows over the devices."""
+    if ROWS not in mesh.shape:
+        return windows
     return lambda start: (sharding.spread(window, mesh, ROWS, at=1) for window in windows(start))
+
+
+def under(mesh: Mesh, train_step: Callable[..., Any]) -> Callable[..., Any]:
+    """The train step under the mesh, so that `unroll` knows of it."""
+
+    def run(state: training.TrainState, window: batches.Window) -> Any:
+        with jax.set_mesh(mesh):
+            return train_step(state, window)
+
+    return run
 
 
 def on_one_device(model: Model, settings: Settings) -> Model:
@@ -278,14 +290,15 @@ def train(settings: Settings) -> dict[str, float]:
         loss = jnp.mean(corpus.nats(logits, window.xs[1:]))
         return loss, (carry, {"bits": loss / jnp.log(2)})
 
-    bits = bits_of(text.held_out)
-    evaluate = (lambda model: bits(on_one_device(model, settings))) if mesh else bits
+    measure = bits_of(text.held_out)
+    evaluate = (lambda model: measure(on_one_device(model, settings))) if mesh else measure
     windows = batches.streams(symbols, settings.batch, settings.window, stretch=settings.stretch, seed=settings.seed)
-    if mesh and ROWS in mesh.shape:
-        windows = spread_rows(windows, mesh)
+    train_step = training.make_train_step(loss_fn, optimizer)
+    if mesh:
+        windows, train_step = spread_rows(windows, mesh), under(mesh, train_step)
     state = training.fit(
         state,
-        training.make_train_step(loss_fn, optimizer),
+        train_step,
         common.storing_settings(settings, windows, PASSING),
         steps=settings.steps,
         directory=settings.directory,
