@@ -63,7 +63,7 @@ def records(settings: Settings) -> Iterator[Record]:
                 yield figure("time", 1e3 * seconds[name], "ms")
                 share = products * size.flops(kind) / (seconds[name] * rate)
                 yield figure("of the product rate", 100 * share, "%")
-                yield figure("kernels a step", sum(found.loops))
+                yield figure("kernels a step", found.kernels)
                 yield figure("fused runs", found.fused)
                 yield figure("temporary memory", found.temporary / 1e6, "MB")
 

@@ -1,7 +1,6 @@
 """What a compiled program launches, read in its text: runs that are one kernel, and kernels in loops.
 
-Each operation that a loop launches at every time step is a kernel of its own. The loops counted are those that hold no
-other loop.
+Each operation that a loop launches at every time step is a kernel of its own. An innermost loop holds no other loop.
 """
 
 import re
@@ -17,8 +16,13 @@ class Launches(NamedTuple):
     """Of one program."""
 
     fused: int  # runs over all time steps that are one kernel
-    loops: tuple[int, ...]  # kernels that each innermost loop launches in a round
+    loops: tuple[tuple[str, ...], ...]  # the operations of a round of each innermost loop
     temporary: int  # bytes
+
+    @property
+    def kernels(self) -> int:
+        """Kernels that the loops launch at every time step."""
+        return sum(operation in KERNELS for loop in self.loops for operation in loop)
 
 
 def launches(program: Any) -> Launches:
@@ -28,8 +32,8 @@ def launches(program: Any) -> Launches:
     return Launches(fused, loops(text), program.memory_analysis().temp_size_in_bytes)
 
 
-def loops(text: str) -> tuple[int, ...]:
-    """How many kernels each innermost loop of a compiled program launches in a round."""
+def loops(text: str) -> tuple[tuple[str, ...], ...]:
+    """The operations of a round of each innermost loop of a compiled program."""
     parts = re.split(r"\n(?=%|ENTRY)", text)
     computations = {m.group(1): part for part in parts if (m := re.match(r"%?([\w.\-]+) ", part))}
 
@@ -42,4 +46,4 @@ def loops(text: str) -> tuple[int, ...]:
         return found
 
     bodies = [operations(name) for name in dict.fromkeys(re.findall(r"body=%?([\w.\-]+)", text))]
-    return tuple(sum(operation in KERNELS for operation in body) for body in bodies if "while" not in body)
+    return tuple(tuple(body) for body in bodies if "while" not in body)

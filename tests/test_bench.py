@@ -195,7 +195,9 @@ ENTRY %main (p: f32[2]) -> f32[2] {
 """
     memory = SimpleNamespace(temp_size_in_bytes=12)
     program = SimpleNamespace(as_text=lambda: text, memory_analysis=lambda: memory)
-    assert kernels.launches(program) == kernels.Launches(fused=1, loops=(3, 1), temporary=12)
+    found = kernels.launches(program)
+    assert found == (1, (("fusion", "fusion", "custom-call", "tuple"), ("fusion",)), 12)
+    assert found.kernels == 4
 
 
 def test_devices_measures_each_program_of_each_library():
