@@ -94,8 +94,7 @@ class Settings:
     """Batches whose gradient has more than this many times the usual norm are left out."""
     seed: common.Seed = 0
     mesh: str = ""
-    """Devices to train on, such as data=4,model=2: rows of a batch over four, units of each layer over two; a name can
-    be left out. By default one device."""
+    """Devices: data=4,model=2 has the rows of a batch on four, units of each layer on two; names can be left out."""
 
     sample: int = 0
     """Write this many bytes from the checkpoint instead of training."""
