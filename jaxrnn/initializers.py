@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.nn.initializers import glorot_uniform, lecun_normal, zeros
 
-from jaxrnn.ops import spread_like
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
 __all__ = [
@@ -123,7 +122,8 @@ def _orthonormal(key: Key, n: int, m: int, dtype: np.dtype) -> Array:
         return q - v.T @ (inverse @ (v @ q)), None
 
     with jax.default_matmul_precision("highest"):
-        q, _ = jax.lax.scan(reflect, spread_like(jnp.eye(n, m, dtype=dtype), x), panels, reverse=True)
+        identity = jnp.eye(n, m, dtype=dtype) + 0 * x[:1, :1]  # in `jax.shard_map` it varies as the panels do
+        q, _ = jax.lax.scan(reflect, identity, panels, reverse=True)
     return -sign * q
 
 

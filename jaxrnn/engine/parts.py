@@ -2,9 +2,8 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,7 @@ from jax import lax
 from jaxrnn.jaxprs import any_equation, bind, interpret
 from jaxrnn.typing import Array, PyTree
 
-if TYPE_CHECKING:
-    from jaxrnn.engine.options import Save
-    from jaxrnn.engine.rows import Run
-
-__all__ = ["in_real_numbers", "kernel_run", "together"]
+__all__ = ["apart", "in_real_numbers", "is_complex", "together"]
 
 
 class Parts(NamedTuple):
@@ -25,39 +20,6 @@ class Parts(NamedTuple):
 
     re: Any
     im: Any
-
-
-Given = tuple[PyTree, PyTree, PyTree]
-"""Constants, carry and inputs of a run."""
-
-
-def kernel_run(run: "Run", given: Given) -> "tuple[Run, Given]":
-    """Returns a run and its arguments as kernels take them: complex leaves are `Parts`."""
-    return (_RealRun(run), apart(given)) if any(map(is_complex, jax.tree.leaves(given))) else (run, given)
-
-
-@dataclass(frozen=True)
-class _RealRun:
-    """A run whose complex leaves are `Parts`."""
-
-    run: "Run"
-
-    def __str__(self) -> str:
-        return str(self.run)
-
-    @property
-    def reverse(self) -> bool:
-        return self.run.reverse
-
-    @property
-    def save(self) -> "Save":
-        return self.run.save
-
-    def whole(self, *parts: PyTree) -> Any:
-        return apart(self.run.whole(*together(parts)))
-
-    def row(self, *parts: PyTree) -> Any:
-        return apart(self.run.row(*together(parts)))
 
 
 def is_complex(leaf: Any) -> bool:

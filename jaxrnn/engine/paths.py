@@ -18,7 +18,8 @@ from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
-from jaxrnn.engine.parts import kernel_run, together
+from jaxrnn.engine.parts import together
+from jaxrnn.engine.rows import kernel_run
 from jaxrnn.typing import PyTree, State
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxrnn.engine.linearize import linear_program
 from jaxrnn.engine.options import Save
-from jaxrnn.engine.parts import in_real_numbers
+from jaxrnn.engine.parts import apart, in_real_numbers, is_complex, together
 from jaxrnn.engine.recurrence import is_real, reals
 from jaxrnn.jaxprs import as_function, depends, interpret, mixer, sources, split
 from jaxrnn.typing import PyTree
@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "derivative_of",
     "jax_settings",
+    "kernel_run",
     "mixed",
     "pick",
     "put",
@@ -56,6 +57,39 @@ class Run(Protocol):
         """One step of one row, without batch axes: `(carry, y)`."""
 
     def __hash__(self) -> int: ...
+
+
+Given = tuple[PyTree, PyTree, PyTree]
+"""Constants, carry and inputs of a run."""
+
+
+def kernel_run(run: Run, given: Given) -> tuple[Run, Given]:
+    """Returns a run and its arguments as kernels take them: complex leaves are `Parts`."""
+    return (_RealRun(run), apart(given)) if any(map(is_complex, jax.tree.leaves(given))) else (run, given)
+
+
+@dataclass(frozen=True)
+class _RealRun:
+    """A run whose complex leaves are `Parts`."""
+
+    run: Run
+
+    def __str__(self) -> str:
+        return str(self.run)
+
+    @property
+    def reverse(self) -> bool:
+        return self.run.reverse
+
+    @property
+    def save(self) -> Save:
+        return self.run.save
+
+    def whole(self, *parts: PyTree) -> Any:
+        return apart(self.run.whole(*together(parts)))
+
+    def row(self, *parts: PyTree) -> Any:
+        return apart(self.run.row(*together(parts)))
 
 
 class Spec(NamedTuple):
