@@ -108,7 +108,15 @@ def test_activations_are_functions(cell):
                 dataclasses.replace(cell, **{name: activation})
 
 
-@pytest.mark.parametrize("cell", KINDS, ids=lambda cell: type(cell).__name__)
+NETWORKS = [
+    jaxrnn.LearnedState(jaxrnn.GRU(3, 4)),
+    jaxrnn.Embedding(3, 4),
+    jaxrnn.Linear(3, 4),
+    jaxrnn.Attention(jaxrnn.GRU(3 + 3, 4), memory_size=3, memory_steps=2),
+]
+
+
+@pytest.mark.parametrize("cell", [*KINDS, *NETWORKS], ids=lambda cell: type(cell).__name__)
 def test_initializers_are_functions(cell):
     names = [name for name in inspect.signature(cell.init).parameters if name.endswith("_init")]
     for name in names:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_arrays, check_choice, check_flags, check_sizes
+from jaxrnn.checks import check_arrays, check_choice, check_flags, check_initializers, check_sizes
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
@@ -169,6 +169,7 @@ class Attention(Wrapper):
         **initializers: Any,
     ) -> AttentionParams:
         """Returns fresh parameters; `attention_init` draws the attention's matrices, `initializers` go to the cell."""
+        check_initializers(attention_init=attention_init)
         kq, kk, kv, kc, key = jax.random.split(key, 5)
         m, o, a = self.memory_size, self.cell.output_size, self._keys
         width = {"additive": a, "location": self.memory_steps}.get(self.score)

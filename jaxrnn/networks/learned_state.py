@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
+from jaxrnn.checks import check_initializers
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import repeat_like, spread_like
@@ -55,6 +56,7 @@ class LearnedState(StepWrapper):
         **initializers: Any,
     ) -> LearnedStateParams:
         """Returns the cell's parameters and an initial state whose real leaves are `state_init(key, shape, dtype)`."""
+        check_initializers(state_init=state_init)
         leaves, tree = jax.tree.flatten(self.cell.initial_state((), dtype))
         key, *keys = jax.random.split(key, 1 + len(leaves))
         drawn = [

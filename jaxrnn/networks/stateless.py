@@ -145,6 +145,7 @@ class Embedding(_Stateless[Array]):
     ) -> Array:
         """Returns a fresh table `[V, E]` by `embedding_init`, by default Flax's; other initializers are ignored."""
         del initializers
+        check_initializers(embedding_init=embedding_init)
         return embedding_init(key, (self.vocabulary, self.size), dtype)
 
     def apply(self, params: Array, xs: Array) -> Array:
