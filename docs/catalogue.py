@@ -195,7 +195,7 @@ def cell_page(kind: Kind, public: str) -> str:
     cost = heading("Cost", "-") + table(header, lines) if own else ""
     if timed:
         cost += (
-            "Times are those of one step of 32 rows with I, H = 64, 128 on the scan path, by\n"
+            "Times are those of one step of 32 rows with I, H = 64, 128 on the faster path, by\n"
             "``python -m bench.cells``; :doc:`benchmarks </project/benchmarks>` says on which machine.\n"
             ":doc:`/cells` says what the letters stand for.\n\n"
         )

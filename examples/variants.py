@@ -121,9 +121,9 @@ def xml(rng: np.random.Generator, length: int) -> tuple[str, np.ndarray]:
 
 
 def canon(rng: np.random.Generator, length: int, delay: int = 4) -> np.ndarray:
-    """A melody that walks on a scale, and a voice an octave below that follows it: keys `[length, 88]`."""
-    walk = rng.integers(28) + np.cumsum(rng.choice([-2, -1, 1, 2], length))
-    degrees = np.abs(walk % 28 - 14)  # turns around at the ends of two octaves
+    """A melody that moves on a scale, and a voice an octave below that follows it: keys `[length, 88]`."""
+    place = rng.integers(28) + np.cumsum(rng.choice([-2, -1, 1, 2], length))
+    degrees = np.abs(place % 28 - 14)  # turns around at the ends of two octaves
     keys = 39 + 12 * (degrees // 7) + SCALE[degrees % 7]
     roll = np.zeros((length, music.KEYS), np.float32)
     roll[np.arange(length), keys] = 1

@@ -155,7 +155,7 @@ class LinearCell(Cell[P, S]):
         return jax.tree.map(lambda h: h[0 if reverse else -1], states), states
 
     def chunk_size(self, steps: int, drive: PyTree, state: S) -> int:
-        """Steps a chunk by default."""
+        """Returns the default number of steps in a chunk."""
         if self.scan == "sequential":
             return super().chunk_size(steps, drive, state)
         # More at once than the cache holds gains nothing on the CPU, and everything elsewhere.

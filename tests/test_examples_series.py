@@ -225,7 +225,7 @@ def test_classify_series_names_what_is_wrong_with_a_file(text, message, tmp_path
 
 
 def pieces(count, seed):
-    """Two voices that walk up the keys, of different lengths."""
+    """Two voices that climb the keys, of different lengths."""
     rng = np.random.default_rng(seed)
     rolls = []
     for _ in range(count):

@@ -129,7 +129,7 @@ def test_a_history_is_that_of_single_steps(net):
     jax.tree.map(close, jax.tree.map(lambda s: s[T], states), state)
 
 
-def test_inspection_shows_what_a_regulariser_does():
+def test_inspection_shows_what_a_regularizer_does():
     cell = jaxrnn.Inspected(jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5))
     params, xs, _ = example(cell)
     quiet = jax.tree.map(np.asarray, unrolled(cell, params, xs)[1])

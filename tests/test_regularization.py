@@ -525,7 +525,7 @@ def unused(cell):
         (lambda: reg.monte_carlo(lambda k: k, KEY, 0), ValueError, "samples: got 0, needs a positive integer"),
     ],
 )
-def test_bad_regularisers_are_refused(make, error, message):
+def test_bad_regularizers_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

@@ -36,7 +36,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
 
         q, k, v = x W_x                         of each head d = H / heads
         q, k = φ(q) / ‖φ(q)‖, φ(k) / ‖φ(k)‖     φ = SiLU
-        β = σ(x W_b)                            a number a head
+        β = σ(x W_b)                            one number per head
         S' = S + β k (v - k S)^T                = S + k (a S) + k (β v)^T,  a = -β k
         y = q S'
 

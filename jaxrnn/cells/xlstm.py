@@ -150,7 +150,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
     """The LSTM with a matrix memory and exponential gates that see the input only.
 
         q, k, v, o = x W_x + b                  of each head d = H / heads
-        i, f = x W_g + b_g                      a number a head
+        i, f = x W_g + b_g                      one number per head
         m' = max(log f + m, i)                  log f = log σ(f), or f itself
         C' = exp(log f + m - m') C + exp(i - m') k v^T / √d
         n' = exp(log f + m - m') n + exp(i - m') k / √d

@@ -106,7 +106,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
 
     @property
     def needs_state(self) -> str:
-        """That of the first of its cells that needs one."""
+        """What the first of its cells that needs a state says."""
         return next(filter(None, (cell.needs_state for cell in self.cells)), "")
 
     @property

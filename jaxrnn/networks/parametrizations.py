@@ -249,7 +249,7 @@ def _exp(a: Array) -> Array:
     """The exponential of an antisymmetric matrix `[n, n]`: Taylor's polynomial of `a / 2^s`, squared s times.
 
     Made of matrix products alone, as `initializers.orthogonal` is: `jax.scipy.linalg.expm` solves by LAPACK, which can
-    wait for ever on the CPU where a program has several calls under `vmap`. The degree is 16, and the norm of `a / 2^s`
+    wait forever on the CPU where a program has several calls under `vmap`. The degree is 16, and the norm of `a / 2^s`
     at most 0.8 in float64 and 2 in float32, so the remainder is below the rounding. NaN where 16 squarings are not
     enough.
     """

@@ -77,7 +77,7 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
 
     @property
     def needs_state(self) -> str:
-        """That of the first of its cells that needs one."""
+        """What the first of its cells that needs a state says."""
         return next(filter(None, (cell.needs_state for cell in self.cells)), "")
 
     @property
