@@ -36,7 +36,7 @@ class Newton:
     """Solves a run for all of its states at once, in rounds; an option of `unroll`.
 
     A round takes a number of operations that grows with log T, where a loop takes T. Its cost is in the Jacobians. They
-    are dense, n² numbers for each step and row with n values in the state, unless parts of the state don't see each other: in
+    are dense, n² numbers for each step and row with n values in the state, unless parts of it don't see each other: in
     `IndRNN`, `SRU` and linear cells each unit is apart, in `GRU`, `LSTM` and `Elman` each of the `heads`. So it pays on
     accelerators, for long sequences, few rows and small states or `heads=hidden_size`. It does not pay on CPUs, nor
     where a trained cell acts as a state machine, which takes hundreds of rounds: `inspection.newton_rounds` counts
