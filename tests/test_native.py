@@ -489,6 +489,50 @@ def test_memory_is_whole():
     assert found.stdout == "whole\n", found.stderr[-2000:]
 
 
+CALLERS = """
+import os, signal, threading
+if {one}:
+    os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+from concurrent.futures import ThreadPoolExecutor
+import jax, numpy as np, jaxrnn
+cell = jaxrnn.LSTM(64, 128)
+params = cell.init(jax.random.key(0))
+xs = jax.random.normal(jax.random.key(1), (50, 32, 64))
+grad = jax.jit(jax.grad(lambda params: jaxrnn.unroll(cell, params, xs, path="native")[1].sum()))
+leaves = lambda _: list(map(np.asarray, jax.tree.leaves(grad(params))))
+first = leaves(0)
+same = lambda found: all(map(np.array_equal, found, first))
+with ThreadPoolExecutor(8) as callers:
+    assert all(map(same, callers.map(leaves, range(40))))
+interrupts = 0
+for delay in np.linspace(0.001, 0.1, 20):
+    try:
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+        while True:
+            leaves(0)
+    except KeyboardInterrupt:
+        interrupts += 1
+assert interrupts == 20 and same(leaves(0))
+print("right")
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(sys.platform != "linux", reason="one CPU is chosen as on Linux")
+@pytest.mark.parametrize("one", [False, True], ids=["every CPU", "one CPU"])
+@pytest.mark.parametrize("flags", ["", "--xla_cpu_multi_thread_eigen=false"], ids=["threads", "no threads of Eigen's"])
+def test_callers_do_not_disturb_each_other(one, flags):
+    """Eight at once, and calls that are interrupted: right, and none waits forever."""
+    found = subprocess.run(
+        [sys.executable, "-c", CALLERS.format(one=one)],
+        env=os.environ | {"XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert found.stdout == "right\n", found.stderr[-2000:]
+
+
 GUARDED = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -141,7 +142,10 @@ def obstacle() -> str:
     here = host()
     if here is None:
         return f"the processor {llvm.get_host_cpu_name()!r} has neither AVX2 with FMA nor NEON"
-    return abi.mismatch() or _missing_function(here)
+    if found := abi.mismatch() or _missing_function(here):
+        # Nothing that a user has left out: this process is not as kernels know it.
+        warnings.warn(f"runs are scans, not native loops: {found}", stacklevel=2)
+    return found
 
 
 def _missing_function(here: Machine) -> str:
