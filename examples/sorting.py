@@ -1,11 +1,16 @@
 """Sort numbers: an encoder reads them, its final state alone starts a decoder that writes them in order.
 
-    python -m examples.sorting                                               # 16 numbers of 0..31
-    python -m examples.sorting --length 32 --low 1 --high 127 --steps 8000   # 32 numbers of 1..127
+    python -m examples.sorting                            # 16 numbers of 0..31
+    python -m examples.sorting --length 32 --low 1 --high 127 --hidden 160 --steps 3600
+    python -m examples.sorting --compare runs/a runs/b    # how fast two runs learned
 
     carry, _ = encoder(embedded numbers)      many to one
     _, ys    = decoder(zeros, from carry)     one to many: nothing but the carry tells it anything
     logits   = linear(ys)                     over low..high, at every position
+
+Numbers are sorted by counting them: with c_v how many are at most v, the t-th in order is the least v with c_v > t. An
+LSTM whose gates are open adds up what it reads, and so can count; and if the decoder takes one from every c_v at each
+step, neighbours of unlike sign are where the next number is. So encoder and decoder begin as sums: `--start sums`.
 
 What it reaches: examples/README.md.
 """
@@ -14,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +37,18 @@ from examples import common
 from jaxrnn import batches, training
 
 UNSEEN = 2048  # sequences to evaluate on
+WATCHED = 512  # of these, while it trains
 NUMBERS = 10_000  # how many different ones there may be
-PASSING = ("show",)  # settings of a call, not of the run
+EMBEDDING = 64
+PASSING = ("show", "compare")  # settings of a call, not of the run
+
+
+def open_gates(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    """Biases `[4, H]` of an LSTM whose gates i, f and o are open."""
+    return jnp.broadcast_to(jnp.array([[2], [5], [0], [2]], dtype), shape)
+
+
+SUMS = {"bias_init": open_gates, "forget_bias": 0, "recurrent_init": nnx.initializers.zeros}
 
 
 @dataclass(frozen=True)
@@ -46,30 +61,43 @@ class Settings:
     """The least number there is."""
     high: int = 31
     """The greatest."""
-    hidden: int = 256
+    cell: Literal["LSTM", "GRU", "Elman"] = "LSTM"
+    """Of encoder and decoder."""
+    start: Literal["sums", "usual"] = "sums"
+    """How an LSTM begins: with open gates and without recurrent weights, or as usual; other cells begin as usual."""
+    hidden: int = 128
     """Units of the encoder, and of the decoder."""
-    steps: common.Steps = 2500
-    batch: common.Batch = 128
-    learning_rate: common.WarmRate = 5e-3
+    steps: common.Steps = 1500
+    batch: common.Batch = 64
+    learning_rate: common.WarmRate = 1.5e-2
     seed: common.Seed = 0
     directory: common.Directory = Path("runs/sorting")
     show: int = 4
     """Unseen sequences to print with what the network made of them."""
+    compare: tuple[Path, ...] = ()
+    """Directories of runs to draw over their minutes in one picture; nothing is trained."""
     quick: bool = False
     """A smaller task for half a minute; sets --length, --high, --hidden and --steps where they are not given."""
     resume: common.Resume = False
+
+
+def rnn(input_size: int, settings: Settings, rngs: nnx.Rngs) -> jaxrnn.nnx.RNN:
+    """A cell over time, as it begins."""
+    cell = getattr(jaxrnn, settings.cell)(input_size, settings.hidden)
+    begins = SUMS if settings.cell == "LSTM" and settings.start == "sums" else {}
+    return jaxrnn.nnx.RNN(cell, time_major=True, initializers=begins, rngs=rngs)
 
 
 class Sorter(nnx.Module):
     """Encoder and decoder, both as wide, so that one's carry can start the other."""
 
     def __init__(self, settings: Settings, rngs: nnx.Rngs) -> None:
-        symbols, hidden = settings.high - settings.low + 1, settings.hidden
+        symbols = settings.high - settings.low + 1
         # Of unit variance, so that the encoder's gates see inputs of unit scale.
-        self.embed = nnx.Embed(symbols, hidden, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
-        self.encoder = jaxrnn.nnx.RNN(jaxrnn.GRU(hidden, hidden), time_major=True, rngs=rngs)
-        self.decoder = jaxrnn.nnx.RNN(jaxrnn.GRU(1, hidden), time_major=True, rngs=rngs)
-        self.head = nnx.Linear(hidden, symbols, rngs=rngs)
+        self.embed = nnx.Embed(symbols, EMBEDDING, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
+        self.encoder = rnn(EMBEDDING, settings, rngs)
+        self.decoder = rnn(1, settings, rngs)
+        self.head = nnx.Linear(settings.hidden, symbols, rngs=rngs)
 
     def __call__(self, numbers: jax.Array) -> jax.Array:
         """Logits of the sorted numbers: `[T, B]` in 0..N-1 to `[T, B, N]`."""
@@ -131,12 +159,33 @@ def picture(settings: Settings) -> None:
         axes.plot(steps, values, ".-", color=color, label=f"{label}: {values[-1]:.1f} %")
     axes.set(
         xlabel=f"steps of {settings.batch} sequences of {settings.length} numbers, {settings.low}..{settings.high}",
-        ylabel=f"right, % of {UNSEEN} unseen sequences",
+        ylabel=f"right, % of {WATCHED} unseen sequences",
         xlim=(0, None),
         ylim=(0, 103),
     )
     common.style(axes)
     common.save(figure, settings.directory / "curve.png")
+
+
+def comparison(settings: Settings) -> None:
+    """What was right over the minutes, a line for each run that is compared, to `compare.png`."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for directory in settings.compare:
+        run = common.load(Settings, directory)
+        lines = [line for line in common.metrics(directory) if "eval_positions" in line]
+        values = [100 * line["eval_positions"] for line in lines]
+        name = f"{run.cell}{f', --start {run.start}' if run.cell == 'LSTM' else ''}, rate {run.learning_rate:g}"
+        axes.plot([line["seconds"] / 60 for line in lines], values, ".-", label=f"{name}: {values[-1]:.1f} %")
+    axes.set(
+        xlabel=f"minutes; {run.hidden} units, sequences of {run.length} numbers, {run.low}..{run.high}",
+        ylabel=f"positions right, % of {WATCHED} unseen sequences",
+        xlim=(0, None),
+        ylim=(0, 103),
+    )
+    common.style(axes)
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    common.save(figure, settings.directory / "compare.png")
 
 
 def check(settings: Settings) -> None:
@@ -154,15 +203,18 @@ def check(settings: Settings) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Train, evaluate and draw; returns the fractions right. `arguments` None: the command line's."""
+    """Train, evaluate and draw; returns the fractions right, `compare` none. `arguments` None: the command line's."""
     settings = common.parse(
         Settings,
         arguments,
-        lambda settings: {"length": 8, "high": settings.low + 15, "hidden": 128, "steps": 800},
+        lambda settings: {"length": 8, "high": settings.low + 15, "hidden": 64, "steps": 500},
         partial(common.resumed, passing=PASSING),
         __doc__,
     )
     check(settings)
+    if settings.compare:
+        comparison(settings)
+        return {}
     k_params, k_train, k_batches, k_unseen = jax.random.split(jax.random.key(settings.seed), 4)
     optimizer = common.adam(settings)
     state = training.init_state(Sorter(settings, nnx.Rngs(k_params)), optimizer, k_train)
@@ -175,19 +227,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         return jnp.mean(losses), (carry, {})
 
     unseen = draw(k_unseen, UNSEEN, settings)
-    evaluate = accuracy(unseen)
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
         common.storing_settings(settings, make_batches(k_batches, settings), PASSING),
         steps=settings.steps,
         directory=settings.directory,
-        evaluate=evaluate,
+        evaluate=accuracy(unseen[:, :WATCHED]),
         eval_every=max(1, settings.steps // 25),
         items_per_batch=settings.batch,
         unit="sequences",
     )
-    results = evaluate(state.params)
+    results = accuracy(unseen)(state.params)
     if settings.show:
         Console().print(table(state.params, unseen[:, : settings.show], settings.low))
     print(f"right, of {UNSEEN} unseen sequences: {results['positions']:.2%} of the positions, ", end="")

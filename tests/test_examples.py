@@ -133,6 +133,31 @@ def test_sorting_batches_depend_on_their_number_alone():
     assert np.unique(first).tolist() == [0, 1, 2], "counted from low"
 
 
+def test_sorting_begins_with_an_encoder_that_adds_up():
+    settings = sorting.Settings(length=5, high=3, hidden=4)
+    sorter, numbers = sorting.Sorter(settings, nnx.Rngs(0)), sorting.draw(jax.random.key(1), 2, settings)
+    w_x, b = np.asarray(sorter.encoder.cell.params.w_x, float), np.asarray(sorter.encoder.cell.params.b, float)
+    i, f, g, _ = np.split(np.asarray(sorter.embed.embedding, float)[numbers] @ w_x + b, 4, -1)
+    c = np.zeros((2, 4))
+    for t in range(5):
+        c = c / (1 + np.exp(-f[t])) + np.tanh(g[t]) / (1 + np.exp(-i[t]))
+    np.testing.assert_allclose(sorter.encoder(sorter.embed(numbers))[0].c, c, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(b.reshape(4, 4), [[2] * 4, [5] * 4, [0] * 4, [2] * 4])
+
+
+def test_sorting_draws_runs_beside_each_other(tmp_path, capsys):
+    for cell in ("LSTM", "GRU"):
+        (tmp_path / cell).mkdir()
+        (tmp_path / cell / "settings.json").write_text(json.dumps({"cell": cell, "hidden": 8}))
+        lines = [{"step": 50, "loss": 1.0}, {"step": 60, "seconds": 3.5, "eval_positions": 0.75}]
+        (tmp_path / cell / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    compared = ["--compare", str(tmp_path / "LSTM"), str(tmp_path / "GRU"), "--directory", str(tmp_path / "new")]
+    assert sorting.main(compared) == {}
+    assert_is_picture(tmp_path / "new" / "compare.png")
+    with pytest.raises(FileNotFoundError, match="which has no run, needs one in which this was trained"):
+        sorting.main(["--compare", str(tmp_path / "none")])
+
+
 def test_sorting_marks_what_is_wrong():
     settings = sorting.Settings(length=5, low=7, high=12, hidden=4)
     sorter, numbers = sorting.Sorter(settings, nnx.Rngs(0)), sorting.draw(jax.random.key(1), 3, settings)
@@ -185,10 +210,10 @@ def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message,
 
 def test_quick_sets_what_is_not_given():
     def parse(*arguments):
-        return common.parse(sorting.Settings, arguments, lambda settings: {"high": settings.low + 15, "hidden": 128})
+        return common.parse(sorting.Settings, arguments, lambda settings: {"high": settings.low + 15, "hidden": 64})
 
-    assert parse("--quick", "--hidden", "256") == sorting.Settings(quick=True, high=15)
-    assert parse("--quick", "--low", "3") == sorting.Settings(quick=True, low=3, high=18, hidden=128)
+    assert parse("--quick", "--hidden", "128") == sorting.Settings(quick=True, high=15)
+    assert parse("--quick", "--low", "3") == sorting.Settings(quick=True, low=3, high=18, hidden=64)
     assert parse() == sorting.Settings()
 
 
