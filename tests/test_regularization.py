@@ -100,6 +100,15 @@ def test_recurrent_dropout_of_a_gru_masks_h_gate_by_gate_and_its_reset_part():
         np.testing.assert_allclose(new.h[row], (1 - z) * n + z * h, rtol=1e-5)
 
 
+def test_candidate_dropout_finds_the_candidate():
+    params, x, state, given, new, _ = first_step(jaxrnn.CandidateDropout(GRU, 0.25))
+    (mask,) = given
+    zx, zh = x @ params.w_x + params.b, state.h @ params.w_h
+    r, z = (reference.sigmoid(block(zx, gate) + block(zh, gate)) for gate in (0, 1))
+    n = np.tanh(block(zx, 2) + r * (block(zh, 2) + params.b_n)) * mask / 0.75
+    np.testing.assert_allclose(new.h, (1 - z) * n + z * state.h, rtol=1e-5, atol=1e-7)
+
+
 def test_candidate_dropout_leaves_the_memory_alone():
     params, x, state, given, new, _ = first_step(jaxrnn.CandidateDropout(LSTM, 0.25))
     (mask,) = given
@@ -490,7 +499,17 @@ def unused(cell):
         ),
         (lambda: jaxrnn.RecurrentDropout(LSTM, 0.1, share=("row",)), ValueError, "share: got 'row', needs one of"),
         (lambda: jaxrnn.RecurrentDropout(LSTM, 0.1, share="time"), TypeError, "share: got 'time', needs a tuple"),
-        (lambda: jaxrnn.CandidateDropout(GRU, 0.1), ValueError, "activation: got 'candidate_activation', needs one of"),
+        (
+            lambda: jaxrnn.CandidateDropout(GRU, 0.1, "candidate_activation"),
+            ValueError,
+            "activation: got 'candidate_activation', needs one of 'gate_activation', 'activation'",
+        ),
+        (lambda: jaxrnn.CandidateDropout(jaxrnn.SRU(3, 4), 0.1), ValueError, "cell: got SRU.*, needs one with a field"),
+        (
+            lambda: jaxrnn.CandidateDropout(jaxrnn.MinGRU(3, 4), 0.1),
+            ValueError,
+            "activation: got 'activation', which the step of MinGRU.* does not call",
+        ),
         (
             lambda: unused(jaxrnn.CandidateDropout(jaxrnn.MinGRU(3, 4, activation=jnp.tanh), 0.1, "activation")),
             ValueError,

@@ -35,6 +35,12 @@ def check_share(share: Any) -> None:
         check_choice(share=axis, among=("time", "batch"))
 
 
+def _try_step(cell: StepWrapper) -> None:
+    """Traces a step, which raises where it finds nothing to drop."""
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    jax.eval_shape(cell.advance, params, jax.eval_shape(cell.initial_state), cell.input_spec)
+
+
 @dataclass(frozen=True)
 class Dropout(Wrapper):
     """Dropout on the input of a cell: `d ⊙ x / (1 - rate)`.
@@ -127,9 +133,7 @@ class RecurrentDropout(StepWrapper):
         super().__post_init__()
         check_rate(rate=self.rate)
         check_share(self.share)
-        # Without a product of the state there is nothing to drop: the step says so.
-        params = jax.eval_shape(self.init, jax.random.key(0))
-        jax.eval_shape(self.advance, params, jax.eval_shape(self.initial_state), self.input_spec)
+        _try_step(self)
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """The cell's step, equation by equation, with masks on the operands."""
@@ -191,18 +195,18 @@ class CandidateDropout(StepWrapper):
     """Dropout on the candidate alone, so that no memory is lost: `c' = f ⊙ c + i ⊙ d ⊙ g / (1 - rate)`.
 
     Args:
-        cell: a cell with a separate field for the candidate's activation.
+        cell: a cell with a field for the candidate's activation, which its step calls.
         rate: at which candidates are dropped.
-        activation: the name of that field: "candidate_activation" of an `LSTM`, "activation" of a `GRU`.
+        activation: the name of that field; None: "candidate_activation", as an `LSTM` has it, or else "activation", as
+            a `GRU` has it.
         share: axes that share one mask: "time", "batch", or both; by default every step has a new mask.
 
     Raises:
-        ValueError: a rate outside of [0, 1), another axis, or no such field; when run, a field that the cell's
-            step does not call.
+        ValueError: a rate outside of [0, 1), another axis, no such field, or one that the cell's step does not call.
 
     Example:
         >>> import jaxrnn
-        >>> cell = CandidateDropout(jaxrnn.GRU(3, 4), 0.25, activation="activation")
+        >>> cell = CandidateDropout(jaxrnn.GRU(3, 4), 0.25)
         >>> params = cell.init(jax.random.key(0))
         >>> state, ys = jaxrnn.unroll(cell, params, jnp.ones((5, 2, 3)), key=jax.random.key(1))
         >>> ys.shape
@@ -212,7 +216,7 @@ class CandidateDropout(StepWrapper):
     """
 
     rate: float
-    activation: str = "candidate_activation"
+    activation: str | None = None
     share: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -220,11 +224,21 @@ class CandidateDropout(StepWrapper):
         check_rate(rate=self.rate)
         check_share(self.share)
         names = tuple(f.name for f in dataclasses.fields(self.cell) if f.name.endswith("activation"))  # type: ignore[arg-type]
-        check_choice(activation=self.activation, among=names)
+        if not names:
+            raise ValueError(f"cell: got {self.cell}, needs one with a field for the candidate's activation")
+        check_choice(activation=self._field, among=names)
+        _try_step(self)
+
+    @property
+    def _field(self) -> str:
+        """The name of the field with the candidate's activation."""
+        if self.activation is not None:
+            return self.activation
+        return "candidate_activation" if hasattr(self.cell, "candidate_activation") else "activation"
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
         """The step of the cell with another activation."""
-        squash, used = getattr(self.cell, self.activation), False
+        squash, used = getattr(self.cell, self._field), False
 
         def dropped(z: Array) -> Array:
             nonlocal used
@@ -232,7 +246,7 @@ class CandidateDropout(StepWrapper):
             kept = draw(Kept(self.rate, self.share, z.shape))
             return squash(z) if kept is None else drop(kept, self.rate, squash(z))
 
-        result = dataclasses.replace(self.cell, **{self.activation: dropped}).step(params, state, drive)  # type: ignore[type-var]
+        result = dataclasses.replace(self.cell, **{self._field: dropped}).step(params, state, drive)  # type: ignore[type-var]
         if not used:
-            raise ValueError(f"activation: got {self.activation!r}, which the step of {self.cell} does not call")
+            raise ValueError(f"activation: got {self._field!r}, which the step of {self.cell} does not call")
         return result
