@@ -407,7 +407,7 @@ def test_what_a_run_writes(whole):
     assert [line["step"] for line in read] == [2, 3, 4, 6, 7]
     assert [set(line) for line in read[:2]] == [
         {"step", "mean", "loss", "grad_norm", "skipped"},
-        {"step", "eval_norm"},
+        {"step", "mean", "loss", "grad_norm", "skipped", "eval_norm"},
     ]
     assert read[-1]["eval_norm"] == pytest.approx(float(optax.tree.norm(state.params)), rel=1e-6)
     assert sorted(int(path.name) for path in (directory / "checkpoints").iterdir()) == [3, 6, 7]
@@ -571,6 +571,12 @@ def test_parameters_alone_need_neither_optimizer_nor_carry(whole):
     assert_identical(restore_params(directory, NET.init(jax.random.key(9))), state.params)
     with pytest.raises(FileNotFoundError, match=r"directory: got .*, which has no checkpoints"):
         restore_params(directory / "none", state.params)
+    with pytest.raises(FileNotFoundError, match="needs one that fit wrote to, the folder in which checkpoints/ is"):
+        restore_params(directory / "checkpoints", state.params)
+    with pytest.raises(TypeError, match="like: got a TrainState, needs parameters, such as its params; restore takes"):
+        restore_params(directory, state)
+    with pytest.raises(TypeError, match="like: got tuple, needs a TrainState; restore_params takes and gives"):
+        restore(directory, state.params)
 
 
 def test_a_damaged_checkpoint_is_named_with_the_newest_intact_one(train_step, tmp_path):
@@ -805,7 +811,7 @@ def test_a_relative_directory_stays_where_it_was(train_step, tmp_path, monkeypat
         return {}
 
     run(fresh(), train_step, directory="run", evaluate=evaluate)
-    assert [line["step"] for line in lines(tmp_path / "run")] == [2, 4, 6, 7]
+    assert [line["step"] for line in lines(tmp_path / "run")] == [2, 3, 4, 6, 7]
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
@@ -814,8 +820,17 @@ def test_bad_arguments(train_step):
         run(fresh(), train_step, log_every=0)
     with pytest.raises(TypeError, match=r"batches: got generator, needs a function .*, as .* lambda start:"):
         run(fresh(), train_step, batches(0))
+    with pytest.raises(TypeError, match=r"state: got tuple, needs a TrainState, init_state\(params, optimizer, key\)"):
+        run(tuple(fresh()), train_step)
     with pytest.raises(ValueError, match="batches: ended after number 2, needs 7"):
         run(fresh(), train_step, lambda start: itertools.islice(batches(0), start, 2))
+
+
+def test_a_state_is_used_once(train_step):
+    state = fresh()
+    assert int(run(state, train_step, steps=2, evaluate=None).step) == 2
+    with pytest.raises(ValueError, match="state: got one that a train step took, needs the state that came back from"):
+        run(state, train_step)
 
 
 def many(params):
@@ -826,7 +841,8 @@ def test_progress_without_a_terminal_is_a_line_wherever_something_is_logged(trai
     run(fresh(), train_step, progress=True, items_per_batch=10, unit="rows")
     shown = capsys.readouterr().out.splitlines()
     assert [line.split("/")[0] for line in shown] == ["2", "3", "4", "6", "7"]
-    assert re.fullmatch(r"2/7  rows/s [\d,]+  loss \d\.\d+", shown[0])
+    assert len({re.search(r"loss (\S+)", line)[1] for line in shown}) == 5  # each step's own
+    assert all(re.fullmatch(rf"{n}/7  rows/s [\d,]+  loss \d\.\d+", shown[i]) for i, n in ((0, 2), (2, 4)))
     assert re.fullmatch(r"7/7  rows/s [\d,]+  loss \d\.\d+  eval_norm \d\.\d+", shown[-1])
     run(fresh(), train_step, progress=False)
     assert not capsys.readouterr().out

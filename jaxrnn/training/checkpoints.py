@@ -195,7 +195,7 @@ def load(
     """
     checkpoints = Path(directory).absolute() / "checkpoints"
     if not checkpoints.is_dir():
-        raise FileNotFoundError(f"directory: got {directory}, which has no checkpoints, needs one that fit wrote to")
+        raise _absent(directory)
     with _manager(checkpoints, write=False) as manager:
         step = _choose(manager, directory, which)
         needed = {at + name: leaf for name, leaf in _stored(like).items() if not name.startswith(skip)}
@@ -208,10 +208,15 @@ def load(
     return jax.tree_util.tree_map_with_path(one, like)
 
 
+def _absent(directory: str | os.PathLike[str]) -> FileNotFoundError:
+    needs = "needs one that fit wrote to, the folder in which checkpoints/ is"
+    return FileNotFoundError(f"directory: got {directory}, which has no checkpoints, {needs}")
+
+
 def _choose(manager: ocp.CheckpointManager, directory: str | os.PathLike[str], which: Which) -> int:
     steps = sorted(manager.all_steps())
     if not steps:
-        raise FileNotFoundError(f"directory: got {directory}, which has no checkpoints, needs one that fit wrote to")
+        raise _absent(directory)
     if which == "newest":
         return steps[-1]
     if which == "best":
@@ -237,7 +242,7 @@ def _read(
     except Exception as error:
         raise _damaged(manager, step, error) from error
     if text := difference({name: stored[name] for name in stored if concerns(name)}, needed):
-        raise ValueError(f"directory: the checkpoint {path} is of another model than like, {text}{_way_on(text)}")
+        raise ValueError(f"like: the checkpoint {path} is of another model, {text}{_way_on(text)}")
     abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in needed.items()}
     try:
         return _verified(manager, step, abstract, digests)

@@ -52,7 +52,7 @@ def fit(
     checkpoint is saved first, too. The device is waited for only where something is logged, evaluated or saved.
 
     Args:
-        state: from `init_state`, or from `restore` to go on. Its buffers are donated.
+        state: from `init_state`, or from `restore` to go on. Its buffers are donated: what comes back takes its place.
         train_step: from `make_train_step`.
         batches: `batches(start)` iterates over the batches from number `start` on; with any function that makes an
             iterator, `lambda start: itertools.islice(make_iterator(), start, None)`.
@@ -64,7 +64,7 @@ def fit(
         evaluate: `params -> dict of floats`; it must not keep the parameters, whose buffers the next step takes.
         params_of: the parameters that `evaluate` gets, such as `lambda state: averaged_params(state.opt_state)`.
         eval_every: steps between evaluations; the last step always has one, as it is logged and saved.
-        log_every: steps between lines of metrics.
+        log_every: steps between lines of metrics; an evaluation has one, too.
         checkpoint_every: steps between checkpoints.
         best: a metric of `evaluate`, "eval_" before its name; whenever it is better than ever before, a checkpoint is
             saved, which `restore(..., step="best")` loads. The best one is kept beside the last three.
@@ -81,13 +81,21 @@ def fit(
 
     Raises:
         NonFiniteError: `max_skipped` updates in a row were skipped; parameters are those before them.
-        ValueError, TypeError: a number is not positive, `batches` is not a function or ended too early, `evaluate` does
-            not give a dict of numbers or not the one that `best` names, another `fit` writes to `directory`, or it
-            holds checkpoints of other steps than the one that `state` stands at; nothing is overwritten.
+        ValueError, TypeError: a number is not positive, `state` is no `TrainState` or one that a step took, `batches`
+            is not a function or ended too early, `evaluate` does not give a dict of numbers or not the one that `best`
+            names, another `fit` writes to `directory`, or it holds checkpoints of other steps than the one that `state`
+            stands at; nothing is overwritten.
     """
     check_sizes(steps=steps, eval_every=eval_every, log_every=log_every, checkpoint_every=checkpoint_every)
     check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
     check_choice(best_mode=best_mode, among=("min", "max"))
+    if not isinstance(state, TrainState):
+        raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(params, optimizer, key)")
+    if isinstance(state.step, jax.Array) and state.step.is_deleted():
+        raise ValueError(
+            "state: got one that a train step took, needs the state that came back from it, or a new one of init_state "
+            "or restore"
+        )
     if not callable(batches):
         raise TypeError(
             f"batches: got {type(batches).__name__}, needs a function of the number of the first batch, as those of "
@@ -108,12 +116,13 @@ def fit(
                 if step == start + 1:
                     check_names("train_step", metrics, FIT_METRICS)
                 line: dict[str, float] = {}
-                if step % log_every == 0 or step == steps:
+                due = evaluate if step % eval_every == 0 or step == steps else None
+                if due is not None or step % log_every == 0 or step == steps:
                     line = {name: float(value) for name, value in jax.device_get(metrics).items()}
                 show(step, line, False)
                 improved = None
-                if evaluate is not None and (step % eval_every == 0 or step == steps):
-                    line |= _evaluated(evaluate(params_of(state)))
+                if due is not None:
+                    line |= _evaluated(due(params_of(state)))
                     improved = _improved(files, line, best, best_mode)
                 if line:
                     show(step, line, True)
@@ -195,9 +204,14 @@ def restore(
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        TypeError: `like` is no `TrainState`.
         ValueError: there is none of this step; or the checkpoint is of another model: the error names the first array
             that differs; or it is damaged: the error names it and the newest intact one.
     """
+    if not isinstance(like, TrainState):
+        raise TypeError(
+            f"like: got {type(like).__name__}, needs a TrainState; restore_params takes and gives parameters alone"
+        )
     state = load(directory, like, step, skip=(".carry",) if new_carry else ())
     # `fit` donates the state, and `like` stays usable.
     return state._replace(carry=jax.tree.map(jnp.copy, state.carry)) if new_carry else state
@@ -215,6 +229,7 @@ def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Whi
 
     Raises:
         FileNotFoundError, ValueError: as in `restore`.
+        TypeError: `like` is a `TrainState`.
 
     Example:
         >>> import tempfile, optax
@@ -230,4 +245,6 @@ def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Whi
         >>> float(params["w"])
         3.0
     """
+    if isinstance(like, TrainState):
+        raise TypeError("like: got a TrainState, needs parameters, such as its params; restore takes whole states")
     return load(directory, like, step, at=".params")

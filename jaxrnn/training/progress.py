@@ -20,7 +20,8 @@ def show_progress(
 ) -> Iterator[Callable[[int, dict[str, float], bool], None]]:
     """A function `show(step, line, whole)`, to be called after every step, and again when its line is whole.
 
-    In a terminal it moves a bar, whose metrics are cut where there is no room for them; elsewhere it prints the lines.
+    In a terminal it moves a bar with the newest of all metrics, cut where there is no room; elsewhere it prints
+    the lines, each with its own.
     """
     values: dict[str, str] = {}
     timed, since = start, time.monotonic()
@@ -37,15 +38,19 @@ def show_progress(
                 values[f"{unit}/s"] = f"{(step - timed) * items_per_batch / (now - since):,.0f}"
             timed, since = step, now
             values.update({name: f"{x:.4g}" for name, x in line.items() if name == "loss" or name.startswith("eval_")})
-        text = "  ".join(f"{name} {value}" for name, value in values.items())
-        bar.update(task, completed=step, text=text)
+        bar.update(task, completed=step, text=_text(values))
         if whole and shown and not live:
-            print(f"{step}/{steps}  {text}", flush=True)
+            own = {name: x for name, x in values.items() if name in line or name == f"{unit}/s"}
+            print(f"{step}/{steps}  {_text(own)}", flush=True)
 
     columns = (BarColumn(20), MofNCompleteColumn(), metrics, TimeRemainingColumn())
     with Progress(*columns, console=console, expand=True, disable=not (shown and live)) as bar:
         task = bar.add_task("", total=steps, completed=start, text="")
         yield show
+
+
+def _text(values: dict[str, str]) -> str:
+    return "  ".join(f"{name} {value}" for name, value in values.items())
 
 
 @contextlib.contextmanager
