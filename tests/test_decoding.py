@@ -512,6 +512,32 @@ def fails(call, kind, message):
             r"own: got 1.5, needs a rate in \[0, 1\]",
         ),
         (lambda: decoding.make_step(Model, None), TypeError, "cell: got the class Model, needs a jaxrnn.Cell"),
+        (
+            lambda: decoding.make_step(jaxrnn.GRU(3, 4), None, head=np.ones((3, 4))),
+            TypeError,
+            "head: got ndarray, needs a function, such as lambda a: a @ table",
+        ),
+        (
+            lambda: decoding.generate(None, *start(), 3),
+            TypeError,
+            r"step: got NoneType, needs a function \(state, token \[B\]\) -> .*, as make_step makes one of a cell",
+        ),
+        (
+            lambda: decoding.generate(lambda s, t: jnp.zeros((3, V)), *start(), 3),
+            TypeError,
+            r"step: got \* from it, needs a function \(state, token \[B\]\) -> \(state, logits \[B, V\]\)",
+        ),
+        (
+            lambda: decoding.generate(lambda tokens, state: tokens.h, *start(), 3),
+            AttributeError,
+            r"(?s)no attribute h.*Raised within step, which needs a function \(state, .* model\.step is one of",
+        ),
+        (
+            lambda: decoding.generate(STEP, *start(), 3, transforms=Temperature(0.5)),
+            TypeError,
+            r"transforms: got Temperature\(temperature=0.5\), needs a tuple of functions",
+        ),
+        (lambda: decoding.generate(STEP, *start(), 3, stop=0), ValueError, "stop: got 0, needs a tuple of tokens"),
     ],
 )
 def test_bad_arguments_are_named(call, kind, message):

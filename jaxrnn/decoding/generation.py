@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxrnn.checks import check_sizes
 from jaxrnn.decoding.steps import Step, begin, check_stop, draw, is_one_of, row_keys, wide
-from jaxrnn.decoding.transforms import Transform
+from jaxrnn.decoding.transforms import Transform, check_transforms
 from jaxrnn.ops import keep, select
 from jaxrnn.reinforce import categorical_log_prob
 from jaxrnn.typing import Array, Key, State
@@ -99,7 +99,9 @@ def generate(
     check_sizes(steps=steps)
     step, state, token, vocabulary = begin(step, state, token)
     keys, counts = row_keys(key, len(token)), _check_counts(counts, len(token), vocabulary)
-    return _generate(step, state, token, keys, counts, steps, transforms, check_stop(stop, vocabulary))
+    return _generate(
+        step, state, token, keys, counts, steps, check_transforms(transforms), check_stop(stop, vocabulary)
+    )
 
 
 def _check_counts(counts: Any, rows: int, vocabulary: int) -> Array | None:
@@ -187,7 +189,7 @@ def stream(
     step, state, token, vocabulary = begin(step, state, token)
     keys, counts = row_keys(key, len(token)), _check_counts(counts, len(token), vocabulary)
     first = _Carry(jnp.zeros((), jnp.int32), state, token, counts, jnp.zeros(token.shape, bool))
-    return _stream(step, first, keys, steps, transforms, check_stop(stop, vocabulary))
+    return _stream(step, first, keys, steps, check_transforms(transforms), check_stop(stop, vocabulary))
 
 
 def _stream(

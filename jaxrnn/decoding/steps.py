@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from jaxrnn.checks import check_key, check_lengths, check_sizes
+from jaxrnn.checks import check_key, check_lengths, check_sizes, structure
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.masks import at, valid_steps
 from jaxrnn.networks.attention import Attended
@@ -48,6 +48,9 @@ def make_step(
         (2, 7)
     """
     check_layer(cell)
+    for name, function in {"embed": embed, "head": head}.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name}: got {type(function).__name__}, needs a function, such as lambda a: a @ table")
     return Partial(_cell_step, cell, params, with_arrays(embed), with_arrays(head))
 
 
@@ -141,7 +144,17 @@ def begin(step: Step, state: State, token: Any) -> tuple[Any, State, Array, int]
         if leaf.shape[:1] != token.shape:
             where = f"state{jax.tree_util.keystr(path)}"
             raise ValueError(f"{where}: got the shape {leaf.shape}, needs [B, ...], B = {len(token)} as in token")
-    after, logits = jax.eval_shape(step, state, token)
+    needs = "needs a function (state, token [B]) -> (state, logits [B, V]), as make_step makes one of a cell"
+    if not callable(step):
+        raise TypeError(f"step: got {type(step).__name__}, {needs}")
+    try:
+        result = jax.eval_shape(step, state, token)
+    except Exception as error:
+        error.add_note(f"Raised within step, which {needs}; a method such as model.step is one of a module")
+        raise
+    if not (isinstance(result, tuple) and len(result) == 2 and hasattr(result[1], "dtype")):
+        raise TypeError(f"step: got {structure(result)} from it, {needs}")
+    after, logits = result
     if logits.ndim != 2 or logits.shape[:1] != token.shape:
         raise ValueError(f"step: got logits of the shape {logits.shape}, needs [B, V], B = {len(token)}")
     specs = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, after)]
@@ -152,8 +165,10 @@ def begin(step: Step, state: State, token: Any) -> tuple[Any, State, Array, int]
 
 def check_stop(stop: tuple[int, ...], vocabulary: int) -> tuple[int, ...]:
     """Returns the stop symbols, each once; raises unless all are tokens."""
-    if not all(isinstance(symbol, int | np.integer) and 0 <= symbol < vocabulary for symbol in stop):
-        raise ValueError(f"stop: got {stop}, needs a tuple of tokens in 0..{vocabulary - 1}")
+    if not isinstance(stop, tuple | list) or not all(
+        isinstance(symbol, int | np.integer) and 0 <= symbol < vocabulary for symbol in stop
+    ):
+        raise ValueError(f"stop: got {stop!r}, needs a tuple of tokens in 0..{vocabulary - 1}")
     return tuple(dict.fromkeys(map(int, stop)))
 
 

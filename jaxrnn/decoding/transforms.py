@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,13 @@ class RepetitionPenalty:
             )
         less = jnp.where(logits > 0, logits / self.penalty, logits * self.penalty)
         return jnp.where(counts > 0, less, logits)
+
+
+def check_transforms(transforms: Any) -> tuple[Transform, ...]:
+    """Returns the transforms; raises unless a tuple of functions."""
+    if not isinstance(transforms, tuple | list) or not all(map(callable, transforms)):
+        raise TypeError(f"transforms: got {transforms!r}, needs a tuple of functions, such as (Temperature(0.7),)")
+    return tuple(transforms)
 
 
 def _leave(count: Array | int, least: Array, logits: Array) -> Array:
