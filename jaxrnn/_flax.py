@@ -56,7 +56,11 @@ def feature_axes(cell: Layer) -> int:
 
 def initial_carry(cell: Layer, input_shape: tuple[int, ...], dtype: DTypeLike) -> State:
     """Returns the zero state for one time step's input of this shape, `[*batch, ...]`."""
-    return cell.initial_state(tuple(input_shape[: len(input_shape) - feature_axes(cell)]), dtype)
+    shape, size = tuple(input_shape), jax.tree.leaves(cell.input_spec)[0].shape
+    if len(shape) < len(size) or shape[len(shape) - len(size) :] != size:
+        needed = ", ".join(map(str, ("*batch", *size)))
+        raise ValueError(f"input_shape: got {shape}, {cell} needs [{needed}], that of one time step's input")
+    return cell.initial_state(shape[: len(shape) - len(size)], dtype)
 
 
 def in_dtype(dtype: DTypeLike | None, params: Params, inputs: PyTree) -> tuple[Params, PyTree]:

@@ -4,7 +4,7 @@
 of the next batch. Each function here returns such a `batches`.
 
     shuffled        examples of equal shape, in epochs
-    padded          sequences of different length, padded, in few shapes
+    padded          sequences of different length, padded, with boundaries in few shapes
     packed          the same, several in a row, in one shape
     streams         windows of one long sequence for truncated backpropagation, the state carried from each to the next
     windows         windows of series, for forecasts
@@ -93,8 +93,9 @@ def shuffled(data: PyTree, batch_size: int, *, seed: int = 0, axis: int = 0) -> 
     sizes = {leaf.shape[axis] if leaf.ndim > axis else 0 for leaf in jax.tree.leaves(arrays)}
     if len(sizes) != 1 or not (n := sizes.pop()):
         shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
+        way = "; labels [N] become [1, N] by labels[None]" if axis == 1 and any(len(s) == 1 for s in shapes) else ""
         raise ValueError(
-            f"data: got the shapes {shapes}, needs as many examples along axis {axis} in each, one at least"
+            f"data: got the shapes {shapes}, needs as many examples along axis {axis} in each, one at least{way}"
         )
     numbers = _shuffle(n, batch_size, seed)
     return numbered(lambda batch: jax.tree.map(lambda leaf: leaf.take(numbers(batch), axis), arrays))
@@ -110,7 +111,8 @@ def padded(
         batch_size: B.
         boundaries: rising lengths; a batch has the sequences that fit into one of them and not the one before, so a
             compiled function traces that many shapes at most. In each epoch the last batch of a boundary is filled up
-            with rows of length 0 and number -1. None: one shape, as long as the longest, and no filling.
+            with rows of length 0 and number -1, which a loss leaves out: `losses.mean(where=numbers >= 0)`. None: one
+            shape, as long as the longest, and no filling.
         seed: of the orders.
 
     Raises:

@@ -169,7 +169,9 @@ def _check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:
         parts = []
     # Where an array is needed, lists of numbers are no pytrees of scalars.
     check_arrays(**{path: part for path, part in zip(paths, parts, strict=False) if isinstance(part, list)})
-    raise TypeError(f"{name}: got the structure {structure(got)}, {needs}")
+    held = any(type(part).__module__.startswith("flax.nnx") for part in (got, *parts))
+    way = f"; flax.nnx.as_pure({name}) takes the arrays out of Flax's variables" if held else ""
+    raise TypeError(f"{name}: got the structure {structure(got)}, {needs}{way}")
 
 
 def structure(tree: PyTree) -> str:
@@ -184,7 +186,10 @@ def structure(tree: PyTree) -> str:
     if isinstance(tree, tuple | list):
         inner = ", ".join(map(structure, tree))
         return f"[{inner}]" if isinstance(tree, list) else f"({inner}{',' * (len(tree) == 1)})"
-    return "*" if jax.tree_util.all_leaves([tree]) else str(jax.tree.structure(tree))
+    if jax.tree_util.all_leaves([tree]):
+        return "*"
+    parts, _ = jax.tree_util.default_registry.flatten_one_level(tree)
+    return f"{type(tree).__name__}({', '.join(map(structure, parts))})"
 
 
 def _dtype(leaf: Any) -> Any:
@@ -203,8 +208,9 @@ def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: 
     lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     dtype = lengths.dtype
     if not jnp.issubdtype(dtype, jnp.integer):
-        way = f"; {name}.astype(int) makes them" if jnp.issubdtype(dtype, jnp.floating) else ""
-        raise TypeError(f"{name}: got the dtype {dtype}, needs integers{way}")
+        ways = {"real": f"{name}.astype(int) makes them", "boolean": "sequences.lengths_from_mask(mask) makes them"}
+        way = ways.get(_kind(lengths), "")
+        raise TypeError(f"{name}: got the dtype {dtype}, needs integers{f'; {way}' if way else ''}")
     if lengths.shape != batch_shape:
         way = "; time and batch seem to be swapped in the inputs" if batch_shape and lengths.shape == (steps,) else ""
         raise ValueError(f"{name}: got the shape {lengths.shape}, needs [*batch] = {batch_shape}{way}")

@@ -143,7 +143,7 @@ def uniform(bound: float) -> Initializer:
 
 
 def chrono(max_time: float) -> Initializer:
-    """A bias initializer for dependencies of up to `max_time` steps: forgetting times are spread over `[1, max_time)`.
+    """A bias initializer for dependencies of up to `max_time` steps: forgetting times are spread over `[2, max_time)`.
 
         LSTM:  b_f = log(u),  b_i = -b_f,  u ~ U[1, max_time - 1)      GRU:  b_z = log(u)
 

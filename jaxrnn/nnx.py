@@ -81,7 +81,8 @@ class Cell(nnx.RNNCellBase):
                 raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")
             if not isinstance(rngs, nnx.Rngs):
                 raise TypeError(f"rngs: got {type(rngs).__name__}, needs nnx.Rngs, such as nnx.Rngs(0)")
-            params = cell.init(rngs.params(), dtype=jnp.float32 if param_dtype is None else param_dtype, **initializers)
+            key = _stream(rngs, "params")()
+            params = cell.init(key, dtype=jnp.float32 if param_dtype is None else param_dtype, **initializers)
         elif initializers or rngs is not None or param_dtype is not None:
             raise ValueError(
                 "params: got params and what makes fresh ones (rngs, param_dtype, initializers), needs one"
@@ -258,6 +259,8 @@ class RNN(nnx.Module):
 
 def _stream(rngs: Any, name: str) -> nnx.RngStream:
     if isinstance(rngs, nnx.Rngs):
+        if name not in rngs and "default" not in rngs:
+            raise ValueError(f"rngs: got the streams {sorted(rngs)}, needs {name}, such as nnx.Rngs({name}=0)")
         return getattr(rngs, name)
     if not isinstance(rngs, nnx.RngStream):
         needs = f"nnx.Rngs, such as nnx.Rngs({name}=0), or a stream of it"

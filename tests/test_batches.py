@@ -123,6 +123,10 @@ def test_windows_of_series_do_not_reach_from_one_into_another():
             r"data: got the shapes \[\(3,\), \(4,\)\], needs as many",
         ),
         (
+            lambda: batches.shuffled((np.ones((5, 3, 2)), np.arange(3)), 2, axis=1),
+            r"along axis 1 in each, one at least; labels \[N\] become \[1, N\] by labels\[None\]",
+        ),
+        (
             lambda: batches.shuffled(np.zeros((0, 2)), 2),
             r"data: got the shapes \[\(0, 2\)\], needs as many examples along axis 0",
         ),

@@ -5,6 +5,7 @@ import functools
 import re
 import sys
 
+import flax.nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +64,22 @@ BAD_CALLS = {
         lambda: run(params=GRU.init(jax.random.key(0))),
         TypeError,
         r"params: got the structure .*GRUParams.*needs .*LSTMParams.*as from LSTM.*init\(key\)",
+    ),
+    "params of a Flax module": (
+        lambda: run(params=nnx.RNN(LSTM, params=PARAMS).cell.params),
+        TypeError,
+        r"params: got the structure LSTMParams\(w_x=Param\(\*\), w_h=Param\(\*\), b=Param\(\*\)\), needs "
+        r"LSTMParams\(w_x, w_h, b\), as from LSTM.*; flax\.nnx\.as_pure\(params\) takes the arrays out",
+    ),
+    "a Flax state": (
+        lambda: run(params=flax.nnx.state(nnx.RNN(LSTM, params=PARAMS))),
+        TypeError,
+        r"params: got the structure State\(.*; flax\.nnx\.as_pure\(params\) takes the arrays",
+    ),
+    "one for all that a file may name": (
+        lambda: convert.to_safetensors(LSTM, PARAMS, "", known=Counter),
+        TypeError,
+        "known: got Counter, needs a tuple of classes and functions",
     ),
     "params of another size": (
         lambda: run(params=jaxrnn.LSTM(3, 5).init(jax.random.key(0))),
@@ -142,7 +159,7 @@ BAD_CALLS = {
     "a mask for lengths": (
         lambda: run(lengths=jnp.ones((2,), bool)),
         TypeError,
-        "lengths: got the dtype bool, needs integers",
+        r"lengths: got the dtype bool, needs integers; sequences\.lengths_from_mask\(mask\) makes them",
     ),
     "resets of batch first": (
         lambda: run(resets=jnp.zeros((2, 5), bool)),

@@ -458,6 +458,10 @@ def test_errors():
         init(rnn, jnp.ones(I))
     with pytest.raises(ValueError, match="xs: got the shape"):
         init(rnn, jnp.ones((B, T, H)))
+    with pytest.raises(
+        ValueError, match=r"input_shape: got \(2, 5\), GRU.* needs \[\*batch, 3\], that of one time step"
+    ):
+        rnn.initialize_carry(KEY, (B, T))
     with pytest.raises(ValueError, match=r"resets: got the shape \(5, 2\), needs \[\*batch, T\] = \(2, 5\)"):
         init(rnn, resets=jnp.zeros((T, B), bool))
     with pytest.raises(TypeError, match="no single time step"):

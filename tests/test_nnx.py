@@ -1,6 +1,7 @@
 """The nnx adapters: equal to `unroll`, at home inside Flax, and Flax's cells inside `unroll`."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -477,6 +478,17 @@ def test_errors():
             jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs)(inputs(), rngs=bad)
         with pytest.raises(TypeError, match=r"(?s)rngs: got .*, needs nnx.Rngs, such as nnx.Rngs\(carry=0\)"):
             jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs).initialize_carry((B, I), bad, jax.nn.initializers.ones)
+    with pytest.raises(
+        ValueError, match=r"rngs: got the streams \['carry', 'dropout'\], needs params, such as nnx.Rngs\("
+    ):
+        jaxrnn.nnx.RNN(GRU(I, H), rngs=nnx.Rngs(dropout=0, carry=1))
+    with pytest.raises(
+        ValueError, match=r"rngs: got the streams \['droput'\], needs dropout, such as nnx.Rngs\(dropout=0"
+    ):
+        jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs)(inputs(), rngs=nnx.Rngs(droput=0))
+    for shape in ((B,), (B, H), ()):
+        with pytest.raises(ValueError, match=rf"input_shape: got {re.escape(str(shape))}, GRU.* needs \[\*batch, 3\]"):
+            jaxrnn.nnx.RNN(GRU(I, H), rngs=rngs).initialize_carry(shape)
     with pytest.raises(TypeError, match=r"params: got the structure LSTMParams.*, needs GRUParams"):
         jaxrnn.nnx.RNN(GRU(I, H), params=LSTM(I, H).init(jax.random.key(0)))
     with pytest.raises(TypeError, match="forget_bias"):

@@ -40,6 +40,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Any]] = dict(ACTIVATIONS) | {
 def _table(known: Known) -> dict[str, Callable[..., Any]]:
     """Returns classes and functions by name, one's own among them."""
     table = {**_CLASSES, **_FUNCTIONS}
+    if not isinstance(known, Iterable) or isinstance(known, type):
+        raise TypeError(f"known: got {getattr(known, '__name__', known)}, needs a tuple of classes and functions")
     for one in known:
         name = getattr(one, "__name__", "")
         if not name.isidentifier() or table.get(name, one) is not one:

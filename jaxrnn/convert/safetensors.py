@@ -40,7 +40,7 @@ def to_safetensors(
     Args:
         cell: any cell or network.
         params: its parameters, or a tree of them such as an average.
-        path: of the file, by custom "….safetensors".
+        path: of the file, by convention "….safetensors".
         metadata: further strings by name, such as a vocabulary.
         known: classes and functions of one's own that the cell has; `from_safetensors` needs them, too.
 
