@@ -771,6 +771,8 @@ def test_choices_that_are_not_there(train_step, whole, tmp_path):
         restore(whole[1], fresh(), step="best")
     with pytest.raises(ValueError, match="best: got 'eval_los', needs one of 'eval_norm'"):
         run(fresh(), train_step, directory=tmp_path, best="eval_los")
+    with pytest.raises(ValueError, match="best: got 'eval_norm', needs one of those that evaluate gives, here none"):
+        run(fresh(), train_step, directory=tmp_path / "other", best="eval_norm", evaluate=lambda params: {})
     with pytest.raises(ValueError, match="best: got 'eval_norm', needs evaluate, which gives it, and directory"):
         run(fresh(), train_step, best="eval_norm")
     with pytest.raises(ValueError, match="best_mode: got 'least', needs one of 'min', 'max'"):
@@ -822,6 +824,8 @@ def test_bad_arguments(train_step):
         run(fresh(), train_step, batches(0))
     with pytest.raises(TypeError, match=r"state: got tuple, needs a TrainState, init_state\(params, optimizer, key\)"):
         run(tuple(fresh()), train_step)
+    with pytest.raises(TypeError, match=r"state: got tuple, needs a TrainState"):
+        train_step(fresh().params, next(batches(0)))
     with pytest.raises(ValueError, match="batches: ended after number 2, needs 7"):
         run(fresh(), train_step, lambda start: itertools.islice(batches(0), start, 2))
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxrnn.checks import check_choice, check_sizes
 from jaxrnn.training.checkpoints import Run, Which, load, open_run
 from jaxrnn.training.progress import interrupts, show_progress
-from jaxrnn.training.steps import FIT_METRICS, Batch, TrainState, TrainStep, check_names, form
+from jaxrnn.training.steps import FIT_METRICS, Batch, TrainState, TrainStep, check_names, check_train_state, form
 from jaxrnn.typing import Params
 
 __all__ = ["NonFiniteError", "fit", "restore", "restore_params"]
@@ -89,8 +89,7 @@ def fit(
     check_sizes(steps=steps, eval_every=eval_every, log_every=log_every, checkpoint_every=checkpoint_every)
     check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
     check_choice(best_mode=best_mode, among=("min", "max"))
-    if not isinstance(state, TrainState):
-        raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(params, optimizer, key)")
+    check_train_state(state)
     if isinstance(state.step, jax.Array) and state.step.is_deleted():
         raise ValueError(
             "state: got one that a train step took, needs the state that came back from it, or a new one of init_state "
@@ -176,7 +175,7 @@ def _improved(
         return None
     if best not in line or not best.startswith("eval_"):
         there = ", ".join(repr(name) for name in line if name.startswith("eval_"))
-        raise ValueError(f"best: got {best!r}, needs one of {there}")
+        raise ValueError(f"best: got {best!r}, needs one of {there or 'those that evaluate gives, here none'}")
     return {best: line[best]} if files.improves(best, line[best], mode) else None
 
 

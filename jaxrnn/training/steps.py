@@ -12,7 +12,16 @@ from jaxrnn.checks import check_key
 from jaxrnn.training.checkpoints import difference, named
 from jaxrnn.typing import Array, Key, Params, PyTree
 
-__all__ = ["FIT_METRICS", "TrainState", "TrainStep", "check_names", "form", "init_state", "make_train_step"]
+__all__ = [
+    "FIT_METRICS",
+    "TrainState",
+    "TrainStep",
+    "check_names",
+    "check_train_state",
+    "form",
+    "init_state",
+    "make_train_step",
+]
 
 Batch = PyTree
 Metrics = dict[str, Any]
@@ -69,9 +78,9 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
 
     Raises:
-        TypeError, ValueError: (at the first call) `loss_fn` returns anything but `(loss, (carry, metrics))`, a carry of
-            another structure, shape or dtype, or a metric that is not a scalar or has the name of one that is written
-            beside it ("step", "seconds", "loss", "grad_norm", "skipped", "eval_...").
+        TypeError, ValueError: (at the first call) the state is no `TrainState`; `loss_fn` returns anything but `(loss,
+            (carry, metrics))`, a carry of another structure, shape or dtype, or a metric that is not a scalar or has
+            the name of one that is written beside it ("step", "seconds", "loss", "grad_norm", "skipped", "eval_...").
 
     Example:
         >>> def loss_fn(params, carry, batch, key):
@@ -87,6 +96,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
     optimizer = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        check_train_state(state)
         key = jax.random.fold_in(state.key, state.step)
 
         def loss_of(params: Params) -> tuple[Array, tuple[PyTree, Metrics]]:
@@ -120,6 +130,12 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         return state, {**metrics, "loss": loss, "grad_norm": grad_norm, "skipped": state.skipped}
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def check_train_state(state: Any) -> None:
+    """Raise unless it is a `TrainState`."""
+    if not isinstance(state, TrainState):
+        raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(params, optimizer, key)")
 
 
 def _check_optimizer(optimizer: Any) -> None:
