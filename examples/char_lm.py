@@ -20,6 +20,10 @@ rows that read on for a pass:
     python -m examples.char_lm --text tinyshakespeare.txt --cell lstm --hidden 128 --batch 50 --window 50 \\
         --stretch 402 --learning-rate 2e-3 --clip 5 --steps 8030
 
+The size of the minGRU of Feng et al. 2024 on that text, without their convolutions and dense layers in between:
+
+    python -m examples.char_lm --text tinyshakespeare.txt --cell mingru --layers 3 --hidden 384
+
 What they reach: examples/README.md.
 """
 
@@ -65,7 +69,7 @@ class Settings:
     """A small model trained for about a minute; sets --hidden, --steps and --learning-rate where they are not given."""
     resume: common.Resume = False
 
-    cell: Literal["gru", "lstm"] = "gru"
+    cell: Literal["gru", "lstm", "mingru"] = "gru"
     """The kind of the layers."""
     layers: int = 1
     """How many."""
@@ -116,7 +120,7 @@ class Model(nnx.Module):
     """
 
     def __init__(self, settings: Settings, rngs: nnx.Rngs, mesh: Mesh | None = None) -> None:
-        kind = {"gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM}[settings.cell]
+        kind = {"gru": jaxrnn.GRU, "lstm": jaxrnn.LSTM, "mingru": jaxrnn.MinGRU}[settings.cell]
         sizes = [settings.embedding] + settings.layers * [settings.hidden]
         cells = [kind(i, h) for i, h in itertools.pairwise(sizes)]
         if mesh and UNITS in mesh.shape:

@@ -125,7 +125,7 @@ def test_ngram_bits(order):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("options", [{"cell": "lstm"}, *rare({"tied": True, "layers": 2})])
+@pytest.mark.parametrize("options", [{"cell": "lstm"}, *rare({"tied": True, "layers": 2}, {"cell": "mingru"})])
 def test_bits_are_those_of_files_read_byte_by_byte_from_a_fresh_state(options):
     model = char_lm.Model(settings(**options), nnx.Rngs(0))
     step = nnx.jit(char_lm.Model.step)
