@@ -1,15 +1,17 @@
-"""Which cells remember for how long: the adding, copy and temporal order problems, for any cells by name.
+"""Which cells remember for how long: adding, copy, temporal order and timed spikes, for any cells by name.
 
     python -m examples.memory                                           # adding, 50 time steps
     python -m examples.memory --task copy --length 20 --cells LSTM GRU MinGRU
-    python -m examples.memory --task order --length 100
+    python -m examples.memory --task order --length 100 --learning-rates 1e-3 3e-3 1e-2
 
     adding      two of T random numbers are marked; their sum            (Hochreiter & Schmidhuber 1997)
     copy        eight symbols, to be written again after T blank steps   (Arjovsky, Shah & Bengio 2016)
     order       two of T symbols are X or Y; in which order?             (Hochreiter & Schmidhuber 1997)
+    spikes      two spikes T/2 to T steps apart; the next one, as far on (Gers, Schraudolph & Schmidhuber 2002)
 
-Every cell is trained from several seeds side by side, by one `vmap`, on the same fresh sequences. The picture shows
-each cell's error over the steps, the median of its seeds and their range, and that of a guess that remembers nothing.
+Every cell is trained from several seeds and at several rates side by side, by one `vmap`, on the same fresh sequences.
+The picture shows each cell's error over the steps, the median of its seeds and their range, and that of a guess that
+remembers nothing; of several rates, the one with the least median error on the last batches of the training.
 """
 
 from collections.abc import Sequence
@@ -33,25 +35,26 @@ from jaxrnn import batches, training
 from jaxrnn.losses import sequence_loss
 
 RECALLED = 8  # symbols to copy, of as many kinds
-SIZES = {"adding": (2, 1), "copy": (RECALLED + 2, RECALLED), "order": (6, 4)}  # values in, values out
+SIZES = {"adding": (2, 1), "copy": (RECALLED + 2, RECALLED), "order": (6, 4), "spikes": (1, 2)}  # values in, out
 UNSEEN = 512
+LAST = 10  # batches of the training, by which a rate is chosen
 
 
 @dataclass(frozen=True)
 class Settings:
     """Cells on a task that needs memory."""
 
-    task: Literal["adding", "copy", "order"] = "adding"
+    task: Literal["adding", "copy", "order", "spikes"] = "adding"
     """What to remember."""
     length: int = 50
-    """T: time steps, those over which eight symbols have to be kept in the task copy."""
+    """T: time steps; in the task copy those over which eight symbols are kept, in spikes the longest interval."""
     cells: common.Cells = ("Elman", "LSTM", "GRU", "MinGRU")
     hidden: common.Hidden = 64
     seeds: int = 3
-    """Networks of each cell that are trained side by side."""
+    """Networks of each cell at each rate; all are trained side by side."""
     batch: common.Batch = 50
     steps: common.Steps = 1500
-    learning_rate: float = 2e-3
+    learning_rates: tuple[float, ...] = (2e-3,)
     """Adam's."""
     seed: common.Seed = 0
     directory: Path = Path("runs/memory")
@@ -79,6 +82,11 @@ def draw(settings: Settings, seed: Sequence[int], count: int) -> Batch:
         targets[-RECALLED:] = symbols
         mask = np.broadcast_to(np.arange(len(inputs))[:, None] >= steps + RECALLED, inputs.shape)
         return Batch(np.eye(RECALLED + 2, dtype=np.float32)[inputs], targets, mask)
+    if settings.task == "spikes":
+        interval = rng.integers((steps + 1) // 2, steps + 1, count)
+        times = np.arange(2 * steps + 1)[:, None]
+        xs = (times == 0) | (times == interval)
+        return Batch(xs[..., None].astype(np.float32), (times == 2 * interval).astype(int), times > interval)
     # One place in each half.
     first, second = rng.integers(0, steps // 2, count), rng.integers(steps // 2, steps, count)
     mask = np.broadcast_to(np.arange(steps)[:, None] == steps - 1, (steps, count))
@@ -96,6 +104,9 @@ def draw(settings: Settings, seed: Sequence[int], count: int) -> Batch:
 
 def guess(settings: Settings) -> float:
     """The error of who remembers nothing."""
+    if settings.task == "spikes":
+        asked = 2 * settings.length - np.arange((settings.length + 1) // 2, settings.length + 1).mean()
+        return float(-np.log(1 / asked) / asked - np.log(1 - 1 / asked) * (1 - 1 / asked))
     return {"adding": 1 / 6, "copy": float(np.log(RECALLED)), "order": float(np.log(4))}[settings.task]
 
 
@@ -125,38 +136,70 @@ def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
     def network(key: jax.Array) -> Network:
         return Network(cell, SIZES[settings.task][1], nnx.Rngs(key))
 
-    networks = jax.vmap(network)(jax.random.split(jax.random.key(settings.seed), settings.seeds))
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.learning_rate))
-    for_each = optax.GradientTransformation(jax.vmap(optimizer.init), jax.vmap(optimizer.update))  # norms of its own
+    keys = jax.random.split(jax.random.key(settings.seed), settings.seeds)
+    networks = jax.vmap(network)(jnp.tile(keys, len(settings.learning_rates)))
+    rates = jnp.repeat(jnp.array(settings.learning_rates), settings.seeds)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())
+
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
+        def one(grads: Any, state: Any, rate: jax.Array) -> Any:
+            updates, state = optimizer.update(grads, state)
+            return jax.tree.map(lambda leaf: -rate * leaf, updates), state
+
+        return jax.vmap(one)(grads, state, rates)
+
+    for_each = optax.GradientTransformation(jax.vmap(optimizer.init), update)  # norms and a rate of its own
 
     def loss_fn(networks: Network, carry: tuple[()], batch: Batch, key: jax.Array) -> Any:
         return jnp.sum(jax.vmap(error, (0, None))(networks, batch)), (carry, {})
 
-    unseen = draw(settings, (settings.seed, 1), UNSEEN)
-    errors = jax.jit(lambda networks: jax.vmap(error, (0, None))(networks, unseen))
+    def batch(number: int) -> Batch:
+        return draw(settings, (settings.seed, 0, number), settings.batch)
+
+    last = [batch(number) for number in range(settings.steps)[-LAST:]]
+    parts = {
+        "train": Batch(*(np.concatenate(leaves, 1) for leaves in zip(*last, strict=True))),
+        "unseen": draw(settings, (settings.seed, 1), UNSEEN),
+    }
+    errors = jax.jit(jax.vmap(error, (0, None)))
 
     def evaluate(networks: Network) -> dict[str, float]:
-        return {f"error_{n}": float(value) for n, value in enumerate(errors(networks))}
+        found = {name: errors(networks, part).tolist() for name, part in parts.items()}
+        return {f"{name}_{n}": value for name, values in found.items() for n, value in enumerate(values)}
 
     training.fit(
         training.init_state(networks, for_each, jax.random.key(settings.seed)),
         training.make_train_step(loss_fn, for_each),
-        batches.numbered(lambda number: draw(settings, (settings.seed, 0, number), settings.batch)),
+        batches.numbered(batch),
         steps=settings.steps,
         directory=directory,
         evaluate=evaluate,
         eval_every=max(1, settings.steps // 20),
         log_every=settings.steps,
-        items_per_batch=settings.batch * settings.seeds,
+        items_per_batch=settings.batch * len(rates),
         unit="sequences",
     )
 
 
-def read(directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The steps `[N]` and the errors `[N, seeds]` of a run."""
-    lines = common.metrics(directory)
-    values = [[value for name, value in line.items() if name.startswith("eval_error")] for line in lines]
-    return np.array([line["step"] for line in lines]), np.array(values, float)
+class Curves(NamedTuple):
+    """What a cell's networks reached at the rate chosen for them."""
+
+    rate: float
+    steps: np.ndarray  # [N]
+    errors: np.ndarray  # [N, seeds], on unseen sequences
+
+
+def read(settings: Settings, name: str) -> Curves:
+    """The curves of the cell `name`."""
+    lines = common.metrics(settings.directory / name)
+
+    def values(part: str) -> np.ndarray:
+        found = [[value for key, value in line.items() if key.startswith(f"eval_{part}_")] for line in lines]
+        return np.array(found, float).reshape(len(lines), len(settings.learning_rates), settings.seeds)
+
+    chosen = int(np.argmin(np.nan_to_num(np.median(values("train")[-1], -1), nan=np.inf)))
+    steps = np.array([line["step"] for line in lines])
+    return Curves(settings.learning_rates[chosen], steps, values("unseen")[:, chosen])
 
 
 def picture(settings: Settings) -> None:
@@ -164,8 +207,8 @@ def picture(settings: Settings) -> None:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for name in settings.cells:
-        steps, errors = read(settings.directory / name)
-        (line,) = axes.plot(steps, np.median(errors, 1), label=name)
+        rate, steps, errors = read(settings, name)
+        (line,) = axes.plot(steps, np.median(errors, 1), label=f"{name}, rate {rate:g}")
         axes.fill_between(steps, errors.min(1), errors.max(1), color=line.get_color(), alpha=0.15, lw=0)
     axes.axhline(guess(settings), color="0.5", ls=":", label="remembers nothing")
     measure = "mean squared error" if settings.task == "adding" else "cross-entropy, nats"
@@ -180,16 +223,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     quick = {"length": 20, "cells": ("Elman", "GRU"), "seeds": 2, "steps": 400}
     settings = common.parse(Settings, arguments, lambda settings: quick, description=__doc__)
     common.check(settings, length=(2, common.MOST), seeds=(1, 1000))
+    if not settings.learning_rates or not all(0 < rate < np.inf for rate in settings.learning_rates):
+        raise ValueError(f"learning_rates: got {settings.learning_rates}, needs finite numbers above 0")
     cells = common.make_cells(settings.cells, SIZES[settings.task][0], settings.hidden)
     for name in cells:
         common.refuse_a_run(settings.directory / name, resumes=False)
-    results, table = {}, Table("cell", "error", "of seeds", title=f"guess: {guess(settings):.3g}")
+    results, table = {}, Table("cell", "rate", "error", "of seeds", title=f"guess: {guess(settings):.3g}")
     for name, cell in cells.items():
         print(name)
         train(settings, cell, settings.directory / name)
-        last = read(settings.directory / name)[1][-1]
+        curves = read(settings, name)
+        last = curves.errors[-1]
         results[name] = float(np.median(last))
-        table.add_row(name, f"{results[name]:.2g}", f"{last.min():.2g} to {last.max():.2g}")
+        table.add_row(name, f"{curves.rate:g}", f"{results[name]:.2g}", f"{last.min():.2g} to {last.max():.2g}")
     Console().print(table)
     picture(settings)
     return results

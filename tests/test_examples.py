@@ -200,6 +200,11 @@ def test_sorting_marks_what_is_wrong():
         (seq2seq, ["--beams", "0"], "beams: got 0, needs 1 to 1000"),
         (memory, ["--cells", "LSTM", "GRUU"], "cells: got 'GRUU', needs cells such as LSTM"),
         (memory, ["--length", "1"], "length: got 1, needs 2 to 1048576"),
+        (
+            memory,
+            ["--learning-rates", "1e-3", "0"],
+            r"learning_rates: got \(0.001, 0.0\), needs finite numbers above 0",
+        ),
     ],
 )
 def test_bad_sizes_are_named_and_nothing_is_written(example, arguments, message, tmp_path):
@@ -344,7 +349,7 @@ def test_seq2seq_learns_searches_and_draws(tmp_path, capsys):
 
 
 def test_memory_tasks_are_what_they_say():
-    for task in ("adding", "copy", "order"):
+    for task in ("adding", "copy", "order", "spikes"):
         settings = memory.Settings(task=task, length=9)
         xs, targets, mask = memory.draw(settings, (0, 0), 40)
         assert xs.shape[1:] == (40, memory.SIZES[task][0])
@@ -360,26 +365,53 @@ def test_memory_tasks_are_what_they_say():
             assert xs[memory.RECALLED + 8, :, -1].all(), "the cue"
             assert mask[-memory.RECALLED :].all()
             assert not mask[: -memory.RECALLED].any()
+        elif task == "spikes":
+            for row in range(40):
+                first, second = np.flatnonzero(xs[:, row, 0])
+                (third,) = np.flatnonzero(targets[:, row])
+                assert (first, third, len(xs)) == (0, 2 * second, 2 * 9 + 1)
+                assert 5 <= second <= 9
+                assert np.flatnonzero(mask[:, row]).tolist() == list(range(second + 1, len(xs)))
+            p = targets.sum() / mask.sum()
+            nats = -np.log(np.where(targets[mask], p, 1 - p)).mean()
+            assert memory.guess(settings) == pytest.approx(nats, rel=0.1)
         else:
             found = xs[..., 4:].sum(-1)
             assert (found.sum(0) == 2).all()
             for row in range(40):
                 first, second = xs[found[:, row] > 0, row, 5]
                 assert (targets[-1, row] == 2 * first + second).all()
-        if task != "copy":
+        if task in ("adding", "order"):
             assert mask[-1].all()
             assert not mask[:-1].any()
 
 
+def test_memory_draws_the_rate_that_trains_best(tmp_path):
+    lines = [
+        {"step": 1, "train": [5, 5, 5, 9, 9, 9], "unseen": [1, 1, 1, 2, 2, 2]},
+        {"step": 2, "train": [4, 4, 1, 3, 3, 9], "unseen": [1, 2, 1, 5, 6, None]},
+    ]
+    (tmp_path / "GRU").mkdir()
+    with (tmp_path / "GRU" / "metrics.jsonl").open("w") as file:
+        for line in lines:
+            errors = {f"eval_{part}_{n}": v for part in ("train", "unseen") for n, v in enumerate(line[part])}
+            file.write(json.dumps({"step": line["step"], "loss": 0} | errors) + "\n")
+    rate, steps, errors = memory.read(memory.Settings(seeds=3, learning_rates=(0.1, 0.2), directory=tmp_path), "GRU")
+    assert (rate, steps.tolist()) == (0.2, [1, 2])
+    np.testing.assert_array_equal(errors, [[2, 2, 2], [5, 6, np.nan]])
+
+
 @pytest.mark.exhaustive
 def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
-    arguments = ["--length", "4", "--hidden", "8", "--seeds", "2", "--steps", "60", "--learning-rate", "2e-2"]
+    arguments = ["--length", "4", "--hidden", "8", "--seeds", "2", "--steps", "60"]
+    arguments += ["--learning-rates", "1e-6", "2e-2", "2e-7"]
     results = memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
     assert results["GRU"] < 0.1, "0.167 without memory"
     assert "GRU" in capsys.readouterr().out
     assert_is_picture(tmp_path / "curves.png")
-    steps, errors = memory.read(tmp_path / "GRU")
-    assert (steps[-1], errors.shape[1]) == (60, 2)
+    rates = (1e-6, 2e-2, 2e-7)
+    rate, steps, errors = memory.read(memory.Settings(seeds=2, learning_rates=rates, directory=tmp_path), "GRU")
+    assert (rate, steps[-1], errors.shape[1]) == (2e-2, 60, 2)
     assert errors[-1, 0] != errors[-1, 1], "of different seeds"
     with pytest.raises(ValueError, match=r"which holds a run, needs another$"):
         memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
