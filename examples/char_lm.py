@@ -368,6 +368,8 @@ def check(settings: Settings) -> None:
     sizes = common.mesh_sizes(settings.mesh, AXES)
     if sizes and settings.sample:
         raise ValueError(f"mesh: got {settings.mesh}, needs none with --sample, which runs on one device")
+    if UNITS in sizes and settings.cell == "mingru":
+        raise ValueError(f"mesh: got {settings.mesh}, needs {ROWS} alone with --cell mingru")
     for name, axis in (("batch", ROWS), ("hidden", UNITS)):
         if getattr(settings, name) % sizes.get(axis, 1):
             needs = f"needs a multiple of {sizes[axis]}, the devices of {axis!r} in --mesh"

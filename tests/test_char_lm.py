@@ -414,6 +414,7 @@ def test_bad_directories(trained, folder, tmp_path):
         (["--mesh", "model=2,model=2"], "mesh: got 'model=2,model=2', needs numbers of devices"),
         (["--mesh", "data=2"], "batch: got 3, needs a multiple of 2, the devices of 'data' in --mesh"),
         (["--mesh", "model=5"], "hidden: got 16, needs a multiple of 5, the devices of 'model' in --mesh"),
+        (["--mesh", "data=3,model=2", "--cell", "mingru"], "needs data alone with --cell mingru"),
         (["--mesh", "data=3"], "mesh: got data=3, 3 devices, .*, XLA_FLAGS=--xla_force_host"),
     ],
 )
