@@ -10,7 +10,7 @@
 
 Numbers are sorted by counting them: with c_v how many are at most v, the t-th in order is the least v with c_v > t. An
 LSTM whose gates are open adds up what it reads, and so can count; and if the decoder takes one from every c_v at each
-step, neighbours of unlike sign are where the next number is. So encoder and decoder begin as sums: `--start sums`.
+step, neighbors of unlike sign are where the next number is. So encoder and decoder begin as sums: `--start sums`.
 
 What it reaches: examples/README.md.
 """

@@ -21,6 +21,7 @@ from flax.core import FrozenDict
 
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
+from jaxrnn.checks import check_bools
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
@@ -152,6 +153,7 @@ class RNN(nn.Module):
 
     def __post_init__(self) -> None:
         check_layer(self.cell)
+        check_bools(time_major=self.time_major)
         super().__post_init__()
 
     def setup(self) -> None:

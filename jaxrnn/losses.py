@@ -15,6 +15,7 @@ import optax
 
 from jaxrnn.checks import (
     check_arrays,
+    check_bools,
     check_choice,
     check_flags,
     check_key,
@@ -74,6 +75,7 @@ def sequence_loss(
     """
     check_arrays(predictions=predictions, targets=targets)
     check_choice(reduction=reduction, among=("tokens", "time", "sequences"))
+    check_bools(repeat_targets=repeat_targets)
     if repeat_targets:
         targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
     if jnp.shape(targets)[:1] != jnp.shape(predictions)[:1]:
@@ -205,6 +207,7 @@ def _noisy_scores(
     key: Key, hidden: Array, w: Array, b: Array, targets: Array, table: AliasTable, samples: int, per_row: bool
 ) -> tuple[Array, Array, Array]:
     """Scores of the targets `[*leading]` and of the noise `[*leading, k]`, less log(k q); and the noise."""
+    check_bools(per_row=per_row)
     check_sizes(samples=samples)
     check_arrays(hidden=hidden, w=w, b=b, targets=targets)
     if w.shape != (hidden.shape[-1], b.shape[0]) or table.alias.shape != b.shape:

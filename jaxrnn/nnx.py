@@ -20,7 +20,7 @@ from flax import nnx
 
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
-from jaxrnn.checks import check_params
+from jaxrnn.checks import check_bools, check_params
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
@@ -185,6 +185,7 @@ class RNN(nnx.Module):
             sharding=sharding,
             initializers=initializers,
         )
+        check_bools(time_major=time_major)
         self.time_major = time_major
 
     def initialize_carry(

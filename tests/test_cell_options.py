@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxrnn
+import jaxrnn.linen
+import jaxrnn.nnx
+from jaxrnn import losses, training
 from jaxrnn.typing import Activation
 from tests import reference
 from tests.reference import conv, mingru, qrnn, sru, state_space, xlstm
@@ -96,6 +100,22 @@ def test_flags_are_bools(cell):
                 dataclasses.replace(cell, **{name: flag})
         value = getattr(cell, name)
         assert dataclasses.replace(cell, **{name: np.bool_(value)}) == cell
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("tied", lambda flag: jaxrnn.RecurrentDropout(jaxrnn.GRU(3, 4), 0.5, tied=flag)),
+        ("time_major", lambda flag: jaxrnn.nnx.RNN(jaxrnn.GRU(3, 4), rngs=nnx.Rngs(0), time_major=flag)),
+        ("time_major", lambda flag: jaxrnn.linen.RNN(jaxrnn.GRU(3, 4), time_major=flag)),
+        ("new_carry", lambda flag: training.restore("nowhere", None, new_carry=flag)),
+        ("repeat_targets", lambda flag: losses.sequence_loss(None, None, None, repeat_targets=flag)),
+        ("per_row", lambda flag: losses.nce_loss(*[None] * 6, 1, per_row=flag)),
+    ],
+)
+def test_flags_elsewhere_are_bools(name, call):
+    with pytest.raises(TypeError, match=f"{name}: got 'False', needs a bool"):
+        call("False")
 
 
 @pytest.mark.parametrize(

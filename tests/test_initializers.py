@@ -235,7 +235,7 @@ LAPACK = re.compile(r"\b(qr|geqrf|householder_product|lu|cholesky|triangular_sol
 
 @pytest.mark.parametrize("entry", registry.expensive(registry.CELLS + registry.NETWORKS))
 def test_no_cell_starts_with_lapack(entry):
-    """Whose decompositions, batched and several in one program, can wait for each other for ever on the CPU."""
+    """Whose decompositions, batched and several in one program, can wait for each other forever on the CPU."""
     assert not LAPACK.search(str(jax.make_jaxpr(entry.cell.init)(KEY)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_choice, check_rate
+from jaxrnn.checks import check_bools, check_choice, check_rate
 from jaxrnn.engine.noise import Draw, Kept, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.jaxprs import bind, has_products, interpret, is_matrix_product, is_product
@@ -132,6 +132,7 @@ class RecurrentDropout(StepWrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rate(rate=self.rate)
+        check_bools(tied=self.tied)
         check_share(self.share)
         _try_step(self)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_choice, check_sizes
+from jaxrnn.checks import check_bools, check_choice, check_sizes
 from jaxrnn.training.checkpoints import Run, Which, load, open_run
 from jaxrnn.training.progress import interrupts, show_progress
 from jaxrnn.training.steps import FIT_METRICS, Batch, TrainState, TrainStep, check_names, check_train_state, form
@@ -89,6 +89,7 @@ def fit(
     check_sizes(steps=steps, eval_every=eval_every, log_every=log_every, checkpoint_every=checkpoint_every)
     check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
     check_choice(best_mode=best_mode, among=("min", "max"))
+    check_bools(progress=progress)
     check_train_state(state)
     if isinstance(state.step, jax.Array) and state.step.is_deleted():
         raise ValueError(
@@ -207,6 +208,7 @@ def restore(
         ValueError: there is none of this step; or the checkpoint is of another model: the error names the first array
             that differs; or it is damaged: the error names it and the newest intact one.
     """
+    check_bools(new_carry=new_carry)
     if not isinstance(like, TrainState):
         raise TypeError(
             f"like: got {type(like).__name__}, needs a TrainState; restore_params takes and gives parameters alone"
