@@ -73,9 +73,9 @@ def sequence_loss(
         >>> round(float(sequence_loss(per_step, logits, labels, reduction="time")), 4)
         6.9315
     """
+    check_bools(repeat_targets=repeat_targets)
     check_arrays(predictions=predictions, targets=targets)
     check_choice(reduction=reduction, among=("tokens", "time", "sequences"))
-    check_bools(repeat_targets=repeat_targets)
     if repeat_targets:
         targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
     if jnp.shape(targets)[:1] != jnp.shape(predictions)[:1]:
