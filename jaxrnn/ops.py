@@ -47,6 +47,8 @@ def dot(h: Array, w: "Array | AllUnits") -> Array:
     precision, parameters and inputs are cast together (`cast`).
     """
     if isinstance(w, AllUnits):
+        if jax.typeof(h).sharding.mesh.empty:
+            raise ValueError(f"w: got the units of all devices of {w.axis!r}, needs to be in a `jax.shard_map`")
         h = lax.all_gather(h.astype(w.dtype), w.axis, axis=h.ndim - 1, tiled=True)
         return jnp.matmul(h, w.columns)
     return jnp.matmul(h.astype(w.dtype), w)

@@ -1,7 +1,7 @@
 """Programs on a mesh of eight devices of the CPU, against one device; `test_meshes.py` runs the first form.
 
-python -m tests.on_eight_devices            prints, by name, the greatest error and the collectives, as JSON
-python -m tests.on_eight_devices every      every cell of the registry, half an hour; stops at an error
+python -m tests.on_eight_devices            prints, by name, the greatest error, collectives, kernels and loops, as JSON
+python -m tests.on_eight_devices every      every cell of the registry, an hour; stops at an error
 """
 
 import collections
@@ -23,9 +23,10 @@ from jax.sharding import PartitionSpec as P
 
 import jaxrnn
 from jaxrnn import sharding
-from tests.registry import CELLS, NETWORKS, example
+from tests.registry import CELLS, FEW, NETWORKS, example
 
-KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+KINDS = ["auto", "explicit", "shard_map"]
 DEVICES = 8
 STEPS = jnp.arange(5 * DEVICES).reshape(5, DEVICES)
 MASKS = jnp.arange(DEVICES) % 6, STEPS % 7 == 3  # lengths, resets
@@ -62,32 +63,45 @@ def collectives(text):
         reach(name)
 
     def count(names):
-        return dict(collections.Counter(k for n in names for k in re.findall(rf" ({KINDS})(?:-start)?\(", bodies[n])))
+        return dict(
+            collections.Counter(k for n in names for k in re.findall(rf" ({COLLECTIVES})(?:-start)?\(", bodies[n]))
+        )
 
     return count(bodies.keys() - inside), count(inside)
 
 
 def compare(fun, args, expected):
-    """Runs a program: how far it is from what is expected, relative to the greatest value, and its collectives."""
+    """Runs a program: how far it is from what is expected, relative to the greatest value, and what it is made of."""
     compiled = jax.jit(fun).lower(*args).compile()
     found = compiled(*args)
     error = 0.0
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         a, b = np.asarray(jax.device_get(a)), np.asarray(jax.device_get(b))
         error = max(error, float(np.max(np.abs(a - b), initial=0) / (1 + np.max(np.abs(b), initial=0))))
-    outside, inside = collectives(compiled.as_text())
-    return {"error": error, "outside": outside, "inside": inside}
+    text = compiled.as_text()
+    outside, inside = collectives(text)
+    kernels, loops = text.count('custom_call_target="jaxrnn'), text.count(" while(")
+    return {"error": error, "outside": outside, "inside": inside, "kernels": kernels, "loops": loops}
 
 
 def put(mesh, args, specs):
     return [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(args, specs, strict=True)]
 
 
+def native(cells):
+    """Those of the cells that have a kernel."""
+
+    def path(cell):
+        return {choice.path for choice in jaxrnn.explain(cell, steps=64, batch=DEVICES, dtype=jnp.float64)}
+
+    return [cell for cell in cells if path(cell) == {"native"}]
+
+
 def real_sum(tree):
     return sum(jnp.sum(jnp.abs(leaf)).astype(jnp.float64) for leaf in jax.tree.leaves(tree))
 
 
-def training(cells, kinds, *, compiled=True, solver=None):
+def training(cells, kinds, *, compiled=True, path="scan", solver=None):
     """Value and gradient of a run of each cell without a state, with lengths and resets, in one program a mesh."""
     given = [example(cell, batch=(DEVICES,), dtype=jnp.float64)[:2] for cell in cells]
     args = [p for p, _ in given], [x for _, x in given], *MASKS
@@ -95,7 +109,7 @@ def training(cells, kinds, *, compiled=True, solver=None):
 
     def loss(params, inputs, lengths, resets):
         runs = (
-            jaxrnn.unroll(cell, p, xs, lengths=lengths, resets=resets, solver=solver)
+            jaxrnn.unroll(cell, p, xs, lengths=lengths, resets=resets, path=path, solver=solver)
             for cell, p, xs in zip(cells, params, inputs, strict=True)
         )
         return sum(map(real_sum, runs))
@@ -115,16 +129,47 @@ def training(cells, kinds, *, compiled=True, solver=None):
             else:
                 fun, at = loss, put(mesh, args, specs)
             fun = jax.value_and_grad(fun)
-            found[f"training{' by Newton' * bool(solver)}, {kind}"] = (
-                compare(fun, at, expected) if compiled else jax.jit(fun).trace(*at) and None
-            )
+            name = "training by Newton" if solver else "native training" if path == "native" else "training"
+            found[f"{name}, {kind}"] = compare(fun, at, expected) if compiled else jax.jit(fun).trace(*at) and None
     return found
 
 
-def recipes(of_units, of_time, reverse=False):
+def derivatives(kinds):
+    """Gradients chunk by chunk, tangents, and tangents of gradients, natively: on one device of many, on all."""
+    cell = jaxrnn.Elman(3, 4)
+    args = example(cell, steps=16, batch=(DEVICES,), dtype=jnp.float64)
+    specs = P(), P(None, "data"), P("data")
+
+    def everything(*args, path="native", save="boundaries", over=lambda x: x):
+        def loss(save):
+            return lambda *args: over(jnp.sum(jnp.sin(jaxrnn.unroll(cell, *args, path=path, save=save, chunk=8)[1])))
+
+        moves, slopes = jax.tree.map(jnp.cos, args), jax.grad(loss("auto"), (0, 1, 2))
+        moved = [jax.jvp(fun, args, moves) for fun in (functools.partial(jaxrnn.unroll, cell, path=path), slopes)]
+        return jax.grad(loss(save), (0, 1, 2))(*args), moved
+
+    expected = jax.jit(functools.partial(everything, path="scan"))(*args)
+    found = {"derivatives, one device": compare(everything, args, expected)}
+    for kind in kinds:
+        axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+        mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(axis_type,))
+        with jax.set_mesh(mesh):
+            fun, at = everything, put(mesh, args, specs)
+            if kind == "auto":  # every chunk would add up gradients, so there is no kernel for one
+                fun = functools.partial(everything, save="auto")
+            if kind == "shard_map":
+                fun = functools.partial(everything, over=functools.partial(jax.lax.psum, axis_name="data"))
+                ran, moved = (P("data"), P(None, "data")), (specs, specs)
+                fun = jax.shard_map(fun, mesh=mesh, in_specs=specs, out_specs=(specs, [(ran, ran), moved]))
+            found[f"derivatives, {kind}"] = compare(fun, at, expected)
+    return found
+
+
+def recipes(of_units, of_time, reverse=False, steps=8):
     """`jaxrnn.sharding` against one device: outputs, final state and the gradients of all that is given."""
     found = {}
-    masks = {"lengths": jnp.array([8, 3, 0, 5]), "resets": jnp.arange(32).reshape(8, 4) % 7 == 3, "reverse": reverse}
+    flags = jnp.arange(steps * 4).reshape(steps, 4) % 7 == 3
+    masks = {"lengths": jnp.array([8, 3, 0, 5]), "resets": flags, "reverse": reverse}
 
     def check(name, cell, run, given, params, join=lambda params: params):
         def everything(unroll, join, params, xs, state):
@@ -142,16 +187,16 @@ def recipes(of_units, of_time, reverse=False):
     mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
     on_axes = {"mesh": mesh, "axis": "model", "batch": "data"}
     for cell in of_units:
-        given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
+        given = example(cell, steps=steps, batch=(4,), dtype=jnp.float64)
         params = sharding.split_units(cell, given[0], mesh, "model")
         join = functools.partial(sharding.join_units, cell)
         run = functools.partial(sharding.unroll_units, cell, **on_axes)
-        check(repr(cell), cell, run, given, params, join)
+        check(f"{cell}, {steps} steps" if steps > 8 else repr(cell), cell, run, given, params, join)
         if cell.heads > 1:
             solved = functools.partial(run, solver=jaxrnn.Newton(1e-12))
             check(f"{cell} by Newton", cell, solved, given, params, join)
     for cell in of_time:
-        given = example(cell, steps=8, batch=(4,), dtype=jnp.float64)
+        given = example(cell, steps=steps, batch=(4,), dtype=jnp.float64)
         check(repr(cell), cell, functools.partial(sharding.unroll_time, cell, **on_axes), given, given[0])
     return found
 
@@ -164,12 +209,18 @@ if __name__ == "__main__":
         print(json.dumps(found), flush=True)
         assert all(f["error"] < 1e-10 for f in found.values())
         for cell in [entry.cell for entry in CELLS + NETWORKS]:
-            found = training([cell], ["auto", "explicit", "shard_map"])
+            found = {}
+            for path in ["scan", *["native"] * len(native([cell]))]:
+                found |= training([cell], KINDS, path=path)
             print(cell, json.dumps(found), flush=True)
             assert all(f["error"] < 1e-10 and not f["inside"] for f in found.values()), cell
+            assert all(f["kernels"] >= 2 and not f["loops"] for name, f in found.items() if "native" in name), cell
     else:
         training(TRACED, ["explicit", "shard_map"], compiled=False)
         units = [jaxrnn.LSTM(3, 8), jaxrnn.LSTM(3, 8, heads=4)]
-        found = training(COMPILED, ["auto", "explicit", "shard_map"]) | recipes(units, [COMPILED[1]])
-        solved = training([jaxrnn.LSTM(3, 4)], ["explicit"], solver=jaxrnn.Newton(1e-12))
-        print(json.dumps(found | solved))
+        found = training(COMPILED, KINDS) | recipes(units, [COMPILED[1]])
+        found |= training([jaxrnn.LSTM(3, 4)], ["explicit"], solver=jaxrnn.Newton(1e-12))
+        if native(COMPILED[:1]):
+            found |= training(native(e.cell for e in CELLS if e.cell in FEW), KINDS, path="native")
+            found |= derivatives(KINDS) | recipes(units, [], steps=32)
+        print(json.dumps(found))

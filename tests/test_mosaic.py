@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
 from jaxrnn import GRU, LRU, LSTM, BatchNormLSTM, Clockwork, Elman, RecurrentDropout, Zoneout, mosaic, native
@@ -101,6 +102,34 @@ def test_a_gradient_is_two_kernels_and_no_loop(second, tpu):
 
     text = jax.jit(tangents if second else jax.grad(loss)).trace(args).lower(lowering_platforms=("tpu",)).as_text()
     assert (text.count("@tpu_custom_call"), text.count("stablehlo.while")) == (6 if second else 2, 0)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, *rare(AxisType.Explicit)])
+def test_four_devices_have_two_kernels_each(kind, tpu):
+    """Lowered for four TPUs, rows of the batch apart."""
+    cell, mesh = LSTM(8, 128), AbstractMesh((4,), ("data",), axis_types=(kind,))
+
+    def at(tree, *spec):
+        there = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), tree)
+
+    args = jax.eval_shape(cell.init, jax.random.key(0)), jax.ShapeDtypeStruct((4, 8, 8), jnp.float32)
+    traced = jax.jit(jax.grad(lambda *args: jnp.sum(jaxrnn.unroll(cell, *args, path="native")[1])))
+    text = traced.trace(at(args[0]), at(args[1], None, "data")).lower(lowering_platforms=("tpu",)).as_text()
+    assert (text.count("@tpu_custom_call"), text.count("stablehlo.while")) == (2, 0)
+    assert text.count("stablehlo.all_reduce") == 3  # one a parameter, which the compiler makes one
+    assert "tensor<4x2x512xf32>" in text  # two rows a device
+
+
+def test_what_vmap_makes_of_a_run_on_an_auto_axis_is_a_scan_and_warns(tpu):
+    """Which of its axes is spread is unknown."""
+    cell, mesh = Elman(3, 4), AbstractMesh((4,), ("data",))
+    params = cell.init(jax.random.key(0))
+    many = jax.jit(jax.vmap(lambda xs: jaxrnn.unroll(cell, params, xs, path="native")))
+    xs = jax.ShapeDtypeStruct((4, 4, 8, 3), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))
+    with pytest.warns(UserWarning, match="its forward run is a scan, not a native kernel: `jax.vmap` makes more rows"):
+        jaxpr = many.trace(xs).jaxpr
+    assert "run[" not in str(jaxpr)
 
 
 def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import jaxrnn
+import jaxrnn.sharding
 from jaxrnn import (
     GRU,
     LSTM,
@@ -136,6 +139,30 @@ def test_second_derivatives_are_those_of_the_scan(cell):
 
 def _still(leaf):
     return np.zeros(leaf.shape, jax.dtypes.float0)
+
+
+@needs_native
+@pytest.mark.parametrize("kind", ["explicit", *rare("auto", "shard_map")])
+def test_on_a_mesh_every_device_has_kernels(kind):
+    """`test_meshes.py` has eight devices."""
+    cell = Elman(3, 4)
+    params, xs, _ = example(cell, steps=32)
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Explicit if kind == "explicit" else AxisType.Auto,))
+
+    def loss(params, xs):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, lengths=jnp.array([32, 3]))[1])
+
+    fun = loss
+    if kind == "shard_map":
+        fun = jax.shard_map(
+            lambda *args: jax.lax.psum(loss(*args), "data"), mesh=mesh, in_specs=(P(), P(None, "data")), out_specs=P()
+        )
+    with jax.set_mesh(mesh):
+        spread = jaxrnn.sharding.replicate(params, mesh), jaxrnn.sharding.spread(xs, mesh, "data", at=1)
+        compiled = jax.jit(jax.grad(fun)).lower(*spread).compile()
+    text = compiled.as_text()
+    assert (text.count('custom_call_target="jaxrnn'), text.count(" while(")) == (2, 0)
+    close(compiled(*spread), jax.jit(jax.grad(loss))(params, xs), 1e-6)
 
 
 @needs_native

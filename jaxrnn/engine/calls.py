@@ -23,6 +23,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from jaxrnn import native
 from jaxrnn.engine.machines import Machine, traced
+from jaxrnn.engine.meshes import Spread
 from jaxrnn.engine.recurrence import is_real, reals, states_before, tangents_of
 from jaxrnn.engine.rows import (
     Derivative,
@@ -52,6 +53,7 @@ class Call:
     specs: tuple[Spec, ...]
     active: tuple[bool, ...]  # leaves of the arguments with tangents; all real leaves of the carry
     dys: tuple[bool, ...] = ()  # real leaves of `ys` with cotangents
+    spread: Spread | None = None  # over the devices of a mesh with an Auto axis
 
     @property
     def row(self) -> Step:
@@ -212,6 +214,11 @@ class Tangents:
     def run(self) -> Run:
         """What runs over time."""
         return self.of.run
+
+    @property
+    def spread(self) -> Spread | None:
+        """Over which devices it is spread."""
+        return self.of.spread
 
     @property
     def linear(self) -> int:

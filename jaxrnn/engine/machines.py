@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 
 from jaxrnn import mosaic, native
+from jaxrnn.engine.meshes import without_mesh
 from jaxrnn.engine.rows import RowFunction
 from jaxrnn.typing import PyTree
 
@@ -60,4 +61,5 @@ def here() -> Machine:
 @functools.lru_cache(maxsize=512)
 def traced(machine: Machine, row: RowFunction) -> Any:
     """A row function as a machine's room reads it, once."""
-    return machine.trace(row.fun, row.consts, row.carry, row.xs)
+    with without_mesh():
+        return machine.trace(row.fun, row.consts, row.carry, row.xs)

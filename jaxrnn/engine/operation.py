@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.interpreters import ad, batching, mlir, xla
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrnn.engine.calls import Call, Tangents, leading, refusal
 from jaxrnn.engine.machines import MACHINES, Machine, here, traced
+from jaxrnn.engine.meshes import Spread, without_mesh
 from jaxrnn.engine.recurrence import is_real, reals
 from jaxrnn.engine.rows import Leaves, Run, Spec, mixed, pick, put, specs_of, step_of
 from jaxrnn.jaxprs import new_primitive
@@ -28,20 +30,19 @@ from jaxrnn.typing import Array, PyTree
 __all__ = ["few", "obstacle", "run_as_one", "slower"]
 
 
-def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
-    """Returns why a run over `axes` batch axes, and its gradient, cannot be native kernels; empty if they can."""
+def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...]) -> str:
+    """Returns why a run, and its gradient, cannot be native kernels; empty if they can.
+
+    `batch_shape` is that of a device, the arrays may be those of all.
+    """
     machine = here()
     if reason := machine.obstacle():
         return reason
-    if jax.device_count() > 1:
-        return f"{jax.device_count()} devices, and a native kernel runs on one"
-    leaves = jax.tree.leaves((consts, carry, xs))
-    if any(not jax.typeof(leaf).sharding.mesh.empty for leaf in leaves):
-        return "arrays on a mesh"
-    steps, *batch_shape = jax.tree.leaves(xs)[0].shape[: 1 + axes]
+    steps = jax.tree.leaves(xs)[0].shape[0]
     if not all(isinstance(n, int) for n in (steps, *batch_shape)):
         return "a symbolic number of steps or rows"
-    return _unsupported(machine, run, *specs_of(consts, carry, xs, axes), steps, math.prod(batch_shape))
+    specs = specs_of(consts, carry, xs, len(batch_shape))
+    return _unsupported(machine, run, *specs, steps, math.prod(batch_shape))
 
 
 @functools.lru_cache(maxsize=512)
@@ -64,15 +65,16 @@ def few(steps: int, batch_shape: tuple[int, ...]) -> str:
     return here().few(steps, math.prod(batch_shape)) if known else ""
 
 
-def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> str:
-    """Returns why a run that can be native is faster as a scan; empty if it is not."""
-    machine = here()
-    steps, *batch_shape = jax.tree.leaves(xs)[0].shape[: 1 + axes]
-    forward = step_of(run, *specs_of(consts, carry, xs, axes)).forward
+def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...]) -> str:
+    """Returns why a run that can be native is faster as a scan; empty if it is not. The arguments of `obstacle`."""
+    machine, steps = here(), jax.tree.leaves(xs)[0].shape[0]
+    forward = step_of(run, *specs_of(consts, carry, xs, len(batch_shape))).forward
     return machine.slower(traced(machine, forward), steps, math.prod(batch_shape))
 
 
-def run_as_one(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[PyTree, PyTree]:
+def run_as_one(
+    run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int, spread: Spread | None
+) -> tuple[PyTree, PyTree]:
     """Runs over all steps of `axes` batch axes as one operation: `(carry, ys [T, *batch, ...])`; T is at least 1."""
     batch_shape = jax.tree.leaves(xs)[0].shape[1 : 1 + axes]
     tree, specs = specs_of(consts, carry, xs, axes)
@@ -81,7 +83,7 @@ def run_as_one(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -
         *(a.reshape(-1, *a.shape[axes:]) for a in jax.tree.leaves(carry)),
         *(a.reshape(len(a), -1, *a.shape[1 + axes :]) for a in jax.tree.leaves(xs)),
     ]
-    found = _operation.bind(*flat, call=Call("forward", run, tree, specs, (False,) * len(flat)))
+    found = _operation.bind(*flat, call=Call("forward", run, tree, specs, (False,) * len(flat), spread=spread))
     n = len(jax.tree.leaves(carry))
     found = [
         *(a.reshape(*batch_shape, *a.shape[1:]) for a in found[:n]),
@@ -100,8 +102,11 @@ def _abstract(*args: Any, call: Call | Tangents) -> Leaves:
     sizes = next(a.shape[:2] for a, axes in zip(args, leading(call.arguments()), strict=True) if axes == 2)
     groups = call.results()
     leaves = [leaf for group in groups for leaf in group]
+    # All vary over the same axes of a `jax.shard_map` (`alike`). The mesh is a part of the type.
+    like = next((a for a in args if not a.sharding.mesh.empty), args[0])
+    sharding = NamedSharding(like.sharding.mesh, PartitionSpec())
     return [
-        jax.core.ShapedArray((*sizes[2 - axes :], *leaf.shape), leaf.dtype)
+        like.update(shape=(*sizes[2 - axes :], *leaf.shape), dtype=leaf.dtype, weak_type=False, sharding=sharding)
         for leaf, axes in zip(leaves, leading(groups), strict=True)
     ]
 
@@ -162,7 +167,14 @@ def _transpose(cts: Sequence[Any], *args: Any, call: Call | Tangents) -> Leaves:
 
 
 def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: Call | Tangents) -> tuple[Leaves, list[int]]:
-    """More rows; where the constants have a batch axis, or their gradients, one call after the other."""
+    """More rows; where the constants have a batch axis, or their gradients, one call after the other.
+
+    With an Auto axis it is unknown which of the two axes is spread over devices.
+    """
+    if call.spread:
+        _warn(call, "`jax.vmap` makes more rows of it, on a mesh with an Auto axis")
+        found = jax.vmap(call.reference, [d if d is None else int(d) for d in dims])(*args)
+        return found, [0] * len(found)
     axes, results = leading(call.arguments()), leading(call.results())
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     if 0 in results or any(axis == 0 and d is not None for axis, d in zip(axes, dims, strict=True)):
@@ -190,18 +202,40 @@ def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: Call | Tang
 def _lower(platform: str, ctx: Any, *args: Any, call: Call | Tangents) -> Any:
     """Lowers to a kernel, or to the reference where JAX lowers a run for which there is none.
 
-    That is known only here where `vmap` has added rows, where the run is differentiated forward, and where JAX lowers
-    for another machine than its own.
+    That is known only here where `vmap` has added rows, where the run is differentiated forward, where JAX lowers for
+    another machine than its own, and where it divides a program among devices though no array of the run says so.
     """
-    machine = MACHINES[platform]
-    sizes = next(a.shape for a, axes in zip(ctx.avals_in, leading(call.arguments()), strict=True) if axes == 2)
+    machine, spread = MACHINES[platform], call.spread
+    axes = leading(call.arguments()), leading(call.results())
+    steps, batch = next(a.shape[:2] for a, count in zip(ctx.avals_in, axes[0], strict=True) if count == 2)
     # What is exported runs in processes that have not made the loops of the CPU.
     exported = platform == "cpu" and ctx.module_context.lowering_parameters.for_export
-    reason = "" if exported else refusal(call, machine, *sizes[:2])
+    reason = ""
+    if not exported:
+        divided = "" if spread else _divided(ctx.module_context.axis_context)
+        reason = divided or refusal(call, machine, steps, batch // (spread.devices if spread else 1))
     if reason:
-        warnings.warn(f"{call.run}: its {call.kind} run is a scan, not a native kernel: {reason}", stacklevel=2)
+        _warn(call, reason)
     way = call.reference if exported or reason else functools.partial(call.kernel, machine)
-    return mlir.lower_fun(way, multiple_results=True)(ctx, *args)
+    if spread and not (exported or reason):
+        way = spread.map(way, *axes)
+    # Each device has what it has: a kernel knows neither meshes nor what varies.
+    plain = [jax.core.ShapedArray(a.shape, a.dtype) for a in ctx.avals_in]
+    with without_mesh():
+        return mlir.lower_fun(way, multiple_results=True)(ctx.replace(avals_in=plain), *args)
+
+
+def _warn(call: Call | Tangents, reason: str) -> None:
+    warnings.warn(f"{call.run}: its {call.kind} run is a scan, not a native kernel: {reason}", stacklevel=3)
+
+
+def _divided(context: Any) -> str:
+    """Returns why a program that is lowered in this context can have no kernels; empty if it can."""
+    if isinstance(context, mlir.SPMDAxisContext):
+        divided = context.manual_axes | set(context.mesh.manual_axes) != set(context.mesh.axis_names)
+    else:
+        divided = isinstance(context, mlir.ShardingContext) and context.num_devices > 1
+    return "XLA divides it among devices, and no array of it is on a mesh" if divided else ""
 
 
 # Not a jitted function of our own: JAX would run it again without `jit` under `jax.debug_nans` and `jax.disable_jit`.

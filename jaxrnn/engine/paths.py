@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.meshes import Placement, place
 from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
 from jaxrnn.engine.parts import together
@@ -71,7 +72,8 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
         _record(Choice(cell, "newton", f"asked for; {blocks}"))
         chunk = run.chunk or options.steps
         return dataclasses.replace(run, solver=(options.solver, blocks), chunk=chunk).whole(*given)
-    reason = "asked for" if options.path == "scan" else _obstacle(run, *given, options)
+    where = Placement() if options.path == "scan" else place(*given, options.batch_shape)
+    reason = "asked for" if options.path == "scan" else _obstacle(run, *given, options, where)
     if reason:
         _refuse_native(cell, options, reason)
     _record(Choice(cell, "scan" if reason else "native", reason))
@@ -80,9 +82,11 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
 
     def way(consts: PyTree, carry: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
         real, parts = kernel_run(run, (consts, carry, data))
-        return together(run_as_one(real, *parts, len(options.batch_shape)))
+        return together(run_as_one(real, *parts, len(options.batch_shape), where.spread))
 
-    return run.in_chunks(way, *given) if run.save == "boundaries" else way(*given)
+    if run.save == "boundaries":
+        return where.map(lambda *given: run.in_chunks(way, *given), *given)
+    return where.map(way, *given)
 
 
 def scan_alone(layer: Layer, options: Options, reason: str) -> None:
@@ -102,9 +106,9 @@ def _refuse_solver(layer: Layer, options: Options, reason: str) -> NoReturn:
     raise ValueError(f"solver: got {options.solver}, but {layer} cannot take it: {reason}; leave it out")
 
 
-def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> str:
+def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options, where: Placement) -> str:
     """Returns why there is no kernel for a run, or, unless it is asked for, why it would be slower; empty otherwise."""
-    cell, axes = run.cell, len(options.batch_shape)
+    cell = run.cell
     if 0 in (options.steps, *options.batch_shape):
         return "there are no steps or no rows"
     if cell.chunkwise:
@@ -113,11 +117,16 @@ def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, optio
         return "its rows see each other"
     if callable(options.save):
         return "a kernel has no values for a checkpoint policy"
+    if where.obstacle:
+        return where.obstacle
+    if where.spread and run.save == "boundaries":
+        return "on a mesh with an Auto axis every chunk would add up gradients over devices"
     real, given = kernel_run(run, (consts, carry, data))
+    rows = where.local(options.batch_shape)
     if options.path == "native":
-        return obstacle(real, *given, axes)
+        return obstacle(real, *given, rows)
     # Other obstacles are found by tracing the run and its gradient, which takes as long as to trace a scan's.
-    return few(options.steps, options.batch_shape) or obstacle(real, *given, axes) or slower(real, *given, axes)
+    return few(options.steps, rows) or obstacle(real, *given, rows) or slower(real, *given, rows)
 
 
 def _blocks(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Blocks:

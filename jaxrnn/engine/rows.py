@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.engine.linearize import linear_program
+from jaxrnn.engine.meshes import without_mesh
 from jaxrnn.engine.options import Save
 from jaxrnn.engine.parts import apart, in_real_numbers, is_complex, together
 from jaxrnn.engine.recurrence import is_real, reals
@@ -344,10 +345,15 @@ def put(leaves: Iterable[Any], flags: Iterable[bool], new: Iterable[Any]) -> Lea
     return [next(source) if flag else leaf for leaf, flag in zip(leaves, flags, strict=True)]
 
 
-step_of = functools.lru_cache(maxsize=512)(Step)
+@functools.lru_cache(maxsize=512)
+def step_of(run: Run, tree: Any, specs: tuple[Spec, ...]) -> Step:
+    """One step of a run's rows, traced once."""
+    with without_mesh():
+        return Step(run, tree, specs)
 
 
 @functools.lru_cache(maxsize=512)
 def derivative_of(run: Run, tree: Any, specs: tuple[Spec, ...], active: tuple[bool, ...]) -> Derivative:
     """The derivative of a run's step, made once."""
-    return Derivative(step_of(run, tree, specs), active, run.save in ("auto", "residuals"))
+    with without_mesh():
+        return Derivative(step_of(run, tree, specs), active, run.save in ("auto", "residuals"))

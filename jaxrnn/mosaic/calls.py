@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -33,12 +34,19 @@ def fits(row: Row, steps: int, batch: int) -> str:
             return (
                 f"{memory.needed / MIB:.0f} MiB for one step, and kernels keep {SHARE * memory.size / MIB:.0f} in VMEM"
             )
-        kernel = jax.jit(functools.partial(loop, row, memory)).trace(*args).lower(lowering_platforms=("tpu",))
-        if on_tpu():
-            kernel.compile()
+        # Of one device: a thread of its own is within no `jax.set_mesh` and no `jax.shard_map`.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_compile, functools.partial(loop, row, memory), args, jax.enable_x64.value).result()
     except Exception as error:  # of whatever kind
         return f"Mosaic cannot compile it: {' '.join(str(error).split())[:200]}"
     return ""
+
+
+def _compile(kernel: Callable[..., Any], args: list[Any], x64: bool) -> None:
+    with jax.enable_x64(x64):
+        lowered = jax.jit(kernel).trace(*args).lower(lowering_platforms=("tpu",))
+    if on_tpu():
+        lowered.compile()
 
 
 def few(steps: int, batch: int) -> str:

@@ -80,16 +80,16 @@ def loop(
     def streamed(k: Kept) -> pl.BlockSpec:
         return pl.BlockSpec((block, *k.kept), lambda visit: (at(visit), *[0] * len(k.kept)))
 
+    def made(k: Kept, *lead: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*lead, *k.kept), k.stored, manual_axis_type=jax.typeof(carry[0]).mat)
+
     resident = pl.BlockSpec(memory_space=pltpu.VMEM)
     results = pl.pallas_call(
         kernel,
         grid=(blocks,),
         in_specs=[*[resident] * (len(given) + len(carry)), *map(streamed, memory.read)],
         out_specs=[*[resident] * len(carry), *map(streamed, memory.out)],
-        out_shape=[
-            *(jax.ShapeDtypeStruct(k.kept, k.stored) for k in memory.carry),
-            *(jax.ShapeDtypeStruct((steps, *k.kept), k.stored) for k in memory.out),
-        ],
+        out_shape=[*map(made, memory.carry), *(made(k, steps) for k in memory.out)],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary",), vmem_limit_bytes=memory.size),
         interpret=interpret,
     )(
