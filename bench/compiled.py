@@ -1,27 +1,33 @@
 """What do the compilers for accelerators make of a training step? Nothing is run, and no accelerator is needed.
 
-    python -m bench.compiled --device tpu          for a TPU v5e     pip install libtpu
-    python -m bench.compiled --device cuda         for an H200       pip install 'jax[cuda12]'
+    python -m bench.compiled --device tpu                  for a TPU v5e     pip install libtpu
+    python -m bench.compiled --device tpu --devices 4      for four of them, which share the rows of the batch
+    python -m bench.compiled --device cuda                 for an H200       pip install 'jax[cuda12]'
 
 A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs.
-`bench.kernels` counts: "fused runs" are runs over all time steps that are one kernel.
+`bench.kernels` counts: "fused runs" are runs over all time steps that are one kernel. All numbers are those of one device.
 """
 
 import os
 import pathlib
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bench.kernels import launches
 from bench.records import Output, Record, progress, report
 from bench.rivals import Size, programs
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 H200 = """
 gpu_device_info {
@@ -41,6 +47,8 @@ class Settings(Output):
 
     device: Literal["tpu", "cuda"] = "tpu"
     """Which: a TPU v5e, or an H200."""
+    devices: Literal[1, 2, 4] = 1
+    """How many TPUs share the rows of the batch."""
     cells: tuple[str, ...] = ("lstm", "gru")
     """Which cells: lstm, gru, elman."""
     size: str = "64,256,512,512"
@@ -49,17 +57,17 @@ class Settings(Output):
     """What is compiled beside it, of JAX's libraries in `bench.unroll`."""
 
 
-def tpu() -> Any:
-    """A TPU v5e of libtpu's."""
+def tpu() -> list[Any]:
+    """Four TPUs v5e of libtpu's."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     from jax.experimental import topologies
 
-    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[0]
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
 
 
-def cuda() -> Any:
+def cuda() -> list[Any]:
     """An H200 of the plugin of `jax[cuda12]`, which says on standard error that it found no driver."""
     import jax_plugins.xla_cuda12 as plugin
     from jaxlib import xla_client
@@ -69,27 +77,39 @@ def cuda() -> Any:
     client = xla_client.load_pjrt_plugin_dynamically("cuda", str(plugin._get_library_path()))
     xla_client.initialize_pjrt_plugin("cuda")
     topology = xla_client.make_c_api_device_topology(client, "h200", target_config=H200, topology="1x1x1")
-    return topology._make_compile_only_devices()[0]
+    return topology._make_compile_only_devices()[:1]
 
 
 DEVICES = {"tpu": ("TPU v5e", tpu, "jaxrnn"), "cuda": ("H200", cuda, "scan path")}
 """Name, where it is found, and what `jaxrnn.unroll` does there."""
 
 
-def compiled(program: Callable[..., Any], args: Any, device: Any) -> Any:
-    """A jitted program as that device would run it."""
-    here = SingleDeviceSharding(device)
-    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a), sharding=here), args)
-    return jax.jit(program).lower(*shapes).compile()
+def compiled(program: Callable[..., Any], params: Any, xs: Any, devices: list[Any]) -> Any:
+    """A jitted program of parameters and inputs as those devices would run it, rows of the inputs apart."""
+    mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+
+    def shapes(tree: Any, *spec: Any) -> Any:
+        there = NamedSharding(mesh, PartitionSpec(*spec))
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a), sharding=there), tree)
+
+    return jax.jit(program).lower(shapes(params), shapes(xs, None, "data")).compile()
+
+
+def collectives(operations: Iterable[str]) -> int:
+    """How many of them send something to other devices."""
+    return sum(operation.removesuffix("-start") in COLLECTIVES for operation in operations)
 
 
 def records(settings: Settings) -> Iterator[Record]:
     name, find, own = DEVICES[settings.device]
-    device, size = find(), Size.read(settings.size)
+    devices, size = find()[: settings.devices], Size.read(settings.size)
+    if len(devices) < settings.devices:
+        raise ValueError(f"devices: got {settings.devices}, a program for an {name} is for one")
+    name = f"{len(devices)} x {name}" if len(devices) > 1 else name
     for kind in progress(settings.cells, "bench.compiled"):
         for rival, made in programs(kind, size, (own, *settings.rivals)).items():
             start = time.perf_counter()
-            program = compiled(made.train.func, made.train.args, device)
+            program = compiled(made.train.func, *made.train.args, devices)
             seconds, found = time.perf_counter() - start, launches(program)
             table = f"{kind}, training step at {settings.size}, compiled for {name}"
 
@@ -99,6 +119,10 @@ def records(settings: Settings) -> Iterator[Record]:
             yield figure("fused runs", found.fused)
             yield figure("loops", len(found.loops))
             yield figure("kernels in them, a step", found.kernels)
+            if len(devices) > 1:
+                operations = re.findall(r" ([\w\-]+)\(", program.as_text())
+                yield figure("collectives", collectives(operations))
+                yield figure("collectives in loops", collectives(chain.from_iterable(found.loops)))
             yield figure("temporary memory", found.temporary / 1e6, "MB")
             yield figure("compilation", seconds, "s")
 
