@@ -24,6 +24,7 @@ from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData
 from jaxrnn.engine.driver import checked_options
 from jaxrnn.engine.layer import check_layer, computation_dtype, state_dtype
+from jaxrnn.engine.meshes import alike
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Options
 from jaxrnn.engine.recurrence import states_before
@@ -365,6 +366,7 @@ def unroll_time(
     begins = None if flags is None else jnp.any(flags.reshape(devices, -1, *flags.shape[1:]), axis=1)
 
     def local(params: Params, xs: Array, state: State, valid: Any, resets: Any, begins: Any) -> tuple[State, Array]:
+        params, xs, state = alike((params, xs, state))
         dtype = computation_dtype(params, xs)
         drives = cell.project(params, xs if valid is None else keep(valid, xs))
         data = StepData(drives, valid, resets)

@@ -204,7 +204,7 @@ def recipes(of_units, of_time, reverse=False, steps=8):
 if __name__ == "__main__":
     if sys.argv[1:] == ["every"]:
         units = [jaxrnn.Elman(3, 8), jaxrnn.GRU(3, 8), jaxrnn.GRU(3, 8, reset="before"), jaxrnn.GRU(3, 8, heads=4)]
-        time = [jaxrnn.MinGRU(3, 4), jaxrnn.S5(3, 4, scan="associative")]
+        time = [jaxrnn.MinGRU(3, 4), jaxrnn.LRU(3, 4), jaxrnn.S5(3, 4, scan="associative")]
         found = recipes(units, time, reverse=True)
         print(json.dumps(found), flush=True)
         assert all(f["error"] < 1e-10 for f in found.values())

@@ -1,5 +1,6 @@
 """Batches, units or time steps spread over eight devices of the CPU: values, gradients, and what is sent."""
 
+import functools
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -15,6 +17,7 @@ import jaxrnn
 from jaxrnn import native, sharding
 from jaxrnn.engine.paths import recorded_choices
 from tests.conftest import QUICK_FLAGS
+from tests.registry import example
 from tests.test_operation import needs_native
 
 
@@ -54,7 +57,7 @@ def test_data_parallel_training_sums_gradients_and_sends_nothing_else(found, kin
 def test_every_device_has_kernels(found, kind):
     """Two a cell and no loop, and one sum of the gradients; seven more or less for other derivatives."""
     cells = found[f"native training, {kind}"]
-    assert (cells["kernels"], cells["loops"], cells["inside"]) == (2 * 4, 0, {})
+    assert (cells["kernels"], cells["loops"], cells["inside"]) == (2 * 5, 0, {})
     assert cells["outside"].keys() == {"all-reduce"}
     assert cells["outside"]["all-reduce"] <= 3
     others = found[f"derivatives, {kind}"]
@@ -89,6 +92,14 @@ def test_time_is_joined_by_two_gathers(found):
     lru = found["LRU(scan='associative', input_size=3, hidden_size=4)"]
     assert lru["inside"] == {}
     assert lru["outside"]["all-gather"] == 2
+
+
+def test_stretches_of_time_of_a_cell_whose_factors_do_not_see_its_input():
+    """They are the same on all devices, while states are not: JAX refused the types."""
+    cell, mesh = jaxrnn.LRU(3, 4), jax.make_mesh((1,), ("time",), axis_types=(AxisType.Auto,))
+    params, xs, state = example(cell)
+    run = functools.partial(sharding.unroll_time, cell, mesh=mesh, axis="time")
+    np.testing.assert_allclose(run(params, xs, state)[1], jaxrnn.unroll(cell, params, xs, state)[1], rtol=1e-5)
 
 
 @needs_native

@@ -123,7 +123,7 @@ def test_four_devices_have_two_kernels_each(kind, tpu):
 
 def test_what_vmap_makes_of_a_run_on_an_auto_axis_is_a_scan_and_warns(tpu):
     """Which of its axes is spread is unknown."""
-    cell, mesh = Elman(3, 4), AbstractMesh((4,), ("data",))
+    cell, mesh = Elman(3, 4), AbstractMesh((4,), ("data",), axis_types=(AxisType.Auto,))
     params = cell.init(jax.random.key(0))
     many = jax.jit(jax.vmap(lambda xs: jaxrnn.unroll(cell, params, xs, path="native")))
     xs = jax.ShapeDtypeStruct((4, 4, 8, 3), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data")))

@@ -20,7 +20,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec, r
 
 from jaxrnn.typing import PyTree
 
-__all__ = ["Placement", "Spread", "place", "without_mesh"]
+__all__ = ["Placement", "Spread", "alike", "place", "without_mesh"]
 
 Axes = str | tuple[str, ...] | None  # over which an axis of an array is spread
 
