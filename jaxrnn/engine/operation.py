@@ -42,7 +42,8 @@ def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: t
     if not all(isinstance(n, int) for n in (steps, *batch_shape)):
         return "a symbolic number of steps or rows"
     specs = specs_of(consts, carry, xs, len(batch_shape))
-    return _unsupported(machine, run, *specs, steps, math.prod(batch_shape))
+    with without_mesh():
+        return _unsupported(machine, run, *specs, steps, math.prod(batch_shape))
 
 
 @functools.lru_cache(maxsize=512)
