@@ -5,7 +5,7 @@
     python -m bench.compiled --device cuda                 for an H200       pip install 'jax[cuda12]'
 
 A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs.
-`bench.kernels` counts: "fused runs" are runs over all time steps that are one kernel. All numbers are those of one device.
+`bench.kernels` counts: "fused runs" are runs over all time steps that are one kernel. All numbers are of one device.
 """
 
 import os
