@@ -12,9 +12,8 @@ import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal
 
 import jax
@@ -95,9 +94,16 @@ def compiled(program: Callable[..., Any], params: Any, xs: Any, devices: list[An
     return jax.jit(program).lower(shapes(params), shapes(xs, None, "data")).compile()
 
 
-def collectives(operations: Iterable[str]) -> int:
-    """How many of them send something to other devices."""
-    return sum(operation.removesuffix("-start") in COLLECTIVES for operation in operations)
+def collectives(text: str) -> tuple[int, int]:
+    """How many operations of a compiled program send something to other devices, and how many of those are in loops."""
+    loops = set(re.findall(r"body=%?([\w.\-]+)", text))
+    every = inside = 0
+    for computation in re.split(r"\n(?=%|ENTRY)", text):
+        name = re.match(r"%?([\w.\-]+) ", computation)
+        count = len(re.findall(rf" (?:{'|'.join(COLLECTIVES)})(?:-start)?\(", computation))
+        every += count
+        inside += count if name and name.group(1) in loops else 0
+    return every, inside
 
 
 def records(settings: Settings) -> Iterator[Record]:
@@ -120,9 +126,9 @@ def records(settings: Settings) -> Iterator[Record]:
             yield figure("loops", len(found.loops))
             yield figure("kernels in them, a step", found.kernels)
             if len(devices) > 1:
-                operations = re.findall(r" ([\w\-]+)\(", program.as_text())
-                yield figure("collectives", collectives(operations))
-                yield figure("collectives in loops", collectives(chain.from_iterable(found.loops)))
+                every, inside = collectives(program.as_text())
+                yield figure("collectives", every)
+                yield figure("collectives in loops", inside)
             yield figure("temporary memory", found.temporary / 1e6, "MB")
             yield figure("compilation", seconds, "s")
 
