@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxrnn
 import jaxrnn.sharding
+from bench.loops import equations
 from jaxrnn import (
     GRU,
     LSTM,
@@ -201,6 +202,23 @@ def test_an_exported_program_has_no_native_call():
     exported = export.export(jax.jit(lambda *args: jaxrnn.unroll(cell, *args, path="native")))(*args)
     assert "custom_call @jaxrnn" not in exported.mlir_module()
     close(exported.call(*args), jaxrnn.unroll(cell, *args, path="scan"), 1e-5)
+
+
+@needs_native
+def test_a_gradient_of_parameters_alone_has_none_of_the_inputs():
+    args = params, xs, _ = example(LSTM(3, 4), steps=32)
+
+    def loss(*args):
+        return jnp.sum(jaxrnn.unroll(LSTM(3, 4), *args, path="native")[1])
+
+    def given_back(argnums):
+        program = jax.make_jaxpr(jax.grad(loss, argnums))(*args)
+        *_, last = (e for e in equations(program.jaxpr) if e.primitive.name == "run")
+        return {v.aval.shape for v in last.outvars}
+
+    assert given_back(0) >= {w.shape for w in params}
+    assert xs.shape not in given_back(0)
+    assert xs.shape in given_back((0, 1))
 
 
 @needs_native
