@@ -16,7 +16,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import innermost_loops
-from tests.registry import CELLS, T, example, rare
+from tests.registry import CELLS, FEW, NETWORKS, T, example, expensive, rare
 from tests.test_guards import gradient, scanned
 
 pytestmark = pytest.mark.usefixtures("optimized")
@@ -78,6 +78,21 @@ def test_the_backward_loop_joins_nothing(reset):
     backward = innermost_loops(gradient(jaxrnn.unroll, cell), *args)[-1][1]
     assert "concatenate" not in {e.primitive.name for e in backward}
     assert "concatenate" in {e.primitive.name for e in innermost_loops(gradient(scanned, cell), *args)[-1][1]}
+
+
+@pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, FEW))
+def test_no_backward_loop_joins_anything(entry):
+    """Of any cell; as many loops go back as have gone forth."""
+    cell = entry.cell
+    args = example(cell)
+
+    def loss(*args):
+        state, ys = jaxrnn.unroll(cell, *args, path="scan")
+        return sum(jnp.sum(jnp.real(leaf).astype(jnp.float32)) for leaf in jax.tree.leaves((state, ys)))
+
+    loops = innermost_loops(jax.grad(loss, allow_int=True), *args)
+    back = loops[len(loops) // 2 :]
+    assert "concatenate" not in {e.primitive.name for _, body in back for e in body}
 
 
 def test_unroll_outside_of_jit_is_compiled_once():
