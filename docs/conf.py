@@ -1,8 +1,7 @@
 """The documentation site: `make docs` builds it into docs/_build/html.
 
 Sphinx with MyST-NB, as JAX, Flax and Optax use it: autodoc reads the docstrings as they stand, and a page is the same
-Markdown file on GitHub, in the doctests and on the site. (Material for MkDocs and Zensical, which Equinox's pages are
-made with, have no notebooks that are run at build.) Nothing is fetched, at build or at view: equations are text.
+Markdown file on GitHub, in the doctests and on the site. Nothing is fetched, at build or at view: equations are text.
 """
 
 import os

@@ -10,7 +10,7 @@ from jax import lax
 
 import jaxrnn
 from jaxrnn import native
-from jaxrnn.engine.parts import apart, in_real_numbers, together
+from jaxrnn.engine.parts import NoRule, apart, in_real_numbers, together
 from tests.cells import Diagonal
 from tests.registry import example
 
@@ -60,7 +60,7 @@ def test_what_is_fixed_stays_complex_and_all_else_is_real():
     real, _ = in_parts(lambda w, z: jnp.tanh(w) * z, w, z)
     names = {str(e.primitive): e.outvars[0].aval.dtype for e in real.jaxpr.eqns}
     assert (names["tanh"], names["mul"]) == (jnp.complex128, jnp.float64)
-    with pytest.raises(NotImplementedError, match="complex numbers in tanh"):
+    with pytest.raises(NoRule, match="complex numbers in tanh"):
         in_parts(lambda w, z: w * jnp.tanh(z), w, z)
 
 
@@ -83,3 +83,17 @@ def test_a_run_with_complex_parameters_is_native():
     native_run, scan = (jax.tree.leaves(program(*args)) for program in programs)
     for found, expected in zip(native_run, scan, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
+
+
+class Squashed(Diagonal):
+    """Its state goes through a function of complex numbers that kernels don't know."""
+
+    def step(self, params, state, drive):
+        state, h = super().step(params, state, drive)
+        return state, jnp.tanh(h)
+
+
+@pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle() or "none")
+def test_a_function_of_complex_numbers_without_a_rule_is_named():
+    choice = jaxrnn.explain(Squashed(3, 4), steps=64)[0]
+    assert (choice.path, choice.reason) == ("scan", "complex numbers in tanh")

@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxrnn.engine.calls import Call, Tangents, leading, refusal
 from jaxrnn.engine.machines import MACHINES, Machine, here, traced
 from jaxrnn.engine.meshes import Spread, without_mesh
+from jaxrnn.engine.parts import NoRule
 from jaxrnn.engine.recurrence import is_real, reals
 from jaxrnn.engine.rows import Leaves, Run, Spec, mixed, pick, put, specs_of, step_of
 from jaxrnn.jaxprs import new_primitive
@@ -55,6 +56,8 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
             return f"its rows see each other ({operation})"
         back = replace(keep, kind="cotangent", dys=(True,) * len(reals(forward.row.ys)))
         return next(filter(None, (refusal(call, machine, steps, batch) for call in (forward, keep, back))), "")
+    except NoRule as error:
+        return str(error)
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
         text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({text})"

@@ -12,7 +12,11 @@ from jax import lax
 from jaxrnn.jaxprs import any_equation, bind, interpret
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["apart", "in_real_numbers", "is_complex", "together"]
+__all__ = ["NoRule", "apart", "in_real_numbers", "is_complex", "together"]
+
+
+class NoRule(Exception):
+    """An operation on complex numbers is unknown here."""
 
 
 class Parts(NamedTuple):
@@ -43,7 +47,7 @@ def in_real_numbers(closed: Any, fixed: int) -> Any:
     What sees the first `fixed` arguments alone stays as it is.
 
     Raises:
-        NotImplementedError: an equation has no rule here.
+        NoRule: for an equation.
     """
     if not any_equation(closed, _has_complex):
         return closed
@@ -78,7 +82,7 @@ def _rule(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list
         return bind(eqn, values), [tag] * len(eqn.outvars)
     name = eqn.primitive.name
     if name not in _RULES:
-        raise NotImplementedError(f"complex numbers in {name}")
+        raise NoRule(f"complex numbers in {name}")
     return [_RULES[name](eqn, *values)], [tag]
 
 
