@@ -59,7 +59,7 @@ docs-test: docs
 	$(BIN)/python docs/check.py docs/_build/html
 
 clean:
-	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .hypothesis docs/_build docs/api docs/catalogue docs/project
+	rm -rf $(VENV) dist runs .mypy_cache .ruff_cache .hypothesis docs/_build docs/api docs/catalog docs/project
 
 # What is missing on a bare machine is said in one line.
 FOUND = $(shell ($(PYTHON) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "old")') 2>/dev/null)

@@ -22,7 +22,7 @@ if metadata.version("jaxlib").startswith("0.10."):
 # Notebooks run in kernels of their own, which import this checkout too.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
-import catalogue  # noqa: E402
+import catalog  # noqa: E402
 import docstrings  # noqa: E402
 from sphinx.util.nodes import make_refnode  # noqa: E402
 
@@ -70,8 +70,8 @@ suppress_warnings = ["ref.python"]
 
 def read(app: Any, page: str, source: list[str]) -> None:
     """Links out of docs/ lead to the pages made of these files; blocks lose the empty line that ends a doctest."""
-    if page.split("/")[0] not in catalogue.FOLDERS:
-        source[0] = catalogue.relinked(source[0], f"docs/{page}.md")
+    if page.split("/")[0] not in catalog.FOLDERS:
+        source[0] = catalog.relinked(source[0], f"docs/{page}.md")
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
 
 
@@ -95,7 +95,7 @@ KINDS = ("class", "function", "exception", "data")
 def setup(app: Any) -> None:
     # Docstrings are read anew where their conversion changed.
     app.add_config_value("conversion", os.path.getmtime(docstrings.__file__), "env")
-    app.connect("builder-inited", lambda app: catalogue.write())
+    app.connect("builder-inited", lambda app: catalog.write())
     app.connect("source-read", read)
     app.connect("missing-reference", link)
     app.connect("autodoc-process-docstring", docstrings.process_docstring, priority=100)

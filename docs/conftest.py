@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore_glob = ["*.py", "_build", "api", "catalogue", "project"]
+collect_ignore_glob = ["*.py", "_build", "api", "catalog", "project"]
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` deselects

@@ -1,4 +1,4 @@
-"""Small cells on a toy input: what they do, and the pictures of it in the catalogue."""
+"""Small cells on a toy input: what they do, and the pictures of it in the catalog."""
 
 import inspect
 import re

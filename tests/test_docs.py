@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 sys.path.append(str(DOCS))
 
-import catalogue  # noqa: E402
+import catalog  # noqa: E402
 import docstrings  # noqa: E402
 import pictures  # noqa: E402
 
@@ -30,7 +30,7 @@ def test_the_table_of_contents_is_whole():
     """Every page is in it, and every entry is a page or one that the build makes."""
     written = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.glob("*.md")}
     written |= {f"notebooks/{path.stem}" for path in (DOCS / "notebooks").glob("*.md")}
-    made = {"catalogue/index", "api/index", "project/*", *(f"project/{name}" for name in catalogue.REPOSITORY.values())}
+    made = {"catalog/index", "api/index", "project/*", *(f"project/{name}" for name in catalog.REPOSITORY.values())}
     assert written - {"index"} <= set(entries())
     assert set(entries()) <= written | made
 
@@ -39,9 +39,9 @@ def test_every_public_cell_has_its_page():
     public = {
         name for name in jaxrnn.__all__ if inspect.getmodule(getattr(jaxrnn, name)).__name__.startswith("jaxrnn.cells.")
     }
-    kinds = {kind.name: kind for kind in catalogue.kinds()}
+    kinds = {kind.name: kind for kind in catalog.kinds()}
     assert public == kinds.keys()
-    page = catalogue.cell_page(kinds["LSTM"], "jaxrnn.LSTM")
+    page = catalog.cell_page(kinds["LSTM"], "jaxrnn.LSTM")
     assert ".. autoclass:: jaxrnn.LSTM" in page
     assert "4H(I + H + 1)" in page
     assert "``[I, 4H]``, blocks i, f, g, o" in page
@@ -49,16 +49,16 @@ def test_every_public_cell_has_its_page():
 
 
 def test_every_row_of_costs_belongs_to_a_cell_and_most_were_measured():
-    names = {kind.name for kind in catalogue.kinds()}
-    costs = catalogue.costs()
+    names = {kind.name for kind in catalog.kinds()}
+    costs = catalog.costs()
     assert {cost.kind for cost in costs} <= names
     assert len([cost for cost in costs if cost.forward]) >= 50
 
 
 def test_cells_stand_in_the_row_of_their_time():
     """In `docs/choosing.md`, by what `bench/README.md` measured."""
-    rows = catalogue.rows((DOCS / "choosing.md").read_text(), "µs a step")
-    measured = catalogue.rows((ROOT / "bench/README.md").read_text(), "cell | parameters | state | products")
+    rows = catalog.rows((DOCS / "choosing.md").read_text(), "µs a step")
+    measured = catalog.rows((ROOT / "bench/README.md").read_text(), "cell | parameters | state | products")
     times, least, seen = {row[0].strip("`"): float(row[6]) for row in measured}, 0.0, 0
     for bound, cells in rows:
         most = float(re.sub(r"\D", "", bound) or "inf")
@@ -69,12 +69,12 @@ def test_cells_stand_in_the_row_of_their_time():
 
 
 def test_every_module_has_its_page():
-    """Those that are imported by name; the cells are in the catalogue."""
+    """Those that are imported by name; the cells are in the catalog."""
     inside = {"cell", "plane", "cells", "checks", "typing", "jaxprs", "engine", "native", "mosaic"}
     modules = {p.stem for p in (ROOT / "jaxrnn").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     public = {name for name in modules - inside if not name.startswith("_")}
-    assert {f"jaxrnn.{name}" for name in public} <= catalogue.MODULES.keys()
-    for name, (_, names) in catalogue.MODULES.items():
+    assert {f"jaxrnn.{name}" for name in public} <= catalog.MODULES.keys()
+    for name, (_, names) in catalog.MODULES.items():
         module = importlib.import_module(name)
         assert all(hasattr(module, one) for one in names or module.__all__)
 
@@ -91,7 +91,7 @@ def test_every_module_has_its_page():
     ],
 )
 def test_links_out_of_the_folder_lead_to_pages(page, link, leads_to):
-    assert catalogue.relinked(link, page) == leads_to
+    assert catalog.relinked(link, page) == leads_to
 
 
 def test_docstrings_become_what_autodoc_reads():

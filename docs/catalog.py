@@ -1,6 +1,6 @@
 """Pages that the build makes of the code: one for each cell, one for each module, and those of the repository.
 
-`write` puts them into docs/catalogue, docs/api and docs/project, which git ignores. What a cell's page says comes from
+`write` puts them into docs/catalog, docs/api and docs/project, which git ignores. What a cell's page says comes from
 its docstring, from the tables in docs/cells.md and bench/README.md, and from running it on a toy input.
 """
 
@@ -56,7 +56,7 @@ REPOSITORY = {
 }
 """Files outside of docs/ that are pages of docs/project, where they exist."""
 
-FOLDERS = ("catalogue", "api", "project")
+FOLDERS = ("catalog", "api", "project")
 
 
 def root() -> Path:
@@ -212,7 +212,7 @@ def cell_page(kind: Kind, public: str) -> str:
         + state(kind)
         + cost
         + heading("Source", "-")
-        + f".. literalinclude:: {os.path.relpath(kind.module.__file__, root() / 'docs/catalogue')}\n"
+        + f".. literalinclude:: {os.path.relpath(kind.module.__file__, root() / 'docs/catalog')}\n"
         + "   :language: python\n"
     )
 
@@ -248,7 +248,7 @@ def cell_pages(folder: Path) -> Iterator[tuple[Path, str]]:
     body = "".join(f"   * - {link}\n     - {paper}\n" for link, paper in index)
     yield (
         folder / "index.rst",
-        heading("The catalogue")
+        heading("The catalog")
         + "Every kind of cell, with its equations, parameters, cost, and a picture of what it does with a toy input.\n"
         + ":doc:`/cells` compares them in one table; :doc:`/choosing` says which to try first.\n\n"
         + f".. list-table::\n   :header-rows: 1\n\n   * - cell\n     - what it is\n{body}\n"
@@ -320,7 +320,7 @@ def module_pages(folder: Path) -> Iterator[tuple[Path, str]]:
     yield (
         folder / "index.rst",
         heading("The API")
-        + "Every public name, module by module. The cells are in :doc:`the catalogue </catalogue/index>`.\n\n"
+        + "Every public name, module by module. The cells are in :doc:`the catalog </catalog/index>`.\n\n"
         + f".. toctree::\n   :maxdepth: 1\n\n{listed}",
     )
 
@@ -361,7 +361,7 @@ def linked_cells(text: str) -> str:
 
     def one(found: re.Match[str]) -> str:
         kind = kind_of(found[1])
-        return f"| [{found[1]}](catalogue/{kind}.rst)" if kind in names else found[0]
+        return f"| [{found[1]}](catalog/{kind}.rst)" if kind in names else found[0]
 
     return re.sub(r"^\| (`[^`]+`)", one, text, flags=re.MULTILINE)
 
