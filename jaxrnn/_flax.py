@@ -10,7 +10,7 @@ from flax import traverse_util
 
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input, check_lengths, check_state
-from jaxrnn.engine.driver import unroll
+from jaxrnn.engine.driver import for_all_rows, unroll
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
@@ -86,6 +86,7 @@ def run(
     time_major: bool,
 ) -> tuple[State, PyTree]:
     """Calls `unroll` with the time axis moved first, unless `time_major`, and in `dtype`, unless None."""
+    xs = for_all_rows(cell, xs, batch_major=not time_major)
     leading = check_input(cell, xs, "xs")
     params, xs = in_dtype(dtype, params, xs)
     layout = "[T, *batch" if time_major else "[*batch, T"

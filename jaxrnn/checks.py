@@ -142,7 +142,8 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
             raise TypeError(f"{name}: got the dtype {_dtype(leaf)}, {cell} needs {_kind(want)} values{way}")
         leading.add(shape[: len(shape) - axes])
     if len(leading) != 1:
-        raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}")
+        way = ", needs the same ones, [T, *batch], or time alone, [T]" if time else ", needs the same ones"
+        raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}{way}")
     return leading.pop()
 
 

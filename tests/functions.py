@@ -62,3 +62,33 @@ def stacked_params(key, dtype):
 
 def stacked_state(batch_shape, dtype):
     return FEEDBACK.initial_state(batch_shape, dtype), jnp.zeros((*batch_shape, 4), dtype)
+
+
+class LatticeState(NamedTuple):
+    sites: Array  # [*batch, 64, 8], the states of all sites so far
+    h: Array  # [*batch, 8]
+    site: Array  # [*batch] int32
+
+
+def lattice(params, state, x):
+    """A step on a lattice of eight sites a row: a site sees its neighbors to the left and above."""
+    rows = state.site.shape
+    sites, h, site = state.sites.reshape(-1, 64, 8), state.h.reshape(-1, 8), state.site.reshape(-1)
+    above = jnp.take_along_axis(sites, jnp.maximum(site - 8, 0)[:, None, None], axis=1)[:, 0]
+    h = jnp.tanh(x.reshape(-1, 3) @ params[0] + h @ params[1] + above @ params[2])
+    sites = sites.at[jnp.arange(len(site)), site].set(h)
+    state = LatticeState(sites.reshape(*rows, 64, 8), h.reshape(*rows, 8), state.site + 1)
+    return state, state.h
+
+
+def lattice_params(key, dtype):
+    w_x, *w = jax.random.split(key, 3)
+    return jax.random.normal(w_x, (3, 8), dtype), *(jax.random.normal(k, (8, 8), dtype) / 3 for k in w)
+
+
+def lattice_state(batch_shape, dtype):
+    site = jnp.zeros(batch_shape, jnp.int32)
+    return LatticeState(jnp.zeros((*batch_shape, 64, 8), dtype), jnp.zeros((*batch_shape, 8), dtype), site)
+
+
+LATTICE = jaxrnn.Function(lattice, lattice_params, lattice_state, input_size=3)

@@ -11,8 +11,10 @@ import pytest
 from jax import lax
 
 import jaxrnn
+import jaxrnn.linen
+from jaxrnn.engine.buffers import has_buffer
 from tests import functions
-from tests.functions import FEEDBACK, feedback, feedback_params, feedback_state
+from tests.functions import FEEDBACK, LATTICE, feedback, feedback_params, feedback_state
 from tests.registry import example, rare, unrolled
 
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
@@ -68,6 +70,81 @@ def test_functions_nest():
     close(final, state)
 
 
+def by_steps(params, xs, state, lengths=None, resets=None):
+    """A plain scan over single calls of the lattice, with masks by `where`."""
+
+    def select(rows, new, old):
+        return jax.tree.map(lambda n, o: jnp.where(jnp.expand_dims(rows, range(1, n.ndim)), n, o), new, old)
+
+    def step(state, at):
+        t, x, reset = at
+        begun = select(reset, LATTICE.initial_state(reset.shape, x.dtype), state)
+        new, y = LATTICE(params, begun, x)
+        valid = t < lengths
+        return select(valid, new, state), jnp.where(valid[:, None], y, 0)
+
+    return lax.scan(step, state, (jnp.arange(len(xs)), xs, resets))
+
+
+@pytest.mark.parametrize("save", ["auto", *rare("boundaries", "residuals", "states")])
+@pytest.mark.usefixtures("x64")
+def test_a_state_with_a_buffer(save):
+    params, xs, _ = example(LATTICE, steps=11, batch=(2,), dtype=jnp.float64)
+    state = LATTICE.initial_state((2,), jnp.float64)
+    masks = {"lengths": jnp.array([11, 7]), "resets": jnp.zeros((11, 2), bool).at[4, 0].set(True)}
+    ours = functools.partial(jaxrnn.unroll, LATTICE, save=save, chunk=4 if save == "boundaries" else None)
+
+    def derived(run):
+        def loss(params, xs, state):
+            final, ys = run(params, xs, state, **masks)
+            return jnp.sum(jnp.sin(ys)) + jnp.sum(final.sites**2)
+
+        def gradient(params):
+            return jax.grad(loss, (0, 1))(params, xs, state)
+
+        return jax.jit(lambda ones: jax.jvp(gradient, (params,), (ones,)))(jax.tree.map(jnp.ones_like, params))
+
+    close(derived(ours), derived(by_steps))
+
+
+def test_the_gradient_of_a_buffer_keeps_what_was_read():
+    """All of it, at every step, is 64 times what a step touches."""
+    params, xs, _ = example(LATTICE, steps=64, batch=(16,))
+    state = LATTICE.initial_state((16,))
+
+    def memory(run, mapped):
+        run = jax.vmap(run, (None, 1, 0)) if mapped else run
+        gradient = jax.grad(lambda params: jnp.sum(run(params, xs, state)[1]))
+        return jax.jit(gradient).lower(params).compile().memory_analysis().temp_size_in_bytes
+
+    def plain(params, xs, state):
+        return lax.scan(functools.partial(LATTICE, params), state, xs)
+
+    for mapped in (False, True):
+        assert memory(functools.partial(jaxrnn.unroll, LATTICE), mapped) < 2 * memory(plain, mapped)
+    assert memory(functools.partial(jaxrnn.unroll, LATTICE, save="states"), False) > 10 * memory(plain, False)
+
+
+@pytest.mark.parametrize("step", ["written", "added", "rolled", "read whole", "given out"])
+def test_what_is_a_buffer(step):
+    """An array that is read as a whole would be kept at every step by JAX's derivative, too."""
+
+    def function(params, state, x):
+        sites, i = state
+        given = x + sites[i]
+        new = {
+            "written": lambda: sites.at[i].set(given),
+            "added": lambda: sites.at[i].add(given),
+            "rolled": lambda: jnp.concatenate([sites[1:], given[None]]),
+            "read whole": lambda: sites.at[i].set(jnp.tanh(sites).sum(0)),
+            "given out": lambda: sites.at[i].set(given),
+        }[step]()
+        return (new, i + 1), new if step == "given out" else given
+
+    state = jnp.zeros((9, 3)), jnp.int32(0)
+    assert has_buffer(function, (), state, jnp.ones(3)) == (step in ("written", "added"))
+
+
 def pair(params, state, x):
     tokens, gain = x
     state = state + params[tokens] * jnp.broadcast_to(gain[..., None], state.shape)
@@ -81,6 +158,26 @@ def test_any_input():
     xs = jnp.array([[6, 0], [1, 2], [3, 3]]), jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     _, ys = unrolled(cell, jnp.arange(28.0).reshape(7, 4), xs)
     assert ys[:, :, 0].tolist() == [[24.0, 0.0], [36.0, 32.0], [96.0, 104.0]]
+
+
+def test_inputs_alike_for_all_rows():
+    """`[T]` for `[T, *batch]`, in each layout of the axes."""
+    cell = jaxrnn.PhasedLSTM(3, 4, timed=True)
+    params, xs, _ = example(cell)
+    times = jnp.arange(5.0)
+    given, whole = {"x": xs["x"], "t": times}, {"x": xs["x"], "t": jnp.broadcast_to(times[:, None], (5, 2))}
+    wanted = jaxrnn.unroll(cell, params, whole)[1]
+    variables = {"params": {"cell": params._asdict()}}
+    run = functools.partial(jaxrnn.linen.RNN, cell)
+    batch_major = {"x": xs["x"].swapaxes(0, 1), "t": times}
+    chex.assert_trees_all_equal(
+        jaxrnn.unroll(cell, params, given)[1],
+        run(time_major=True).apply(variables, given)[1],
+        run().apply(variables, batch_major)[1].swapaxes(0, 1),
+        wanted,
+    )
+    with pytest.raises(ValueError, match=r"xs: got leaves of .* \[\(4,\), \(5, 2\)\], needs .* or time alone, \[T\]"):
+        jaxrnn.unroll(cell, params, {"x": xs["x"], "t": times[1:]})
 
 
 def conditioned(unroll, w, row):

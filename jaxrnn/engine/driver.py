@@ -12,7 +12,7 @@ again, for all of its steps at once. Below `unroll` all is traced once for equal
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import jax
@@ -32,6 +32,7 @@ from jaxrnn.checks import (
     check_step,
 )
 from jaxrnn.engine.blocks import Blocks
+from jaxrnn.engine.buffers import has_buffer
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
@@ -40,7 +41,7 @@ from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Kept, Options, Path, Save
 from jaxrnn.engine.paths import recording, run_on_path
-from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.engine.recurrence import loop, recurrence
 from jaxrnn.engine.rows import jax_settings
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = [
     "begin_anew",
     "checked_options",
+    "for_all_rows",
     "read_out",
     "run_and_tell",
     "run_cell",
@@ -86,7 +88,8 @@ def unroll(
     Args:
         cell: any cell or network, such as a `Stack` or a `Bidirectional`.
         params: from `cell.init`.
-        xs: inputs, time first: leaves `[T, *batch, *cell.input_spec.shape]`.
+        xs: inputs, time first: leaves `[T, *batch, *cell.input_spec.shape]`. Of several leaves, some may be alike for
+            all rows, such as times: `[T, *shape]`.
         state: the state before the first step, leaves `[*batch, ...]`; it keeps its dtypes and gets gradients. None:
             the cell's initial state, in float32 or wider.
         lengths: `[*batch]` integers in 0..T; None: all T. Beyond its length a row holds its state and its output is
@@ -101,10 +104,11 @@ def unroll(
         chunk: number of time steps that are projected at once; None: chosen from the shapes, or all of a symbolic T
             (`jax.export`). It changes speed and memory, not values.
         save: what reverse mode keeps of the forward pass. "auto": what is fastest, "residuals" on the native path and
-            "states" on the other. "states": the state after every step; the rest is computed again, for a chunk of
-            steps at once. "boundaries": only the state before every chunk, for very long sequences; chunks run again
-            too, and memory grows with T / chunk + chunk. "residuals": everything that derivatives need; nothing is
-            computed again. On the scan path that takes several times the memory and, on a CPU, more time. A policy of
+            for states with a buffer, an array of which a step reads and writes places alone; "states" for others.
+            "states": the state after every step; the rest is computed again, for a chunk of steps at once.
+            "boundaries": only the state before every chunk, for very long sequences; chunks run again too, and memory
+            grows with T / chunk + chunk. "residuals": everything that derivatives need; nothing is computed again. On
+            the scan path that takes several times the memory and, on a CPU, more time. A policy of
             `jax.checkpoint_policies`: the states, and what it says of the products and readouts of all steps at once;
             the path is the scan. Like `chunk` it changes no value.
         path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (with the extra `cpu`), a
@@ -134,6 +138,7 @@ def unroll(
     """
     check_layer(cell)
     check_params(cell, params)
+    xs = for_all_rows(cell, xs)
     options = checked_options(
         cell,
         xs,
@@ -152,6 +157,24 @@ def unroll(
     # Choices are recorded while a run is traced: a trace that is known already would record none.
     run = _run if recording() else _known_run
     return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
+
+
+def for_all_rows(cell: Layer, xs: PyTree, *, batch_major: bool = False) -> PyTree:
+    """Gives leaves with time alone the batch axes of the others."""
+    spec, leaves = cell.input_spec, jax.tree.leaves(xs)
+    tree: Any = jax.tree.structure(xs)
+    if tree != jax.tree.structure(spec):
+        return xs  # which the checks refuse
+    examples = [one.shape for one in jax.tree.leaves(spec)]
+    leading = [jnp.shape(x)[: jnp.ndim(x) - len(one)] for x, one in zip(leaves, examples, strict=True)]
+    most = max(leading, key=len)
+    time = most[-1:] if batch_major else most[:1]
+    rows = () if batch_major else range(1, len(most))
+
+    def spread(x: Any, axes: tuple[int, ...], one: tuple[int, ...]) -> Any:
+        return x if axes == most or axes != time else jnp.broadcast_to(jnp.expand_dims(x, rows), (*most, *one))
+
+    return tree.unflatten(map(spread, leaves, leading, examples))
 
 
 def checked_options(
@@ -269,6 +292,7 @@ class CellRun:
     save: Save
     random: bool
     solver: tuple[Newton, Blocks] | None = None
+    buffered: bool = False  # whether the state has a buffer, so that JAX's derivative of the loop reads least
     settings: tuple[Any, ...] = ()  # of JAX, when the run was made
 
     def __str__(self) -> str:
@@ -280,7 +304,20 @@ class CellRun:
             one_step = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), data)
             ys = jax.eval_shape(self._segment, consts, carry, one_step)[1]
             return carry, jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
-        return self.in_chunks(self._segment, consts, carry, data)
+        run = self._with_buffers(consts, carry, data)
+        return run.in_chunks(run._segment, consts, carry, data)
+
+    def _with_buffers(self, consts: PyTree, carry: PyTree, data: _Data) -> "CellRun":
+        """Returns the run of a state that has a buffer, this one for any other state, solver or `save`."""
+        if self.solver or self.cell.chunkwise or self.save == "states" or callable(self.save):
+            return self
+        steps = jax.tree.leaves(data)[0].shape[0]
+        one_step = jax.eval_shape(lambda data: jax.tree.map(lambda a: a[0], data), data)
+        if not has_buffer(self.row, consts, carry, one_step):
+            return self
+        if self.save == "auto":
+            return replace(self, buffered=True, save="residuals", chunk=self.chunk or steps)
+        return replace(self, buffered=True)
 
     def in_chunks(self, segment: Any, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:
         """Runs `segment` over chunks of the length that was asked for, or that suits the cell."""
@@ -296,11 +333,13 @@ class CellRun:
         drives = flat_products(cell.project)(params, xs)
         noise = Noise(self.random, drawn, rows, data.noise)
         every, how = StepData(drives, data.valid, data.resets, noise), None
-        if self.solver is None:
-            state, outputs = cell.run_chunk(params, state, every, self.reverse)
-        else:
+        if self.solver is not None:
             run = functools.partial(solve, *self.solver)
             state, outputs, how = _over_steps(run, cell, params, state, every, self.reverse)
+        elif self.buffered:
+            state, outputs = _over_steps(loop, cell, params, state, every, self.reverse)
+        else:
+            state, outputs = cell.run_chunk(params, state, every, self.reverse)
         ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
         return (state, rows), (ys if data.valid is None else keep(data.valid, ys), how)
 

@@ -28,12 +28,17 @@ from jaxrnn.engine.linearize import linearize
 from jaxrnn.jaxprs import flat_products, without_closure
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["STATES", "is_real", "merge", "reals", "recurrence", "saved", "states_before", "tangents_of"]
+__all__ = ["STATES", "is_real", "loop", "merge", "reals", "recurrence", "saved", "states_before", "tangents_of"]
 
 STATES = "jaxrnn_states"
 """The name under which the states are saved for the backward pass (`jax.checkpoint_policies`)."""
 
 Step = Callable[[Params, State, PyTree], tuple[State, PyTree]]
+
+
+def loop(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, PyTree]:
+    """Scans `step` as `recurrence`, with JAX's own derivatives."""
+    return lax.scan(lambda s, d: step(params, s, d), state, drives, reverse=reverse)
 
 
 def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, PyTree]:
@@ -51,7 +56,7 @@ def recurrence(step: Step, reverse: bool, params: Params, state: State, drives: 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _recurrence(step: Step, reverse: bool, params: Params, state: State, drives: PyTree) -> tuple[State, PyTree]:
-    return lax.scan(lambda s, d: step(params, s, d), state, drives, reverse=reverse)
+    return loop(step, reverse, params, state, drives)
 
 
 @_recurrence.defjvp
