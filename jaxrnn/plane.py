@@ -1,4 +1,4 @@
-"""Any recurrence over a plane, anti-diagonal after anti-diagonal."""
+"""Any recurrence over a plane, row after row or anti-diagonal after anti-diagonal."""
 
 import abc
 import functools
@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
-from jaxrnn.engine.driver import begin_anew
+from jaxrnn.engine.driver import begin_anew, run_cell
 from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
-from jaxrnn.engine.paths import scan_alone
+from jaxrnn.engine.paths import record_scan
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
-from jaxrnn.typing import Array, Params, PyTree, State
+from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["Plane"]
 
@@ -34,10 +35,11 @@ class Plane(Layer[P, S]):
 
         s[r, c] = f(x[r, c], s[r - 1, c], s[r, c - 1])
 
-    A subclass defines `init`, `initial_state`, `project` and `place`. For `unroll` the rows are time steps. A whole
-    sequence of R rows of C places is not run row by row, though: the places of an anti-diagonal, r + c = d, see only
-    the anti-diagonal before. One loop over R + C - 1 anti-diagonals runs in each of its steps all rows at once, or all
-    columns, whichever are fewer:
+    A subclass defines `init`, `initial_state`, `project` and `place`. For `unroll` the rows are time steps. On a CPU, R
+    rows of C places run row after row, each as a sequence of C places whose input is the row above (`_run_rows`). Other
+    devices wait for R C small steps: there, places of an anti-diagonal, r + c = d, see only the anti-diagonal before,
+    and one loop over R + C - 1 anti-diagonals runs in each of its steps all rows at once, or all columns, whichever are
+    fewer (`_run_fronts`):
 
         front[d][r] = f(x[r, d - r], front[d - 1][r - 1], front[d - 1][r])
         front[d][c] = f(x[d - c, c], front[d - 1][c], front[d - 1][c - 1])
@@ -71,29 +73,100 @@ class Plane(Layer[P, S]):
 
     def advance(self, params: P, state: S, x: Array, draw: Draw = nothing) -> tuple[S, Array]:
         """Runs one row, place after place, from the row above."""
-        state, y = _row(self, params, state, self.project(params, x))
-        return state, cast(y, computation_dtype(params, x))
+        del draw
+        across = Options(self.input_size[0], x.shape[:-2], path="scan")  # for one row, a kernel does not pay
+        above, drive = jax.tree.map(lambda a: jnp.moveaxis(a, -2, 0), (state, self.project(params, x)))
+        row: Any = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), _row(self, params, above, drive, across))
+        return row, cast(row.h, computation_dtype(params, x))
 
     def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
-        """Runs over the plane, anti-diagonal after anti-diagonal."""
-        scan_alone(self, options, "its time step is a recurrence over places")
-        dtype, rows = computation_dtype(params, xs), options.steps
-        if rows == 0:
+        """Runs over the plane."""
+        dtype = computation_dtype(params, xs)
+        if options.steps == 0:
             return state, jnp.zeros((0, *options.batch_shape, *self.output_size), dtype)
-        valid, resets, lengths = options.valid, options.resets_before, options.lengths
         state = begin_anew(self, params, state, options, before=True)
-        if valid is not None:
+        if (valid := options.valid) is not None:
             xs = keep(valid, xs)
-        if options.reverse:
-            xs, resets = jax.tree.map(lambda a: flip(a, lengths), (xs, resets))
-        planes: Any = _run_fronts(self, params, xs, state, resets, options)
-        ends = jnp.full((1, *options.batch_shape), rows) if lengths is None else jnp.clip(lengths, 0, rows)[None]
-        ends = spread_like(ends, planes.h[:1])
-        final = jax.tree.map(lambda s, p: at(jnp.concatenate([s[None], p]), ends)[0], state, planes)
-        ys = flip(planes.h, lengths) if options.reverse else planes.h
-        if valid is not None:
-            ys = keep(valid, ys)
+        run = _run_rows if _row_by_row(options) else _run_fronts
+        final, h = run(self, params, xs, state, options)
+        ys = h if valid is None else keep(valid, h)
         return begin_anew(self, params, final, options, before=False), cast(ys, dtype)
+
+
+def _row_by_row(options: Options) -> bool:
+    return jax.default_backend() == "cpu" or options.path == "native" or options.solver is not None
+
+
+def _place(cell: Plane, params: Params, above: State, left: State, drive: PyTree) -> State:
+    new = cell.place(params, above, left, drive)
+    return jax.tree.map(lambda n, s: cast(n, s.dtype), new, left)
+
+
+@dataclass(frozen=True)
+class _Places(Cell[P, S]):
+    """The places of a row as time steps; an input is the state above and the drive."""
+
+    plane: Plane[P, S]
+
+    def __repr__(self) -> str:
+        return repr(self.plane)
+
+    @property
+    def input_size(self) -> int:
+        """Number of values at a place."""
+        return self.plane.input_size[1]
+
+    @property
+    def hidden_size(self) -> int:
+        """Number of units at a place."""
+        return self.plane.hidden_size
+
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> P:
+        """Returns the parameters of the plane."""
+        return self.plane.init(key, dtype=dtype)
+
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> S:
+        """Returns the state to the left of the first place."""
+        return jax.tree.map(lambda s: s[..., 0, :], self.plane.initial_state(batch_shape, dtype))
+
+    def project(self, params: P, x: tuple[S, PyTree]) -> tuple[S, PyTree]:
+        """Returns the input: its products are found in the step."""
+        return x
+
+    def step(self, params: P, state: S, drive: tuple[S, PyTree]) -> tuple[S, S]:
+        """Takes one place."""
+        above, at_place = drive
+        new = _place(self.plane, params, above, state, at_place)
+        return new, new
+
+
+def _row(cell: Plane, params: Params, above: State, drive: PyTree, across: Options) -> State:
+    """Returns the states of a row from those of the row above, leaves `[C, *batch, H]`."""
+    left = jax.tree.map(lambda s: jnp.zeros_like(s[0]), above)
+    return run_cell(_Places(cell), params, (above, drive), left, across)[1]
+
+
+def _run_rows(cell: Plane, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
+    """Runs row after row: `(state, h [R, *batch, C, H])`."""
+    across = Options(xs.shape[-2], options.batch_shape, chunk=options.chunk, save=options.save, path=options.path)
+    across = across._replace(solver=options.solver)
+    start = None if options.resets is None else cell.restart(params, state, options.batch_shape)
+    drives = flat_products(cell.project)(params, jnp.moveaxis(xs, -2, 1))
+    state, start = jax.tree.map(lambda s: jnp.moveaxis(s, -2, 0), (state, start))
+
+    def select_rows(flags: Array, new: State, old: State) -> State:
+        return jax.tree.map(jax.vmap(functools.partial(select, flags)), new, old)
+
+    def body(old: State, at: tuple[PyTree, Array | None, Array | None]) -> tuple[State, Array]:
+        drive, valid, reset = at
+        above = old if reset is None else select_rows(reset, start, old)
+        new = _row(cell, params, above, drive, across)
+        new = new if valid is None else select_rows(valid, new, old)
+        return new, new.h
+
+    rows = drives, options.valid, options.resets_before
+    state, h = lax.scan(body, state, rows, reverse=options.reverse)
+    return jax.tree.map(lambda s: jnp.moveaxis(s, 0, -2), state), jnp.moveaxis(h, 1, -2)
 
 
 class _Front(NamedTuple):
@@ -103,22 +176,6 @@ class _Front(NamedTuple):
     inside: Array  # [*batch, N], whether the row or column has a place on it
     edge: State  # [*batch, 1, H], the state above the first row, or to the left of the first column
     fresh: tuple[Array, State] | None  # [*batch, N], whether a place begins a new plane, and the state above it then
-
-
-def _place(cell: Plane, params: Params, above: State, left: State, drive: PyTree) -> State:
-    new = cell.place(params, above, left, drive)
-    return jax.tree.map(lambda n, s: cast(n, s.dtype), new, left)
-
-
-def _row(cell: Plane, params: Params, state: State, drive: PyTree) -> tuple[State, Array]:
-    def body(left: State, at: tuple[State, PyTree]) -> tuple[State, State]:
-        left = _place(cell, params, at[0], left, at[1])
-        return left, left
-
-    columns = jax.tree.map(lambda a: jnp.moveaxis(a, -2, 0), (state, drive))
-    _, row = lax.scan(body, jax.tree.map(lambda s: jnp.zeros_like(s[0]), columns[0]), columns)
-    row = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), row)
-    return row, row.h
 
 
 def _advance(cell: Plane, by_rows: bool, given: tuple[Params, State], front: State, new: _Front) -> tuple[State, State]:
@@ -133,7 +190,20 @@ def _advance(cell: Plane, by_rows: bool, given: tuple[Params, State], front: Sta
     return front, front
 
 
-def _run_fronts(cell: Plane, params: Params, xs: Array, state: State, resets: Array | None, options: Options) -> State:
+def _run_fronts(cell: Plane, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
+    """Runs anti-diagonal after anti-diagonal: `(state, h [R, *batch, C, H])`."""
+    record_scan(cell, options, "on this device a loop runs over the anti-diagonals")
+    resets, lengths = options.resets_before, options.lengths
+    if options.reverse:
+        xs, resets = jax.tree.map(lambda a: flip(a, lengths), (xs, resets))
+    planes: Any = _fronts(cell, params, xs, state, resets, options)
+    ends = jnp.full((1, *options.batch_shape), len(xs)) if lengths is None else jnp.clip(lengths, 0, len(xs))[None]
+    ends = spread_like(ends, planes.h[:1])
+    final = jax.tree.map(lambda s, p: at(jnp.concatenate([s[None], p]), ends)[0], state, planes)
+    return final, flip(planes.h, lengths) if options.reverse else planes.h
+
+
+def _fronts(cell: Plane, params: Params, xs: Array, state: State, resets: Array | None, options: Options) -> State:
     """Returns the states of all places, leaves `[R, *batch, C, H]`, from the row `state` above the first."""
     rows, *batch_shape, columns, _ = xs.shape
     by_rows, width, length = rows <= columns, min(rows, columns), max(rows, columns)

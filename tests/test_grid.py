@@ -21,6 +21,17 @@ ROWS = 5
 close = functools.partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def device(request, monkeypatch):
+    """A plane runs row after row on a CPU, and by anti-diagonals, which a CPU can do as well, elsewhere."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    return request.param
+
+
+def run(cell, *args, **options):
+    return jax.jit(lambda *args: jaxrnn.unroll(cell, *args, **options))(*args)
+
+
 def lstm(params, direction):
     """The gates i, f, g, o of one direction."""
 
@@ -31,20 +42,20 @@ def lstm(params, direction):
     return jaxrnn.cells.LSTMParams(pick(params.w_x), pick(np.split(params.w_h, 2)[direction]), pick(params.b))
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "device")
 def test_one_row_is_an_lstm_along_it():
     cell = jaxrnn.MDLSTM((6, 3), 2)
     params, xs, _ = example(cell, steps=1, dtype=jnp.float64)
-    _, ys = unrolled(cell, params, xs)
+    _, ys = run(cell, params, xs)
     _, want = unrolled(jaxrnn.LSTM(3, 2), lstm(params, 1), jnp.moveaxis(xs[0], -2, 0))
     close(jnp.moveaxis(ys[0], -2, 0), want)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "device")
 def test_one_column_is_an_lstm_down_it():
     cell = jaxrnn.MDLSTM((1, 3), 2)
     params, xs, state = example(cell, dtype=jnp.float64)
-    _, ys = unrolled(cell, params, xs, state)
+    _, ys = run(cell, params, xs, state)
     _, want = unrolled(
         jaxrnn.LSTM(3, 2), lstm(params, 0), xs[..., 0, :], jaxrnn.cells.LSTMState(state.h[:, 0], state.c[:, 0])
     )
@@ -65,7 +76,7 @@ def test_four_directions_are_four_planes_turned():
 
 
 @pytest.mark.parametrize("reverse", [False, *rare(True)])
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "device")
 def test_planes_of_different_height_and_several_in_one(reverse):
     """Lengths and resets are of rows."""
     params, xs, state = example(CELL, batch=(4,), dtype=jnp.float64)
@@ -75,11 +86,30 @@ def test_planes_of_different_height_and_several_in_one(reverse):
         "reverse": reverse,
     }
     want = reference.unroll(grid.mdlstm, CELL, params, xs, state, **options)
-    close(unrolled(CELL, params, xs, state, **options), want)
-    close(unrolled(CELL, params, xs, state, **options, chunk=3, save="boundaries"), want)
+    close(run(CELL, params, xs, state, **options), want)
+    close(run(CELL, params, xs, state, **options, chunk=3, save="boundaries"), want)
+
+
+@pytest.mark.parametrize("reverse", [False, *rare(True)])
+@pytest.mark.usefixtures("x64")
+def test_both_ways_have_the_same_derivatives(reverse, monkeypatch):
+    params, xs, state = example(CELL, batch=(4,), dtype=jnp.float64)
+    resets = jnp.asarray(np.random.default_rng(0).uniform(size=(ROWS, 4)) < 0.4)
+
+    def derived():
+        def loss(*args):
+            final, ys = run(CELL, *args, lengths=jnp.array([5, 0, 3, 1]), resets=resets, reverse=reverse)
+            return jnp.sum(jnp.sin(ys)) + jnp.sum(final.c**2)
+
+        return jax.jit(jax.grad(loss, (0, 1, 2)))(params, xs, state)
+
+    rows = derived()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    close(rows, derived())
 
 
 @pytest.mark.parametrize("columns", [7, *rare(4)])  # fewer than rows, and more
+@pytest.mark.usefixtures("device")
 def test_what_is_beyond_the_rows_is_not_seen(columns):
     """NaN there, and in the state above a flagged row, stays out of values and gradients."""
     cell = jaxrnn.MDLSTM((columns, 3), 2)
@@ -98,27 +128,40 @@ def test_what_is_beyond_the_rows_is_not_seen(columns):
     chex.assert_tree_all_finite(loss(params, xs))
 
 
-def test_one_loop_over_anti_diagonals():
-    """Of one product in each of its steps, forward and backward."""
+def test_a_loop_has_the_recurrent_products_alone(device):
+    """The product with the row above comes before a loop over places, and is in a loop over anti-diagonals."""
     args = example(CELL)
 
     def total(*args):
-        return jnp.sum(jaxrnn.unroll(CELL, *args, chunk=100)[1])
+        return jnp.sum(jaxrnn.unroll(CELL, *args, chunk=100, path="scan")[1])
 
-    for run, count in ((total, 1), (jax.grad(total), 2)):
-        loops = innermost_loops(run, *args)
-        assert [e.params["length"] for e, _ in loops] == [ROWS + 4 - 1] * count
-        assert {sum(b.primitive.name == "dot_general" for b in body) for _, body in loops} == {1}
+    length, products = {"cpu": (4, 1), "gpu": (ROWS + 4 - 1, 2)}[device]
+    for program, count in ((total, 1), (jax.grad(total), 2)):
+        loops = innermost_loops(program, *args)
+        assert [e.params["length"] for e, _ in loops] == [length] * count
+        assert [sum(b.primitive.name == "dot_general" for b in body) for _, body in loops] == [products] * count
 
 
-def test_planes_take_the_scan_and_say_so():
+@pytest.mark.parametrize("path", ["auto", "native"])
+def test_a_row_is_a_kernel(path):
+    """And few places are none."""
     cell = jaxrnn.MDRNN((3, 2), 4)
-    reason = "its time step is a recurrence over places"
-    assert jaxrnn.explain(jaxrnn.Mirrored(cell), steps=64) == ((cell, "scan", reason),) * 2
-    with pytest.raises(ValueError, match=rf"path: got 'native', but MDRNN.* cannot take it: {reason}; use 'auto'"):
-        jaxrnn.explain(cell, steps=64, path="native")
-    with pytest.raises(ValueError, match=rf"solver: got Newton.*, but MDRNN.* cannot take it: {reason}; leave it out"):
-        jaxrnn.explain(cell, steps=64, solver=jaxrnn.Newton())
+    assert [str(choice) for choice in jaxrnn.explain(jaxrnn.Mirrored(cell), steps=4, batch=32, path=path)] == [
+        f"{cell}: native"
+    ] * 2
+    assert str(jaxrnn.explain(cell, steps=4)[0]) == f"{cell}: scan (fewer than 64 row steps)"
+
+
+def test_newton_along_a_row():
+    params, xs, state = example(CELL)
+    solved = run(CELL, params, xs, state, solver=jaxrnn.Newton())
+    chex.assert_trees_all_close(solved, run(CELL, params, xs, state), rtol=1e-5, atol=1e-6)
+
+
+def test_elsewhere_planes_take_the_scan_and_say_so(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    cell = jaxrnn.MDRNN((3, 2), 4)
+    assert jaxrnn.explain(cell, steps=4) == ((cell, "scan", "on this device a loop runs over the anti-diagonals"),)
 
 
 def test_parameter_counts():

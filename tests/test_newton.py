@@ -282,7 +282,6 @@ def of_a_symbolic_number():
 
 
 TAKES_NOT = "solver: got Newton(tolerance=1e-05, max_iterations=100), but {} cannot take it: {}; leave it out"
-MDRNN = jaxrnn.MDRNN((6, 3), 4)
 CLIPPED = jaxrnn.ClippedGradient(Elman(3, 4), limit=1.0)
 ERRORS = {
     "not a solver": (
@@ -316,7 +315,6 @@ ERRORS = {
         TAKES_NOT.format(jaxrnn.LRU(3, 4), "its state has values of complex64, not real numbers of one dtype"),
     ),
     "clipped": (refused(CLIPPED), ValueError, TAKES_NOT.format(CLIPPED, "its cotangents are clipped at every step")),
-    "plane": (refused(MDRNN), ValueError, TAKES_NOT.format(MDRNN, "its time step is a recurrence over places")),
     "symbolic": (
         of_a_symbolic_number,
         ValueError,

@@ -418,7 +418,7 @@ def test_derivatives_under_all_options_are_those_of_a_plain_scan(options):
 
 WITHOUT_KERNEL = (
     *("associative", "Window", "MLSTM", "DeltaNet", "GatedLinearAttention"),  # many steps at once
-    *("ConvLSTM", "ConvGRU", "MDLSTM", "MDRNN"),  # planes
+    *("ConvLSTM", "ConvGRU"),  # convolutions
 )
 
 

@@ -35,7 +35,8 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
 
         h = φ(x W_x + h_above W_a + h_left W_l + b)             states outside of the plane are zero; y = h
 
-    The projected plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it.
+    The projected plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it, and
+    a chunk is one of places in a row.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -99,7 +100,8 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
         return (affine(x, params.w_x, params.b),)
 
     def place(self, params: MDRNNParams, above: MDRNNState, left: MDRNNState, drive: tuple[Array, ...]) -> MDRNNState:
-        (z,) = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 1))
+        w_a, w_l = jnp.split(params.w_h, 2)
+        (z,) = add(add(drive, recurrent(above.h, w_a, 1)), recurrent(left.h, w_l, 1))
         return MDRNNState(self.activation(z))
 
 
@@ -133,7 +135,8 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
 
     On a single row or column it is `LSTM`. `Bidirectional(Mirrored(cell))` runs in all four directions. A memory may
     grow with the number of paths through the plane, which is exponential; a stable memory is a mean. The projected
-    plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it.
+    plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it, and a chunk is
+    one of places in a row.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -211,7 +214,8 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
     def place(
         self, params: MDLSTMParams, above: MDLSTMState, left: MDLSTMState, drive: tuple[Array, ...]
     ) -> MDLSTMState:
-        i, f_a, f_l, g, o = add(drive, recurrent(jnp.concatenate([above.h, left.h], axis=-1), params.w_h, 5))
+        w_a, w_l = jnp.split(params.w_h, 2)
+        i, f_a, f_l, g, o = add(add(drive, recurrent(above.h, w_a, 5)), recurrent(left.h, w_l, 5))
         if params.w_c is not None:
             w_i, w_a, w_l, w_o = gates(params.w_c, 4)
             i, f_a, f_l = i + weigh(above.c + left.c, w_i), f_a + weigh(above.c, w_a), f_l + weigh(left.c, w_l)

@@ -26,7 +26,7 @@ from jaxrnn.typing import PyTree, State
 if TYPE_CHECKING:
     from jaxrnn.engine.driver import CellRun
 
-__all__ = ["Choice", "recorded_choices", "recording", "run_on_path", "scan_alone"]
+__all__ = ["Choice", "record_scan", "recorded_choices", "recording", "run_on_path"]
 
 
 class Choice(NamedTuple):
@@ -89,11 +89,8 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
     return where.map(way, *given)
 
 
-def scan_alone(layer: Layer, options: Options, reason: str) -> None:
-    """Says why a layer that runs itself over time takes the scan; raises if another way is asked for."""
-    if options.solver is not None:
-        _refuse_solver(layer, options, reason)
-    _refuse_native(layer, options, reason)
+def record_scan(layer: Layer, options: Options, reason: str) -> None:
+    """Records that a layer which runs itself over time takes the scan."""
     _record(Choice(layer, "scan", "asked for" if options.path == "scan" else reason))
 
 
