@@ -284,7 +284,8 @@ def members_of(cls: type) -> str:
     """Which methods a class shows: of a network, those that are not the protocol's, which its base class describes."""
     import jaxrnn
 
-    protocol = (jaxrnn.Layer, jaxrnn.Cell, jaxrnn.LinearCell, jaxrnn.Wrapper, jaxrnn.StepWrapper, jaxrnn.Parametrized)
+    wrappers = (jaxrnn.networks.Wrapper, jaxrnn.networks.StepWrapper, jaxrnn.networks.Parametrized)
+    protocol = (jaxrnn.Layer, jaxrnn.Cell, jaxrnn.LinearCell, *wrappers)
     if cls in protocol or not issubclass(cls, jaxrnn.Layer):
         return "   :members:\n"
     shown = [m for m in vars(cls) if m == "init" or not (m[0] == "_" or any(hasattr(base, m) for base in protocol))]

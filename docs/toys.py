@@ -64,7 +64,7 @@ def run(cls: type) -> tuple[Any, Any, dict[str, Any]]:
     xs = np.broadcast_to(signal.astype(np.float32).reshape(steps, *[1] * len(shape)), (steps, *shape))
     if len(shape) == 2:  # a row of places: a bar that moves
         xs = np.where((np.arange(shape[0]) == times[:, None] // 6)[..., None], np.float32(2), np.float32(0))
-    seen = jaxrnn.Inspected(cell) if names else cell
+    seen = jaxrnn.networks.Inspected(cell) if names else cell
     ys = jax.jit(lambda key, xs: jaxrnn.unroll(seen, cell.init(key), xs, path="scan")[1])(jax.random.key(1), xs)
     gates = {}
     if names:

@@ -8,6 +8,9 @@
 >>> ys.shape
 (5, 2, 4)
 
+The cells are here, and the networks that most models need; the rarer ones are in `jaxrnn.networks`, the types of
+parameters and states in `jaxrnn.cells` and `jaxrnn.networks`.
+
 `jaxrnn.nnx` and `jaxrnn.linen` wrap any cell as a Flax module, `jaxrnn.training` and `jaxrnn.losses` build on Optax,
 `jaxrnn.plots` on matplotlib, `jaxrnn.convert` has other libraries' weights, `jaxrnn.sharding` spreads runs over
 devices; each is imported by its name, so that `import jaxrnn` needs JAX alone.
@@ -83,35 +86,18 @@ from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.newton import Newton
 from jaxrnn.inspection import explain
 from jaxrnn.networks import (
-    Antisymmetric,
     Attention,
     Bidirectional,
-    BidirectionalLM,
-    CandidateDropout,
-    ClippedGradient,
     Dropout,
     Embedding,
-    Inspected,
     LearnedState,
     Linear,
     Masked,
-    Mirrored,
-    Orthogonal,
-    Parametrized,
-    Pointwise,
     RecurrentDropout,
     Residual,
-    Reversed,
     Stack,
-    Stepped,
-    StepWrapper,
-    Truncated,
     WeightDrop,
-    WeightNoise,
-    WeightNorm,
-    Wrapper,
     Zoneout,
-    batch_unroll,
 )
 from jaxrnn.ops import cast
 
@@ -123,6 +109,9 @@ if not TYPE_CHECKING:  # to a type checker every name would exist
         missing = f"module 'jaxrnn' has no attribute {name!r}"
         if not name.startswith("_") and importlib.util.find_spec(f"jaxrnn.{name}"):
             missing += f" until it is imported: import jaxrnn.{name}"
+        for module in (cells, networks):
+            if name in module.__all__:
+                missing += f": it is {module.__name__}.{name}"
         raise AttributeError(missing, name=name, obj=sys.modules[__name__])
 
 
@@ -144,14 +133,10 @@ __all__ = [
     "SLSTM",
     "SRU",
     "UGRNN",
-    "Antisymmetric",
     "Attention",
     "BatchNormLSTM",
     "Bidirectional",
-    "BidirectionalLM",
-    "CandidateDropout",
     "Cell",
-    "ClippedGradient",
     "Clockwork",
     "CoRNN",
     "ConvGRU",
@@ -166,7 +151,6 @@ __all__ = [
     "Highway",
     "HyperLSTM",
     "IndRNN",
-    "Inspected",
     "Layer",
     "LayerNormGRU",
     "LayerNormLSTM",
@@ -176,33 +160,21 @@ __all__ = [
     "Masked",
     "MinGRU",
     "MinLSTM",
-    "Mirrored",
     "ModReLU",
     "MuFuRu",
     "Multiplicative",
     "NestedLSTM",
     "Newton",
     "OrderedLSTM",
-    "Orthogonal",
-    "Parametrized",
     "PhasedLSTM",
-    "Pointwise",
     "Projected",
     "RecurrentDropout",
     "Residual",
-    "Reversed",
     "Stack",
-    "StepWrapper",
-    "Stepped",
-    "Truncated",
     "VanillaLSTM",
     "WeightDrop",
-    "WeightNoise",
-    "WeightNorm",
     "Window",
-    "Wrapper",
     "Zoneout",
-    "batch_unroll",
     "batches",
     "cast",
     "cells",

@@ -95,7 +95,7 @@ class GivenMasks(StepWrapper):
     no effect.
 
     Args:
-        cell: a cell with randomness, such as a `Zoneout`; of a network, `jaxrnn.Stepped(network)`.
+        cell: a cell with randomness, such as a `Zoneout`; of a network, `jaxrnn.networks.Stepped(network)`.
 
     Raises:
         TypeError, ValueError: `cell` is no cell that runs step by step, or draws something other than such masks.

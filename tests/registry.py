@@ -31,7 +31,6 @@ from jaxrnn import (
     SLSTM,
     SRU,
     UGRNN,
-    Antisymmetric,
     BatchNormLSTM,
     Bidirectional,
     Cell,
@@ -52,23 +51,21 @@ from jaxrnn import (
     Masked,
     MinGRU,
     MinLSTM,
-    Mirrored,
     ModReLU,
     MuFuRu,
     Multiplicative,
     NestedLSTM,
     OrderedLSTM,
-    Orthogonal,
     PhasedLSTM,
     RecurrentDropout,
     Residual,
     Stack,
     VanillaLSTM,
-    WeightNorm,
     Window,
     Zoneout,
 )
 from jaxrnn.cells import GREFF, Projected
+from jaxrnn.networks import Antisymmetric, Mirrored, Orthogonal, WeightNorm
 from tests import cells, functions, reference
 from tests.reference import (
     ablations,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from jaxrnn import networks
 from tests.registry import draw, example, rare, unrolled
 from tests.test_guards import carried_shapes, gradient
 
@@ -103,7 +104,7 @@ def test_layers_of_a_decoder_may_draw():
     )
     params, xs, memory = case(net)
     start = net.attend(params, memory, MASK)
-    _, seen = unrolled(jaxrnn.Inspected(jaxrnn.Stepped(net)), params, xs, start, key=jax.random.key(0))
+    _, seen = unrolled(networks.Inspected(networks.Stepped(net)), params, xs, start, key=jax.random.key(0))
     xs, y, states = np.asarray(xs), np.asarray(seen.y.y), jax.tree.map(np.asarray, seen.state.cell)
     below = np.concatenate([xs, y[..., H:]], axis=-1)
     for cell, p, (h,) in zip((first, second), params.cell, states, strict=True):

@@ -10,6 +10,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
+from jaxrnn import networks
 from tests.oracles import oracle
 from tests.reference import to_numpy
 from tests.reference.batch_norm import in_batch
@@ -19,7 +20,7 @@ CELL = jaxrnn.BatchNormLSTM(3, 4, steps=3, momentum=0.3)
 POOLED = jaxrnn.BatchNormLSTM(3, 4, steps=1, momentum=0.3)
 ROWS = 5
 
-trained = jax.jit(jaxrnn.batch_unroll, static_argnums=0, static_argnames="chunk")
+trained = jax.jit(networks.batch_unroll, static_argnums=0, static_argnames="chunk")
 close = functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11)
 
 
@@ -73,7 +74,7 @@ def test_norms_are_those_of_torch():
     @jax.value_and_grad
     def loss(weights):
         whole = weights._replace(statistics=params.statistics)
-        return jnp.sum(jaxrnn.batch_unroll(CELL, whole, xs, state, lengths=lengths)[1] ** 2)
+        return jnp.sum(networks.batch_unroll(CELL, whole, xs, state, lengths=lengths)[1] ** 2)
 
     value, slopes = loss(weights)
     close(value, total.item())
@@ -90,7 +91,7 @@ def test_padding_is_in_no_statistic():
     @jax.jit
     def run(xs):
         def loss(params):
-            found = jaxrnn.batch_unroll(CELL, params, xs, state, lengths=lengths)
+            found = networks.batch_unroll(CELL, params, xs, state, lengths=lengths)
             return jnp.sum(found[1]), found
 
         return jax.grad(loss, has_aux=True)(params)
@@ -150,7 +151,7 @@ def test_no_steps_change_nothing():
 @pytest.mark.exhaustive
 def test_one_product_in_the_loop_and_no_gradient_from_statistics():
     params, xs, state = arguments(CELL, dtype=jnp.float32)
-    run = functools.partial(jaxrnn.batch_unroll, CELL)
+    run = functools.partial(networks.batch_unroll, CELL)
     # The second loop moves the averages.
     assert products(run, params, xs, state) == [1, 0]
 
@@ -179,15 +180,35 @@ def test_parameters_are_counted_and_start_as_in_the_paper():
     ("call", "error", "message"),
     [
         (
-            lambda p, xs: jaxrnn.batch_unroll(jaxrnn.LSTM(3, 4), p, xs),
+            lambda p, xs: networks.batch_unroll(jaxrnn.LSTM(3, 4), p, xs),
             TypeError,
             "cell: got LSTM, needs a BatchNormLSTM",
         ),
-        (lambda p, xs: jaxrnn.batch_unroll(CELL, p, xs[:, :1]), ValueError, r"xs: got the shape \(5, 1, 3\).*two rows"),
-        (lambda p, xs: jaxrnn.batch_unroll(CELL, p, xs[..., :2]), ValueError, r"xs: got the shape \(5, 5, 2\)"),
-        (lambda p, xs: jaxrnn.batch_unroll(CELL, p, xs, lengths=np.full(5, 6)), ValueError, "lengths: got values"),
-        (lambda p, xs: jaxrnn.batch_unroll(CELL, p, xs, chunk=0), ValueError, "chunk: got 0, needs a positive"),
-        (lambda p, xs: jaxrnn.batch_unroll(CELL, p, xs, CELL.initial_state()), ValueError, r"state\.h: got the shape"),
+        (
+            lambda p, xs: networks.batch_unroll(CELL, p, xs[:, :1]),
+            ValueError,
+            r"xs: got the shape \(5, 1, 3\).*two rows",
+        ),
+        (
+            lambda p, xs: networks.batch_unroll(CELL, p, xs[..., :2]),
+            ValueError,
+            r"xs: got the shape \(5, 5, 2\)",
+        ),
+        (
+            lambda p, xs: networks.batch_unroll(CELL, p, xs, lengths=np.full(5, 6)),
+            ValueError,
+            "lengths: got values",
+        ),
+        (
+            lambda p, xs: networks.batch_unroll(CELL, p, xs, chunk=0),
+            ValueError,
+            "chunk: got 0, needs a positive",
+        ),
+        (
+            lambda p, xs: networks.batch_unroll(CELL, p, xs, CELL.initial_state()),
+            ValueError,
+            r"state\.h: got the shape",
+        ),
         (lambda p, xs: jaxrnn.BatchNormLSTM(3, 4, steps=0), ValueError, "steps: got 0, needs a positive integer"),
         (lambda p, xs: jaxrnn.BatchNormLSTM(3, 4, 5, momentum=0.0), ValueError, "momentum: got 0.0, needs a positive"),
     ],

@@ -32,7 +32,7 @@ def stepping(step):
     """A GRU with another step."""
 
     @dataclasses.dataclass(frozen=True)
-    class Custom(jaxrnn.StepWrapper):
+    class Custom(jaxrnn.networks.StepWrapper):
         def step_with(self, params, state, drive, draw):
             return step(state)
 
@@ -448,10 +448,14 @@ def test_what_is_not_installed_is_named_with_its_extra(package, monkeypatch):
             call()
 
 
-def test_modules_that_are_not_imported_are_named(monkeypatch):
+def test_names_that_are_elsewhere_are_told_where(monkeypatch):
     monkeypatch.delattr(jaxrnn, "plots", raising=False)
     with pytest.raises(AttributeError, match=r"'plots' until it is imported: import jaxrnn\.plots$"):
         _ = jaxrnn.plots
+    with pytest.raises(AttributeError, match=r"'Truncated': it is jaxrnn\.networks\.Truncated$"):
+        _ = jaxrnn.Truncated
+    with pytest.raises(AttributeError, match=r"'LSTMState': it is jaxrnn\.cells\.LSTMState$"):
+        _ = jaxrnn.LSTMState
     with pytest.raises(AttributeError, match=r"no attribute 'RNN'$"):
         _ = jaxrnn.RNN
 

@@ -10,6 +10,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
+from jaxrnn import networks
 from tests.registry import T, example, rare
 from tests.test_guards import gradient
 
@@ -42,7 +43,7 @@ def test_truncation_is_that_of_windows_cut_by_hand(every, reverse):
             state, ys[t] = LSTM(params, state, xs[t])
         return state, jnp.stack(ys)
 
-    cell = jaxrnn.Truncated(LSTM, every)
+    cell = networks.Truncated(LSTM, every)
     close(grads(functools.partial(jaxrnn.unroll, cell, reverse=reverse, chunk=3), *args), grads(windows, *args))
 
 
@@ -61,7 +62,7 @@ def test_clipping_is_that_of_a_loop_with_a_custom_derivative():
     def plain(params, xs, state):
         return jax.lax.scan(lambda s, x: LSTM(params, jax.tree.map(clip, s), x), state, xs)
 
-    cell = jaxrnn.ClippedGradient(LSTM, limit)
+    cell = networks.ClippedGradient(LSTM, limit)
     clipped = grads(functools.partial(jaxrnn.unroll, cell, chunk=2), *args)
     close(clipped, grads(plain, *args))
     free = grads(functools.partial(jaxrnn.unroll, LSTM), *args)
@@ -77,7 +78,7 @@ def test_clipping_is_that_of_a_loop_with_a_custom_derivative():
     close(push(cell), push(LSTM))
 
 
-@pytest.mark.parametrize("cell", [jaxrnn.Truncated(LSTM, 2), jaxrnn.ClippedGradient(LSTM, 0.1)], ids=repr)
+@pytest.mark.parametrize("cell", [networks.Truncated(LSTM, 2), networks.ClippedGradient(LSTM, 0.1)], ids=repr)
 def test_the_loops_have_the_products_of_the_cell(cell):
     assert set(products(gradient(jaxrnn.unroll, cell), *example(cell))) == {1}
 
@@ -131,10 +132,10 @@ def test_norms_are_of_any_network_that_steps_and_of_valid_steps():
 
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="every: got 0, needs a positive integer"):
-        jaxrnn.Truncated(GRU, 0)
-    assert jaxrnn.ClippedGradient(LSTM, np.float32(1)).limit == 1
+        networks.Truncated(GRU, 0)
+    assert networks.ClippedGradient(LSTM, np.float32(1)).limit == 1
     for limit in (0, True, np.inf):
         with pytest.raises(ValueError, match=f"limit: got {limit}, needs a positive number"):
-            jaxrnn.ClippedGradient(LSTM, limit)
+            networks.ClippedGradient(LSTM, limit)
     with pytest.raises(ValueError, match=r"cell: got LRU.*needs none that is complex"):
-        jaxrnn.ClippedGradient(jaxrnn.LRU(3, 4), 1.0)
+        networks.ClippedGradient(jaxrnn.LRU(3, 4), 1.0)

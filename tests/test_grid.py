@@ -10,6 +10,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import innermost_loops
+from jaxrnn import networks
 from tests import reference
 from tests.reference import grid
 from tests.registry import B, example, rare, unrolled
@@ -65,7 +66,7 @@ def test_one_column_is_an_lstm_down_it():
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_four_directions_are_four_planes_turned():
-    net = jaxrnn.Bidirectional(jaxrnn.Mirrored(CELL))
+    net = jaxrnn.Bidirectional(networks.Mirrored(CELL))
     assert net.output_size == (4, 8)
     params, xs, _ = example(net, dtype=jnp.float64)
     _, ys = unrolled(net, params, xs)
@@ -146,7 +147,7 @@ def test_a_loop_has_the_recurrent_products_alone(device):
 def test_a_row_is_a_kernel(path):
     """And few places are none."""
     cell = jaxrnn.MDRNN((3, 2), 4)
-    assert [str(choice) for choice in jaxrnn.explain(jaxrnn.Mirrored(cell), steps=4, batch=32, path=path)] == [
+    assert [str(choice) for choice in jaxrnn.explain(networks.Mirrored(cell), steps=4, batch=32, path=path)] == [
         f"{cell}: native"
     ] * 2
     assert str(jaxrnn.explain(cell, steps=4)[0]) == f"{cell}: scan (fewer than 64 row steps)"
@@ -170,7 +171,7 @@ def test_parameter_counts():
 
     assert size(CELL) == 5 * 2 * (3 + 2 * 2 + 1)
     assert size(jaxrnn.MDRNN((4, 3), 2)) == 2 * (3 + 2 * 2 + 1)
-    assert size(jaxrnn.Mirrored(CELL)) == 2 * size(CELL)
+    assert size(networks.Mirrored(CELL)) == 2 * size(CELL)
 
 
 def test_no_rows():
@@ -186,9 +187,9 @@ def test_wrong_sizes():
     with pytest.raises(ValueError, match="columns: got 0, needs a positive integer"):
         jaxrnn.MDRNN((0, 3), 4)
     with pytest.raises(ValueError, match=r"cell: got LSTM\(.*\) of the size 3, needs \(columns, values at a place\)"):
-        jaxrnn.Mirrored(jaxrnn.LSTM(3, 4))
+        networks.Mirrored(jaxrnn.LSTM(3, 4))
     with pytest.raises(TypeError, match=r"cell: got str, needs a jaxrnn\.Cell"):
-        jaxrnn.Mirrored("MDLSTM")
+        networks.Mirrored("MDLSTM")
 
 
 @pytest.mark.exhaustive

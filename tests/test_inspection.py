@@ -10,7 +10,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
-from jaxrnn import inspection
+from jaxrnn import inspection, networks
 from tests.reference import sigmoid
 from tests.registry import T, example, rare, unrolled
 
@@ -25,7 +25,7 @@ def close(a, b):
 def test_the_gates_of_an_lstm_are_those_of_its_equations():
     params, xs, state = example(LSTM)
     plain = unrolled(LSTM, params, xs, state)
-    final, seen = unrolled(jaxrnn.Inspected(LSTM), params, xs, state)
+    final, seen = unrolled(networks.Inspected(LSTM), params, xs, state)
     chex.assert_trees_all_close((final, seen.y), plain, rtol=1e-6)
     xs, seen = jax.tree.map(np.asarray, (xs, seen))
     w_x, w_h, b, w_c = map(np.asarray, params[:4])
@@ -47,7 +47,7 @@ def test_the_gates_of_a_gru_make_its_state(reset):
     cell = jaxrnn.GRU(3, 4, reset=reset)
     params, xs, state = example(cell)
     history = jax.jit(functools.partial(inspection.state_history, cell))(params, xs, state)
-    seen, before = jax.tree.map(np.asarray, (unrolled(jaxrnn.Inspected(cell), params, xs, state)[1], history.h[:-1]))
+    seen, before = jax.tree.map(np.asarray, (unrolled(networks.Inspected(cell), params, xs, state)[1], history.h[:-1]))
     _, z, n = seen.gates
     close(seen.state.h, (1 - z) * n + z * before)
     assert all(((g > -1) & (g < 1)).all() for g in seen.gates)
@@ -56,7 +56,7 @@ def test_the_gates_of_a_gru_make_its_state(reset):
 def test_a_users_own_activation_is_a_gate_too():
     cell = jaxrnn.Elman(3, 4, activation=jax.nn.relu)
     params, xs, state = example(cell)
-    _, seen = unrolled(jaxrnn.Inspected(cell), params, xs, state)
+    _, seen = unrolled(networks.Inspected(cell), params, xs, state)
     close(seen.gates[0] if isinstance(seen.gates, tuple) else seen.gates, seen.y)
 
 
@@ -78,7 +78,8 @@ def test_a_history_holds_every_state():
 def test_the_history_of_a_network_is_that_of_its_cells(reverse):
     """Layer by layer with the layers' own keys, the backward cell's in the order of time."""
     net = jaxrnn.Stack(
-        (jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)), jaxrnn.WeightNorm(jaxrnn.Dropout(jaxrnn.GRU(8, 4), 0.5))), dropout=0.5
+        (jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)), networks.WeightNorm(jaxrnn.Dropout(jaxrnn.GRU(8, 4), 0.5))),
+        dropout=0.5,
     )
     params, xs, state = example(net)
     options = {"lengths": np.array([5, 2]), "key": jax.random.key(1), "reverse": reverse}
@@ -105,17 +106,21 @@ def test_a_history_is_taken_layer_by_layer():
     net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4))))
     assert products(functools.partial(inspection.state_history, net), *example(net)) == [1, 1]
     with pytest.raises(ValueError, match=r"Inspected.* gives Inspection\(y=4, .*GRU.* above it needs 4"):
-        jaxrnn.Stack((jaxrnn.Inspected(LSTM), jaxrnn.GRU(4, 4)))
+        jaxrnn.Stack((networks.Inspected(LSTM), jaxrnn.GRU(4, 4)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Passing(jaxrnn.Wrapper):
+class Passing(networks.Wrapper):
     """A user's wrapper that changes nothing."""
 
 
 @pytest.mark.parametrize(
     "net",
-    [MASKED, Passing(LSTM), *rare(jaxrnn.Mirrored(jaxrnn.MDRNN((3, 2), 4)), jaxrnn.Attention(jaxrnn.GRU(6, 4), 4, 3))],
+    [
+        MASKED,
+        Passing(LSTM),
+        *rare(networks.Mirrored(jaxrnn.MDRNN((3, 2), 4)), jaxrnn.Attention(jaxrnn.GRU(6, 4), 4, 3)),
+    ],
     ids=lambda net: type(net).__name__,
 )
 def test_a_history_is_that_of_single_steps(net):
@@ -130,7 +135,7 @@ def test_a_history_is_that_of_single_steps(net):
 
 
 def test_inspection_shows_what_a_regularizer_does():
-    cell = jaxrnn.Inspected(jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5))
+    cell = networks.Inspected(jaxrnn.Zoneout(jaxrnn.LSTM(3, 4), 0.5))
     params, xs, _ = example(cell)
     quiet = jax.tree.map(np.asarray, unrolled(cell, params, xs)[1])
     seen = jax.tree.map(np.asarray, unrolled(cell, params, xs, key=jax.random.key(0))[1])
@@ -141,7 +146,9 @@ def test_inspection_shows_what_a_regularizer_does():
 
 def test_a_summary_counts_what_is_there():
     """Parameters, the state of a row, and the products that stay in the loop, of every cell and of the whole."""
-    net = jaxrnn.Stack((jaxrnn.Bidirectional(jaxrnn.GRU(3, 4, reset="before")), jaxrnn.WeightNorm(jaxrnn.IndRNN(8, 4))))
+    net = jaxrnn.Stack(
+        (jaxrnn.Bidirectional(jaxrnn.GRU(3, 4, reset="before")), networks.WeightNorm(jaxrnn.IndRNN(8, 4)))
+    )
     *parts, whole = [line.split()[-3:] for line in inspection.summary(net).splitlines()[1:]]
     assert parts == [["96", "4", "2"], ["96", "4", "2"], ["40", "4", "0"]]
     size = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0))))

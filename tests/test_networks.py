@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from jaxrnn import networks
 from tests import reference
 from tests.registry import B, T, example, rare, unrolled
 
@@ -281,11 +282,11 @@ def test_a_merge_may_make_any_outputs():
     """Its sizes are those of what it makes; both directions have outputs of one structure."""
     net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 2), merge=lambda there, back: (there, back))
     assert net.output_size == (4, 2)
-    inspected = jaxrnn.Inspected(jaxrnn.GRU(3, 4))
+    inspected = networks.Inspected(jaxrnn.GRU(3, 4))
     with pytest.raises(ValueError, match=r"backward: got outputs 4, needs those of forward, Inspection\(y=4"):
         jaxrnn.Bidirectional(inspected, jaxrnn.Elman(3, 4))
-    net = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(inspected))
-    plain = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)))
+    net = networks.BidirectionalLM(jaxrnn.Bidirectional(inspected))
+    plain = networks.BidirectionalLM(jaxrnn.Bidirectional(jaxrnn.GRU(3, 4)))
     params, xs, _ = example(plain)
     np.testing.assert_allclose(unrolled(net, params, xs)[1].y, unrolled(plain, params, xs)[1], rtol=1e-6)
 

@@ -11,7 +11,7 @@ from jax import export
 
 import jaxrnn
 from bench.loops import equations
-from jaxrnn import GRU, LEM, LSTM, SRU, CoRNN, Elman, IndRNN, Newton, inspection
+from jaxrnn import GRU, LEM, LSTM, SRU, CoRNN, Elman, IndRNN, Newton, inspection, networks
 from jaxrnn.engine.paths import recorded_choices
 from tests import functions, reference
 from tests.reference import cornn, indrnn, lem, sru
@@ -282,7 +282,7 @@ def of_a_symbolic_number():
 
 
 TAKES_NOT = "solver: got Newton(tolerance=1e-05, max_iterations=100), but {} cannot take it: {}; leave it out"
-CLIPPED = jaxrnn.ClippedGradient(Elman(3, 4), limit=1.0)
+CLIPPED = networks.ClippedGradient(Elman(3, 4), limit=1.0)
 ERRORS = {
     "not a solver": (
         lambda: jaxrnn.explain(Elman(3, 4), steps=2, solver="newton"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from jaxrnn import networks
 from tests.registry import rare, unrolled
 
 N = 4000  # units
@@ -67,7 +68,7 @@ NETWORKS = {
     "weight drop in weight drop": (weight_dropped(weight_dropped(CELL)), 2),
     "layers with dropout between": (jaxrnn.Stack((dropped(CELL), dropped(CELL), dropped(CELL)), dropout=0.5), 5),
 }
-NETWORKS |= {f"{name}, stepped": (jaxrnn.Stepped(net), masks) for name, (net, masks) in NETWORKS.items()}
+NETWORKS |= {f"{name}, stepped": (networks.Stepped(net), masks) for name, (net, masks) in NETWORKS.items()}
 NETWORKS["both directions"] = (jaxrnn.Bidirectional(dropped(CELL), merge=lambda there, back: there * back), 2)
 
 

@@ -19,7 +19,7 @@ from jaxrnn import convert
 from jaxrnn.cells import GRUState
 from jaxrnn.convert.onnx import OnnxActivation
 from jaxrnn.convert.onnx.activations import from_name
-from jaxrnn.networks import BidirectionalState, Linear, LinearParams, Reversed
+from jaxrnn.networks import BidirectionalState, Linear, LinearParams, Reversed, WeightNorm
 from tests.oracles import oracle
 from tests.registry import rare
 
@@ -410,7 +410,7 @@ def test_what_acts_in_training_only_and_heads_are_left_out():
     cell = jaxrnn.LSTM(I, H, heads=2)
     network = jaxrnn.Stack(
         (
-            jaxrnn.Dropout(jaxrnn.WeightNorm(cell), 0.5),
+            jaxrnn.Dropout(WeightNorm(cell), 0.5),
             jaxrnn.RecurrentDropout(jaxrnn.GRU(H, H, "before", heads=2), 0.5),
             jaxrnn.WeightDrop(jaxrnn.Elman(H, H, OnnxActivation("Tanh", clip=0.5)), 0.5),
         ),

@@ -29,11 +29,12 @@ from jaxrnn import (
     RecurrentDropout,
     Stack,
     VanillaLSTM,
-    WeightNorm,
     Zoneout,
     native,
+    networks,
 )
 from jaxrnn.cells import ElmanState
+from jaxrnn.networks import WeightNorm
 from tests.registry import example, rare
 
 T, B = 5, 2
@@ -260,7 +261,7 @@ def test_rows_that_see_each_other_are_not_run_apart():
     cell = jaxrnn.BatchNormLSTM(3, 4, steps=64)
     params, xs, _ = example(cell, steps=64)
     with jaxrnn.engine.paths.recorded_choices() as choices:
-        jax.eval_shape(lambda: jaxrnn.batch_unroll(cell, params, xs))
+        jax.eval_shape(lambda: networks.batch_unroll(cell, params, xs))
     assert [choice.reason for choice in choices] == ["its rows see each other"]
 
 

@@ -11,15 +11,16 @@ import scipy.linalg
 
 import jaxrnn
 from bench.loops import equations, innermost_loops
+from jaxrnn import networks
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import parametrizations
 from tests.registry import example, rare, unrolled
 from tests.test_guards import carried_shapes, gradient
 
-NORMED = jaxrnn.WeightNorm(jaxrnn.LSTM(3, 4))
-EXP_RNN = jaxrnn.Orthogonal(jaxrnn.ModReLU(3, 4))
-ANTISYMMETRIC = jaxrnn.Antisymmetric(jaxrnn.Euler(3, 4))
+NORMED = networks.WeightNorm(jaxrnn.LSTM(3, 4))
+EXP_RNN = networks.Orthogonal(jaxrnn.ModReLU(3, 4))
+ANTISYMMETRIC = networks.Antisymmetric(jaxrnn.Euler(3, 4))
 ALL = [NORMED, EXP_RNN, ANTISYMMETRIC]
 
 
@@ -59,7 +60,7 @@ def test_weight_norm_is_that_of_torch():
 
 def test_weight_norm_starts_at_the_weights_of_the_cell():
     net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.VanillaLSTM(4, 2)))
-    normed = jaxrnn.WeightNorm(net)
+    normed = networks.WeightNorm(net)
     params, weights = jax.jit(normed.init)(jax.random.key(0)), jax.jit(normed.weights)
     assert jax.tree.structure(params.v) == jax.tree.structure(jax.eval_shape(net.init, jax.random.key(0)))
     assert [g.shape for g in jax.tree.leaves(params.g)] == [(12,), (12,), (8,), (8,)]
@@ -71,7 +72,7 @@ def test_weight_norm_starts_at_the_weights_of_the_cell():
 
 
 def test_a_column_of_zeros_stays_zero_without_nan():
-    cell = jaxrnn.WeightNorm(jaxrnn.Elman(3, 4))
+    cell = networks.WeightNorm(jaxrnn.Elman(3, 4))
     params = jax.jit(functools.partial(cell.init, input_init=jaxrnn.initializers.zeros))(jax.random.key(0))
     slopes = jax.jit(jax.grad(lambda p: jnp.sum(cell.weights(p).w_x)))(params)
     assert not jax.jit(cell.weights)(params).w_x.any()
@@ -83,7 +84,7 @@ def test_a_column_of_zeros_stays_zero_without_nan():
 @pytest.mark.usefixtures("x64")
 def test_orthogonal_weights_are_rotations(angles, size):
     """At the start of planes, H odd leaves one direction where it is; and orthogonal whatever the parameters."""
-    cell = jaxrnn.Orthogonal(jaxrnn.ModReLU(3, size), angles=angles)
+    cell = networks.Orthogonal(jaxrnn.ModReLU(3, size), angles=angles)
     params = jax.jit(functools.partial(cell.init, dtype=jnp.float64))(jax.random.key(0))
     weights = jax.jit(lambda params: cell.weights(params).w_h)
     w = np.asarray(weights(params))
@@ -102,7 +103,7 @@ def test_orthogonal_weights_are_rotations(angles, size):
 @pytest.mark.usefixtures("x64")
 def test_orthogonal_weights_are_those_of_scipy(dtype):
     """Values and gradients, for norms from 0 to some hundreds; what cannot be computed is NaN."""
-    cell, rng = jaxrnn.Orthogonal(jaxrnn.ModReLU(3, 20)), np.random.default_rng(0)
+    cell, rng = networks.Orthogonal(jaxrnn.ModReLU(3, 20)), np.random.default_rng(0)
     above = np.triu_indices(20, 1)
     params = cell.init(jax.random.key(0), dtype=dtype)
     weights = jax.jit(lambda entries: cell.weights(params._replace(w_h=entries)).w_h)
@@ -123,7 +124,7 @@ def test_orthogonal_weights_are_those_of_scipy(dtype):
 
 @pytest.mark.usefixtures("x64")
 def test_antisymmetric_weights_have_imaginary_eigenvalues():
-    cell = jaxrnn.Antisymmetric(jaxrnn.Euler(3, 5), diffusion=0.1)
+    cell = networks.Antisymmetric(jaxrnn.Euler(3, 5), diffusion=0.1)
     w = jax.jit(lambda key: cell.weights(cell.init(key, dtype=jnp.float64)).w_h)(jax.random.key(0))
     eigenvalues = np.linalg.eigvals(w)
     np.testing.assert_allclose(eigenvalues.real, -0.1, atol=1e-13)
@@ -132,7 +133,7 @@ def test_antisymmetric_weights_have_imaginary_eigenvalues():
 
 @pytest.mark.usefixtures("x64")
 def test_an_antisymmetric_network_without_gate_is_that_of_the_equations():
-    cell = jaxrnn.Antisymmetric(jaxrnn.Euler(3, 4, step_size=0.5, gated=False))
+    cell = networks.Antisymmetric(jaxrnn.Euler(3, 4, step_size=0.5, gated=False))
     params, xs, state = example(cell, dtype=jnp.float64)
     _, expected = reference.unroll(parametrizations.antisymmetric_rnn, cell, params, xs, state)
     np.testing.assert_allclose(unrolled(cell, params, xs, state)[1], expected, rtol=1e-12, atol=1e-12)
@@ -144,7 +145,7 @@ def test_an_antisymmetric_network_without_gate_is_that_of_the_equations():
         (NORMED, 4 * 4 * (3 + 4 + 1) + 2 * 16),
         (EXP_RNN, 3 * 4 + 6 + 4),
         (ANTISYMMETRIC, 2 * 4 * (3 + 1) + 6),
-        (jaxrnn.Antisymmetric(jaxrnn.Euler(3, 4, gated=False)), 4 * (3 + 1) + 6),
+        (networks.Antisymmetric(jaxrnn.Euler(3, 4, gated=False)), 4 * (3 + 1) + 6),
     ],
     ids=repr,
 )
@@ -176,7 +177,7 @@ def test_weights_are_computed_before_the_loop(cell):
 
 def test_a_parametrization_of_ones_own():
     @dataclass(frozen=True)
-    class Doubled(jaxrnn.Parametrized):
+    class Doubled(networks.Parametrized):
         def reparametrize(self, key, params):
             return params._replace(w_h=params.w_h / 2)
 
@@ -214,24 +215,24 @@ class Diagonal(jaxrnn.Cell):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: jaxrnn.WeightNorm(3), TypeError, "cell: got int, needs a jaxrnn.Cell"),
+        (lambda: networks.WeightNorm(3), TypeError, "cell: got int, needs a jaxrnn.Cell"),
         (
-            lambda: jaxrnn.Orthogonal(jaxrnn.LSTM(3, 4)),
+            lambda: networks.Orthogonal(jaxrnn.LSTM(3, 4)),
             ValueError,
             r"name: got 'w_h', needs .* square matrix; this is of the shape \(4, 16\)",
         ),
         (
-            lambda: jaxrnn.Antisymmetric(jaxrnn.Elman(3, 4), "w_o"),
+            lambda: networks.Antisymmetric(jaxrnn.Elman(3, 4), "w_o"),
             ValueError,
             "name: got 'w_o', needs .* square matrix; there is none of this name",
         ),
         (
-            lambda: jaxrnn.Orthogonal(jaxrnn.Elman(3, 4), angles="haar"),
+            lambda: networks.Orthogonal(jaxrnn.Elman(3, 4), angles="haar"),
             ValueError,
             "angles: got 'haar', needs one of 'cayley', 'henaff'",
         ),
         (
-            lambda: jaxrnn.WeightNorm(Diagonal(3, 3)),
+            lambda: networks.WeightNorm(Diagonal(3, 3)),
             ValueError,
             r"cell: got Diagonal.* parameters of the shapes \[\(3,\)\], needs a matrix",
         ),

@@ -87,7 +87,7 @@ def test_formulas_are_read():
 def test_every_cell_has_its_row():
     """Of the table and of `bench.cells`; and the two pages name every cell and every network."""
     assert set(ROWS) == set(CELLS)
-    public = {name: getattr(jaxrnn, name) for name in jaxrnn.__all__}
+    public = {name: getattr(module, name) for module in (jaxrnn, jaxrnn.networks) for name in module.__all__}
     kinds = {name: kind for name, kind in public.items() if inspect.isclass(kind) and issubclass(kind, jaxrnn.Layer)}
     concrete = [name for name, kind in kinds.items() if not inspect.isabstract(kind)]
     pages = DOCS["cells.md"] + DOCS["networks.md"]

@@ -13,7 +13,7 @@ from jax.test_util import check_grads
 
 import jaxrnn
 from bench.loops import equations, innermost_loops, products
-from jaxrnn import penalties
+from jaxrnn import networks, penalties
 from jaxrnn import regularization as reg
 from jaxrnn.cells import LSTMState
 from tests import functions, reference
@@ -30,12 +30,12 @@ WRAPPERS = [
     jaxrnn.RecurrentDropout(LSTM, 0.5),
     jaxrnn.RecurrentDropout(LSTM, 0.5, tied=False, share=()),
     jaxrnn.RecurrentDropout(BEFORE, 0.5, tied=False),
-    jaxrnn.CandidateDropout(LSTM, 0.5),
+    networks.CandidateDropout(LSTM, 0.5),
     jaxrnn.Zoneout(LSTM, LSTMState(h=0.3, c=0.6)),
     jaxrnn.WeightDrop(LSTM, 0.5),
-    jaxrnn.WeightNoise(GRU, 0.1),
+    networks.WeightNoise(GRU, 0.1),
     jaxrnn.Dropout(LSTM, 0.5, share=("time",)),
-    jaxrnn.WeightDrop(jaxrnn.Zoneout(jaxrnn.RecurrentDropout(jaxrnn.CandidateDropout(LSTM, 0.3), 0.3), 0.3), 0.3),
+    jaxrnn.WeightDrop(jaxrnn.Zoneout(jaxrnn.RecurrentDropout(networks.CandidateDropout(LSTM, 0.3), 0.3), 0.3), 0.3),
 ]
 OFTEN = WRAPPERS[1], WRAPPERS[4], WRAPPERS[7]
 every_wrapper = pytest.mark.parametrize("cell", [*OFTEN, *rare(*(w for w in WRAPPERS if w not in OFTEN))], ids=repr)
@@ -101,7 +101,7 @@ def test_recurrent_dropout_of_a_gru_masks_h_gate_by_gate_and_its_reset_part():
 
 
 def test_candidate_dropout_finds_the_candidate():
-    params, x, state, given, new, _ = first_step(jaxrnn.CandidateDropout(GRU, 0.25))
+    params, x, state, given, new, _ = first_step(networks.CandidateDropout(GRU, 0.25))
     (mask,) = given
     zx, zh = x @ params.w_x + params.b, state.h @ params.w_h
     r, z = (reference.sigmoid(block(zx, gate) + block(zh, gate)) for gate in (0, 1))
@@ -110,7 +110,7 @@ def test_candidate_dropout_finds_the_candidate():
 
 
 def test_candidate_dropout_leaves_the_memory_alone():
-    params, x, state, given, new, _ = first_step(jaxrnn.CandidateDropout(LSTM, 0.25))
+    params, x, state, given, new, _ = first_step(networks.CandidateDropout(LSTM, 0.25))
     (mask,) = given
     z = x @ params.w_x + state.h @ params.w_h + params.b
     i, f = reference.sigmoid(block(z, 0)), reference.sigmoid(block(z, 1))
@@ -236,7 +236,7 @@ def test_no_wrapper_adds_a_product_to_the_loops(cell):
 
 
 @dataclass(frozen=True)
-class Doubled(jaxrnn.Wrapper):
+class Doubled(networks.Wrapper):
     """A user's wrapper of a run, as documented."""
 
     def run(self, params, xs, state, options):
@@ -268,7 +268,7 @@ NETWORK = jaxrnn.Stack(
 
 def test_a_network_that_is_stepped_drops_as_one_that_runs():
     """The deterministic network is the same; what is drawn is drawn before the loop, anew for every key."""
-    net = jaxrnn.Stepped(NETWORK)
+    net = networks.Stepped(NETWORK)
     params, xs, state = example(net)
     close(unrolled(net, params, xs, state), unrolled(NETWORK, params, xs, state))
     one, again, other = (unrolled(net, params, xs, state, key=jax.random.key(n))[1] for n in (0, 0, 1))
@@ -332,7 +332,7 @@ def test_layers_and_directions_have_draws_of_their_own():
     stacked = unrolled(jaxrnn.Stack((layer, layer)), (params, params), xs, key=KEY)[1]
     assert abs((stacked != 0).mean() - 0.25) < 0.05  # 1600 coins
     net = jaxrnn.Bidirectional(layer, merge="sum")
-    both = unrolled(net, jaxrnn.networks.BidirectionalParams(params, params), xs, key=KEY)[1]
+    both = unrolled(net, networks.BidirectionalParams(params, params), xs, key=KEY)[1]
     assert abs((both != 0).mean() - 0.75) < 0.05
 
 
@@ -352,7 +352,7 @@ def test_weights_dropped_are_those_named_and_the_rest_is_scaled(rate):
 
 
 def test_weight_noise_has_its_standard_deviation():
-    cell = jaxrnn.WeightNoise(jaxrnn.Elman(40, 40, activation=lambda z: z), 0.1, names=("w_h",))
+    cell = networks.WeightNoise(jaxrnn.Elman(40, 40, activation=lambda z: z), 0.1, names=("w_h",))
     params = jaxrnn.cells.ElmanParams(jnp.eye(40), jnp.ones((40, 40)), jnp.zeros(40))
     state = jaxrnn.cells.ElmanState(jnp.eye(40))
     _, ys = unrolled(cell, params, jnp.zeros((1, 40, 40)), state, key=KEY)
@@ -500,25 +500,29 @@ def unused(cell):
         (lambda: jaxrnn.RecurrentDropout(LSTM, 0.1, share=("row",)), ValueError, "share: got 'row', needs one of"),
         (lambda: jaxrnn.RecurrentDropout(LSTM, 0.1, share="time"), TypeError, "share: got 'time', needs a tuple"),
         (
-            lambda: jaxrnn.CandidateDropout(GRU, 0.1, "candidate_activation"),
+            lambda: networks.CandidateDropout(GRU, 0.1, "candidate_activation"),
             ValueError,
             "activation: got 'candidate_activation', needs one of 'gate_activation', 'activation'",
         ),
-        (lambda: jaxrnn.CandidateDropout(jaxrnn.SRU(3, 4), 0.1), ValueError, "cell: got SRU.*, needs one with a field"),
         (
-            lambda: jaxrnn.CandidateDropout(jaxrnn.MinGRU(3, 4), 0.1),
+            lambda: networks.CandidateDropout(jaxrnn.SRU(3, 4), 0.1),
+            ValueError,
+            "cell: got SRU.*, needs one with a field",
+        ),
+        (
+            lambda: networks.CandidateDropout(jaxrnn.MinGRU(3, 4), 0.1),
             ValueError,
             "activation: got 'activation', which the step of MinGRU.* does not call",
         ),
         (
-            lambda: unused(jaxrnn.CandidateDropout(jaxrnn.MinGRU(3, 4, activation=jnp.tanh), 0.1, "activation")),
+            lambda: unused(networks.CandidateDropout(jaxrnn.MinGRU(3, 4, activation=jnp.tanh), 0.1, "activation")),
             ValueError,
             "activation: got 'activation', which the step of MinGRU.* does not call",
         ),
         (lambda: jaxrnn.WeightDrop(LSTM, 0.1, ("w_y",)), ValueError, r"names: got \['w_y'\], the parameters are"),
         (lambda: jaxrnn.WeightDrop(LSTM, 0.1, "w_h"), TypeError, "names: got 'w_h', needs a tuple"),
-        (lambda: jaxrnn.WeightNoise(LSTM, -1.0), ValueError, "std: got -1.0, needs a number of at least 0"),
-        (lambda: jaxrnn.WeightNoise(LSTM, True), ValueError, "std: got True, needs a number of at least 0"),
+        (lambda: networks.WeightNoise(LSTM, -1.0), ValueError, "std: got -1.0, needs a number of at least 0"),
+        (lambda: networks.WeightNoise(LSTM, True), ValueError, "std: got True, needs a number of at least 0"),
         (lambda: jaxrnn.ops.dropout(0, 0.5, jnp.ones(3)), TypeError, "key: got 0, needs a key"),
         (
             lambda: reg.embedding_dropout(None, 0.5, jnp.ones(3, int), jnp.ones((3, 4))),
@@ -596,7 +600,10 @@ def test_given_masks_are_used_step_by_step():
 def test_masks_that_cannot_be_given():
     for cell, message in [
         (GRU, "cell: got GRU.*, which has no dropout and no zoneout"),
-        (jaxrnn.Stepped(jaxrnn.WeightDrop(GRU, 0.5)), "cell: got .*, which draws KeptWeights, needs masks of values"),
+        (
+            networks.Stepped(jaxrnn.WeightDrop(GRU, 0.5)),
+            "cell: got .*, which draws KeptWeights, needs masks of values",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             reg.GivenMasks(cell)

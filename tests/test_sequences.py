@@ -12,6 +12,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
+from jaxrnn import networks
 from jaxrnn import sequences as seq
 from tests import reference
 from tests.oracles import oracle
@@ -365,7 +366,7 @@ def test_packed_sequences_of_no_rows():
 
 
 def test_a_bidirectional_language_model_is_two_shifted_runs():
-    net = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)))
+    net = networks.BidirectionalLM(jaxrnn.Bidirectional(GRU, jaxrnn.LSTM(3, 2)))
     params, xs, _ = example(net)
     lengths = [5, 3]
     ys = np.asarray(unrolled(net, params, xs, lengths=np.array(lengths))[1])
@@ -379,7 +380,7 @@ def test_a_bidirectional_language_model_is_two_shifted_runs():
 
 @pytest.mark.parametrize("reverse", [False, *rare(True)])
 def test_a_bidirectional_language_model_never_sees_the_step_it_predicts(reverse):
-    net = jaxrnn.BidirectionalLM(jaxrnn.Bidirectional(GRU))
+    net = networks.BidirectionalLM(jaxrnn.Bidirectional(GRU))
     params, xs, _ = example(net, batch=())
     resets = np.arange(T) == 3
     jacobian = jax.jacobian(lambda xs: unrolled(net, params, xs, resets=resets, reverse=reverse)[1].sum(-1))
@@ -440,7 +441,7 @@ def test_repeat_is_the_same_input_at_every_step():
             "sequences: got one of length 6, needs at most 5",
         ),
         (lambda: seq.to_packed_sequence(np.ones((3, 2)), [0, 3]), ValueError, r"lengths: got \[0, 3\], PyTorch needs"),
-        (lambda: jaxrnn.BidirectionalLM(GRU), TypeError, "cell: got GRU.*, needs a jaxrnn.Bidirectional"),
+        (lambda: networks.BidirectionalLM(GRU), TypeError, "cell: got GRU.*, needs a jaxrnn.Bidirectional"),
         (lambda: seq.repeat(GRU, None, jnp.ones((2, 3)), 0), ValueError, "steps: got 0, needs a positive integer"),
     ],
 )

@@ -71,7 +71,7 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
     with BN_t(z; s) = (z - mean_t) / sqrt(std_t² + ε) ⊙ s, whose statistics are the step's own.
 
     The cell uses the statistics of the population, so rows do not see each other. For training,
-    `jaxrnn.batch_unroll` normalizes by the statistics of the batch and returns new ones.
+    `jaxrnn.networks.batch_unroll` normalizes by the statistics of the batch and returns new ones.
 
     Args:
         input_size: I, length of the last axis of the input.
@@ -89,7 +89,7 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
         >>> cell = BatchNormLSTM(input_size=3, hidden_size=4, steps=5)
         >>> params = cell.init(jax.random.key(0))
         >>> xs = jax.random.normal(jax.random.key(1), (5, 8, 3))
-        >>> run = jax.jit(jaxrnn.batch_unroll)
+        >>> run = jax.jit(jaxrnn.networks.batch_unroll)
         >>> state, ys, statistics = run(cell, params, xs)                          # training: the batch's statistics
         >>> params = params._replace(statistics=statistics)
         >>> state, ys = jaxrnn.unroll(cell, params, xs)                            # evaluation: the population's

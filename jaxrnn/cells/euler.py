@@ -36,8 +36,8 @@ class Euler(Cell[EulerParams, EulerState]):
         z = σ(x W_xz + h W_h + b_z), or 1 without a gate
         h' = h + ε z ⊙ tanh(x W_x + h W_h + b)        y = h'
 
-    Gate and candidate share the recurrent matrix. `jaxrnn.Antisymmetric(Euler(3, 4))` is the AntisymmetricRNN, whose
-    differential equation neither grows nor forgets.
+    Gate and candidate share the recurrent matrix. `jaxrnn.networks.Antisymmetric(Euler(3, 4))` is the AntisymmetricRNN,
+    whose differential equation neither grows nor forgets.
 
     Args:
         input_size: I, length of the last axis of the input.

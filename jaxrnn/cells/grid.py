@@ -133,10 +133,10 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         o += c ⊙ w_o                                                        with peephole
         h = σ(o) ⊙ tanh(c)                      states outside of the plane are zero; y = h
 
-    On a single row or column it is `LSTM`. `Bidirectional(Mirrored(cell))` runs in all four directions. A memory may
-    grow with the number of paths through the plane, which is exponential; a stable memory is a mean. The projected
-    plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it, and a chunk is
-    one of places in a row.
+    On a single row or column it is `LSTM`. `Bidirectional(networks.Mirrored(cell))` runs in all four directions. A
+    memory may grow with the number of paths through the plane, which is exponential; a stable memory is a mean. The
+    projected plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it, and a
+    chunk is one of places in a row.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -151,7 +151,7 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
     Example:
         >>> import jaxrnn
         >>> cell = MDLSTM(input_size=(6, 3), hidden_size=4)
-        >>> net = jaxrnn.Bidirectional(jaxrnn.Mirrored(cell))
+        >>> net = jaxrnn.Bidirectional(jaxrnn.networks.Mirrored(cell))
         >>> params = net.init(jax.random.key(0))
         >>> state, ys = jaxrnn.unroll(net, params, jnp.ones((5, 2, 6, 3)))          # 5 rows of 6 places
         >>> ys.shape

@@ -36,7 +36,7 @@ class ModReLU(Cell[ModReLUParams, ModReLUState]):
         z = x W_x + h W_h
         h' = sign(z) ⊙ max(|z| + b, 0)        y = h'
 
-    Its recurrent matrix is meant to stay orthogonal: `jaxrnn.Orthogonal(ModReLU(3, 4))` is the expRNN.
+    Its recurrent matrix is meant to stay orthogonal: `jaxrnn.networks.Orthogonal(ModReLU(3, 4))` is the expRNN.
 
     Args:
         input_size: I, length of the last axis of the input.

@@ -45,8 +45,8 @@ class Layer(Generic[P, S], metaclass=_LayerType):
 
     A subclass is a `@dataclass(frozen=True)` with fields `input_size` and `hidden_size` (or properties of these names).
     It holds no arrays: it hashes, compares, prints and pickles by value, so it can be a static argument of `jax.jit`.
-    A cell of your own derives from `Cell`; a wrapper around whole sequences from `Wrapper`, around single steps from
-    `StepWrapper`.
+    A cell of your own derives from `Cell`; a wrapper around whole sequences from `jaxrnn.networks.Wrapper`, around
+    single steps from `jaxrnn.networks.StepWrapper`.
     """
 
     input_size: Any

@@ -106,7 +106,7 @@ class StepWrapper(Cell, Wrapper):
         if not (isinstance(self.cell, Cell) and self.cell.stepped):
             raise ValueError(
                 f"cell: got {self.cell}, which runs a sequence in its own way; {name} changes single steps and needs "
-                "to be inside of it, around its cells, or around jaxrnn.Stepped of it"
+                "to be inside of it, around its cells, or around jaxrnn.networks.Stepped of it"
             )
         if isinstance(self.cell, StepWrapper) and self.cell.outermost and not self.outermost:
             raise ValueError(f"cell: got {self.cell}, needs {name} inside of it, not around it")
