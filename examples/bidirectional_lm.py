@@ -108,7 +108,7 @@ def train(settings: Settings, files: Sequence[bytes], marked: Any, gaps: Any, te
     """
     optimizer = common.adam(settings)
     models = {name: Filler(settings, name, nnx.Rngs(settings.seed)) for name in MODELS}
-    state = training.init_state(models, optimizer, jax.random.key(settings.seed))
+    state = training.init_state(jax.random.key(settings.seed), models, optimizer)
     state = common.resume_or_begin(settings, state)
 
     def loss_fn(models: dict[str, Filler], carry: tuple[()], batch: np.ndarray, key: jax.Array) -> Any:

@@ -265,7 +265,7 @@ def start(settings: Settings, mesh: Mesh | None) -> tuple[optax.GradientTransfor
     optimizer = without_spikes(optimizer, settings.spike)
     model = Model(settings, nnx.Rngs(settings.seed), mesh)
     carry = fresh(model, settings.batch)
-    state = training.init_state(model, optimizer, jax.random.key(settings.seed), carry)
+    state = training.init_state(jax.random.key(settings.seed), model, optimizer, carry)
     return optimizer, jax.device_put(state, layout(state, mesh)) if mesh else state
 
 

@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     )
     rate = optax.cosine_decay_schedule(settings.learning_rate, settings.steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    state = training.init_state(model, optimizer, jax.random.key(settings.seed))
+    state = training.init_state(jax.random.key(settings.seed), model, optimizer)
 
     def loss_fn(model: Classifier, carry: tuple[()], batch: Any, key: jax.Array) -> Any:
         xs, lengths, labels = batch

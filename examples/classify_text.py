@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     unseen = balanced(cut_windows(held_out, settings.window), len(settings.classes))
     labels = unseen[0, :, 1]
     optimizer = common.adam(settings)
-    state = training.init_state(Classifier(settings, nnx.Rngs(settings.seed)), optimizer, jax.random.key(settings.seed))
+    state = training.init_state(jax.random.key(settings.seed), Classifier(settings, nnx.Rngs(settings.seed)), optimizer)
     state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Classifier, carry: tuple[()], batch: np.ndarray, key: jax.Array) -> Any:

@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     validate = nats_a_word(look)
     optimizer = make_optimizer(settings, validate)
     model = Model(settings, len(known), nnx.Rngs(settings.seed))
-    state = training.init_state(model, optimizer, jax.random.key(settings.seed), fresh(model, settings.batch))
+    state = training.init_state(jax.random.key(settings.seed), model, optimizer, fresh(model, settings.batch))
     state = training.fit(
         common.resume_or_begin(settings, state),
         training.make_train_step(loss_fn, optimizer),

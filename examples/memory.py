@@ -168,7 +168,7 @@ def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
         return {f"{name}_{n}": value for name, values in found.items() for n, value in enumerate(values)}
 
     training.fit(
-        training.init_state(networks, for_each, jax.random.key(settings.seed)),
+        training.init_state(jax.random.key(settings.seed), networks, for_each),
         training.make_train_step(loss_fn, for_each),
         batches.numbered(batch),
         steps=settings.steps,

@@ -355,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         return packed_nll(player, rows), (carry, {})
 
     training.fit(
-        training.init_state(player, optimizer, jax.random.key(settings.seed)),
+        training.init_state(jax.random.key(settings.seed), player, optimizer),
         training.make_train_step(loss_fn, optimizer),
         batches.packed(rolls.train, settings.batch, seed=settings.seed),
         steps=settings.steps,

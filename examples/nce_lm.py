@@ -138,7 +138,7 @@ def train(
 
     def begin() -> training.TrainState:
         model = Model(settings, frequencies, nnx.Rngs(settings.seed))
-        return training.init_state(model, optimizer, jax.random.key(settings.seed), fresh(model, settings.batch))
+        return training.init_state(jax.random.key(settings.seed), model, optimizer, fresh(model, settings.batch))
 
     def go_on(state: training.TrainState, steps: int) -> tuple[training.TrainState, float]:
         """The state some steps later, and the seconds that they took."""

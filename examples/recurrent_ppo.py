@@ -220,7 +220,7 @@ def train(settings: Settings, environment: Environment) -> training.TrainState:
     runners = jax.vmap(lambda agent, key: begin(agent, environment, key, settings.environments))(
         agents, jax.random.split(k_runners, settings.seeds)
     )
-    state = training.init_state(agents, for_each, k_train, runners)
+    state = training.init_state(k_train, agents, for_each, runners)
     state = common.resume_or_begin(settings, state)
 
     @partial(jax.jit, donate_argnums=0)

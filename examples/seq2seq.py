@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     unseen = encode(settings, pairs(settings, (settings.seed, 1), UNSEEN, unseen=True))
     model = Translator(settings, len(unseen.sources), nnx.Rngs(settings.seed))
     optimizer = common.adam(settings)
-    state = training.init_state(model, optimizer, jax.random.key(settings.seed))
+    state = training.init_state(jax.random.key(settings.seed), model, optimizer)
     state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Translator, carry: tuple[()], strings: Strings, key: jax.Array) -> Any:

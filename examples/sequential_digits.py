@@ -141,7 +141,7 @@ def train(settings: Settings, cell: jaxrnn.Layer, images: Images, unseen: Images
         return jnp.mean(jnp.argmax(logits, axis=-1) == unseen.labels)
 
     training.fit(
-        training.init_state(model, optimizer, jax.random.key(settings.seed)),
+        training.init_state(jax.random.key(settings.seed), model, optimizer),
         training.make_train_step(loss_fn, optimizer),
         batches.shuffled(images, settings.batch, seed=settings.seed),
         steps=settings.steps,

@@ -213,7 +213,7 @@ def run(settings: Settings) -> dict[str, float]:
     params = model.init(jax.random.key(settings.seed), train[:1])["params"]
     optimizer, train_step = make_step(settings, loss)
     evaluations = jnp.asarray(int(settings.optimizer == "lbfgs"))  # one before the first line search
-    state = training.init_state(params, optimizer, jax.random.key(settings.seed), evaluations)
+    state = training.init_state(jax.random.key(settings.seed), params, optimizer, evaluations)
     state = common.resume_or_begin(settings, state)
     training.fit(
         state,

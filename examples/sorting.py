@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         return {}
     k_params, k_train, k_batches, k_unseen = jax.random.split(jax.random.key(settings.seed), 4)
     optimizer = common.adam(settings)
-    state = training.init_state(Sorter(settings, nnx.Rngs(k_params)), optimizer, k_train)
+    state = training.init_state(k_train, Sorter(settings, nnx.Rngs(k_params)), optimizer)
     state = common.resume_or_begin(settings, state)
 
     def loss_fn(sorter: Sorter, carry: tuple[()], numbers: jax.Array, key: jax.Array) -> Any:

@@ -142,7 +142,7 @@ def train(settings: Settings, series: np.ndarray, parts: Sequence[int]) -> Forec
     def loss_fn(members: Forecaster, carry: tuple[()], windows: jax.Array, key: jax.Array) -> Any:
         return jnp.sum(jax.vmap(nll, (0, None))(members, windows)), (carry, {})
 
-    state = training.init_state(members, optimizer, keys[0])
+    state = training.init_state(keys[0], members, optimizer)
     training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),

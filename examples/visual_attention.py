@@ -148,7 +148,7 @@ class Observer(nnx.Module):
 
         cell, params = self.rnn.cell.cell, nnx.as_pure(self.rnn.cell.params)
         state = cell.initial_state((len(images),))
-        seen = reinforce.recurrent_attention(cell, params, look, act, settings.glimpses, key, state)
+        seen = reinforce.recurrent_attention(key, cell, params, look, act, settings.glimpses, state)
         before = jnp.concatenate([jnp.zeros_like(seen.ys[:1]), seen.ys[:-1]])
         baselines = self.baseline(jax.lax.stop_gradient(before))[..., 0]
         return Looks(seen.actions, self.mean(before), baselines, self.head(seen.ys))
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     train, held_out = digits()
     unseen = draw(settings, held_out, (settings.seed, 1), UNSEEN)
     optimizer = common.adam(settings)
-    state = training.init_state(Observer(settings, nnx.Rngs(settings.seed)), optimizer, jax.random.key(settings.seed))
+    state = training.init_state(jax.random.key(settings.seed), Observer(settings, nnx.Rngs(settings.seed)), optimizer)
     state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Observer, carry: tuple[()], fields: Fields, key: jax.Array) -> Any:

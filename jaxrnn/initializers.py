@@ -28,14 +28,14 @@ __all__ = [
 
 
 def blocks(
-    initializer: Initializer, key: Key, shape: tuple[int, int], n: int, dtype: DTypeLike, heads: int = 1
+    key: Key, initializer: Initializer, shape: tuple[int, int], n: int, dtype: DTypeLike, heads: int = 1
 ) -> Array:
     """`n` independent blocks of `shape` `[in, out]`, side by side: `[in, n * out]`.
 
     With several heads the blocks of each are independent too: `[heads, in / heads, n * out / heads]`.
 
     Example:
-        >>> w = blocks(orthogonal(), jax.random.key(0), (4, 4), 3, jnp.float32)
+        >>> w = blocks(jax.random.key(0), orthogonal(), (4, 4), 3, jnp.float32)
         >>> w.shape
         (4, 12)
         >>> bool(jnp.allclose(w[:, 4:8].T @ w[:, 4:8], jnp.eye(4), atol=1e-5))
@@ -43,7 +43,7 @@ def blocks(
     """
     if heads > 1:
         part = shape[0] // heads, shape[1] // heads
-        return jnp.stack([blocks(initializer, k, part, n, dtype) for k in jax.random.split(key, heads)])
+        return jnp.stack([blocks(k, initializer, part, n, dtype) for k in jax.random.split(key, heads)])
     return jnp.concatenate([initializer(k, shape, dtype) for k in jax.random.split(key, n)], axis=1)
 
 

@@ -62,19 +62,19 @@ class MonteCarlo(NamedTuple):
     std: PyTree
 
 
-def monte_carlo(predict: Callable[[Key], PyTree], key: Key, samples: int) -> MonteCarlo:
+def monte_carlo(key: Key, predict: Callable[[Key], PyTree], samples: int) -> MonteCarlo:
     """Predictions of a network with its dropout on: mean and spread over draws.
 
     Average probabilities, not logits: `predict = lambda key: softmax(unroll(cell, params, xs, key=key)[1] @ w)`.
 
     Args:
-        predict: key -> prediction, a pytree of real arrays.
         key: a typed key.
+        predict: key -> prediction, a pytree of real arrays.
         samples: number of draws, computed side by side.
 
     Example:
         >>> import jaxrnn
-        >>> found = monte_carlo(lambda key: jaxrnn.ops.dropout(key, 0.5, jnp.ones(3)), jax.random.key(0), samples=100)
+        >>> found = monte_carlo(jax.random.key(0), lambda key: jaxrnn.ops.dropout(key, 0.5, jnp.ones(3)), samples=100)
         >>> found.mean.shape, bool(jnp.all(jnp.abs(found.mean - 1) < 0.5))
         ((3,), True)
 

@@ -176,12 +176,12 @@ class Glimpses(NamedTuple):
 
 
 def recurrent_attention(
+    key: Key,
     cell: Layer,
     params: Params,
     look: Callable[[PyTree], PyTree],
     act: Callable[[Key, Array], PyTree],
     steps: int,
-    key: Key,
     state: State,
 ) -> Glimpses:
     """Runs a loop in which the last output chooses where to look: `a_t = act(y_{t-1})`, `y_t = cell(look(a_t))`.
@@ -190,12 +190,12 @@ def recurrent_attention(
     above, with the log probability of each action given the output before it.
 
     Args:
+        key: a typed key, split into one key for each step.
         cell: any cell or network that has single time steps.
         params: from `cell.init`.
         look: `action -> x`, the cell's input `[*batch, ...]`, such as a glimpse of an image.
         act: `(key, y) -> action`; y is the last output, `[*batch, O]`.
         steps: T.
-        key: a typed key, split into one key for each step.
         state: before the first step; `cell.initial_state(batch_shape)`.
 
     Example:
@@ -203,7 +203,7 @@ def recurrent_attention(
         >>> cell = jaxrnn.GRU(2, 4)
         >>> params, state = cell.init(jax.random.key(0)), cell.initial_state((3,))
         >>> act = lambda key, y: y[:, :2] + jax.random.normal(key, (3, 2))
-        >>> seen = recurrent_attention(cell, params, lambda a: 2 * a, act, 5, jax.random.key(1), state)
+        >>> seen = recurrent_attention(jax.random.key(1), cell, params, lambda a: 2 * a, act, 5, state)
         >>> seen.ys.shape, seen.actions.shape
         ((5, 3, 4), (5, 3, 2))
 

@@ -183,7 +183,7 @@ def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_
             return jnp.tanh(y @ w) + b + 0.1 * jax.random.normal(key, (3, 2))
 
         key = jax.random.key(1)
-        return jaxrnn.reinforce.recurrent_attention(cell, params, lambda a: image * a, act, 5, key, state)
+        return jaxrnn.reinforce.recurrent_attention(key, cell, params, lambda a: image * a, act, 5, state)
 
     @jax.jit
     def whole(w, image):

@@ -38,7 +38,7 @@ def test_with_sgd_it_is_the_algorithm_of_the_paper(every, patience, steps, x64):
     step = training.make_train_step(
         lambda w, carry, target, key: (0.5 * jnp.sum((w - target) ** 2), (carry, {})), optimizer
     )
-    state = training.init_state(jnp.array(start), optimizer, jax.random.key(0))
+    state = training.init_state(jax.random.key(0), jnp.array(start), optimizer)
     for target in targets:
         state, _ = step(state, target)
     np.testing.assert_allclose(state.params, last, rtol=1e-12)
@@ -51,7 +51,7 @@ def test_fit_evaluates_the_average_and_resumes_with_it(tmp_path):
     seen = []
 
     def run(directory, *steps):
-        state = training.init_state(jnp.zeros(2), optimizer, jax.random.key(0))
+        state = training.init_state(jax.random.key(0), jnp.zeros(2), optimizer)
         step = training.make_train_step(
             lambda w, carry, target, key: (0.5 * jnp.sum((w - target) ** 2), (carry, {})), optimizer
         )

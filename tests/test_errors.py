@@ -203,7 +203,7 @@ BAD_CALLS = {
         r"key: got None, needs a key, jax.random.key\(seed\)$",
     ),
     "no key for samples": (
-        lambda: jaxrnn.regularization.monte_carlo(lambda key: key, None, 3),
+        lambda: jaxrnn.regularization.monte_carlo(None, lambda key: key, 3),
         TypeError,
         "key: got None, needs a key",
     ),

@@ -144,6 +144,25 @@ def test_everything_public_has_a_docstring(name):
     assert not missing
 
 
+def keys_in_place(function):
+    """A `key` that is required stands first, as in `jax.random`; one that may be left out is a keyword."""
+    parameters = inspect.signature(function).parameters
+    first, key = next((name for name in parameters if name != "self"), None), parameters.get("key")
+    return key is None or (first == "key" if key.default is key.empty else key.kind is key.KEYWORD_ONLY)
+
+
+def test_keys_stand_where_everyone_looks():
+    modules = [importlib.import_module(name) for name in MODULES if "._" not in name]
+    functions = {path: thing for module in modules for path, thing in public(module) if inspect.isfunction(thing)}
+    assert [path for path, function in functions.items() if not keys_in_place(function)] == []
+    assert sum("key" in inspect.signature(function).parameters for function in functions.values()) > 40
+
+
+@pytest.mark.parametrize("function", [lambda predict, key: 0, lambda key=None: 0, lambda xs, *, key: 0])
+def test_other_keys_are_seen(function):
+    assert not keys_in_place(function)
+
+
 # Words of the left column in the language of the project, and those that stand for them.
 INSTEAD = {
     r"of no (effect|account)": "is ignored",

@@ -402,7 +402,7 @@ def test_monte_carlo_is_the_mean_over_keys():
     def predict(key):
         return jax.random.normal(key, (3,))
 
-    found = reg.monte_carlo(predict, KEY, 5)
+    found = reg.monte_carlo(KEY, predict, 5)
     each = np.stack([predict(k) for k in jax.random.split(KEY, 5)])
     np.testing.assert_allclose(found.mean, each.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found.std, each.std(0), rtol=1e-5)
@@ -545,7 +545,7 @@ def unused(cell):
             ValueError,
             r"mask: got the shape \(2, 3\), needs \[T, \*batch\] = \(3, 2\)",
         ),
-        (lambda: reg.monte_carlo(lambda k: k, KEY, 0), ValueError, "samples: got 0, needs a positive integer"),
+        (lambda: reg.monte_carlo(KEY, lambda k: k, 0), ValueError, "samples: got 0, needs a positive integer"),
     ],
 )
 def test_bad_regularizers_are_refused(make, error, message):

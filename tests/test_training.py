@@ -45,7 +45,7 @@ def train_step():
 
 
 def fresh(seed=0):
-    return init_state(NET.init(jax.random.key(seed)), OPTIMIZER, jax.random.key(1), NET.initial_state((B,)))
+    return init_state(jax.random.key(1), NET.init(jax.random.key(seed)), OPTIMIZER, NET.initial_state((B,)))
 
 
 def batches(start):
@@ -118,7 +118,7 @@ def test_the_step_is_the_formula_of_sgd():
         return jnp.sum((params - batch) ** 2), (carry, {"first": params[0]})
 
     step = make_train_step(squares, optax.sgd(0.25))
-    state, metrics = step(init_state(jnp.array([1.0, 2.0]), optax.sgd(0.25), jax.random.key(0)), jnp.array([4.0, 6.0]))
+    state, metrics = step(init_state(jax.random.key(0), jnp.array([1.0, 2.0]), optax.sgd(0.25)), jnp.array([4.0, 6.0]))
     np.testing.assert_array_equal(state.params, [2.5, 4.0])  # p - 0.25 * 2 (p - b)
     values = {name: float(value) for name, value in metrics.items()}
     assert values == {"first": 1.0, "loss": 25.0, "grad_norm": 10.0, "skipped": 0.0}
@@ -142,7 +142,7 @@ def test_weak_types_do_not_trace_again():
         return params * batch, (carry + 1, {})
 
     optimizer = optax.sgd(1.0)
-    step, state = make_train_step(counted, optimizer), init_state(1.0, optimizer, jax.random.key(0), carry=0)
+    step, state = make_train_step(counted, optimizer), init_state(jax.random.key(0), 1.0, optimizer, carry=0)
     for _ in range(3):
         state, _ = step(state, np.float32(1))
     assert len(traces) == 1
@@ -151,7 +151,7 @@ def test_weak_types_do_not_trace_again():
 
 def test_the_state_is_donated_and_the_arguments_of_init_state_are_not(train_step):
     params, key, carry = NET.init(jax.random.key(0)), jax.random.key(1), NET.initial_state((B,))
-    state = init_state(params, OPTIMIZER, key, carry)
+    state = init_state(key, params, OPTIMIZER, carry)
     train_step(state, next(batches(0)))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, key, carry)))
@@ -161,21 +161,21 @@ def test_every_step_has_a_key_of_its_own():
     def draw(params, carry, batch, key):
         return params * 0.0, (carry, {"drawn": jax.random.uniform(key)})
 
-    step, state = make_train_step(draw, optax.sgd(0.0)), init_state(1.0, optax.sgd(0.0), jax.random.key(5))
+    step, state = make_train_step(draw, optax.sgd(0.0)), init_state(jax.random.key(5), 1.0, optax.sgd(0.0))
     for n in range(3):
         state, metrics = step(state, None)
         assert metrics["drawn"] == jax.random.uniform(jax.random.fold_in(jax.random.key(5), n))
 
 
 def test_an_optimizer_is_one_of_optax():
-    for make in (lambda o: init_state(1.0, o, jax.random.key(0)), lambda o: make_train_step(None, o)):
+    for make in (lambda o: init_state(jax.random.key(0), 1.0, o), lambda o: make_train_step(None, o)):
         with pytest.raises(TypeError, match="optimizer: got str, needs one of Optax, such as"):
             make("adam")
 
 
 def test_a_state_needs_a_key():
     with pytest.raises(TypeError, match="key: got 0, needs a key"):
-        init_state(1.0, optax.sgd(0.0), 0)
+        init_state(0, 1.0, optax.sgd(0.0))
 
 
 def test_lbfgs_gets_what_its_line_search_needs():
@@ -183,7 +183,7 @@ def test_lbfgs_gets_what_its_line_search_needs():
         return jnp.sum((params - batch) ** 2), (carry, {})
 
     step = make_train_step(squares, optax.lbfgs())
-    state = init_state(jnp.zeros(3), optax.lbfgs(), jax.random.key(0))
+    state = init_state(jax.random.key(0), jnp.zeros(3), optax.lbfgs())
     for _ in range(3):
         state, _ = step(state, jnp.arange(3.0))
     np.testing.assert_allclose(state.params, jnp.arange(3.0), atol=1e-6)
@@ -200,7 +200,7 @@ def test_gradients_stop_at_the_window_and_values_do_not():
 
     optimizer = optax.sgd(1.0)
     step = make_train_step(loss, optimizer)
-    state = init_state(params, optimizer, jax.random.key(0), cell.initial_state((B,)))
+    state = init_state(jax.random.key(0), params, optimizer, cell.initial_state((B,)))
     state, _ = step(state, xs[:T])
     middle = jax.tree.map(jnp.copy, state)
     state, metrics = step(state, xs[T:])
@@ -225,7 +225,7 @@ def test_a_carry_of_another_shape_is_named():
     def loss(params, carry, batch, key):
         return params, ({"h": jnp.zeros((B, H + 1))}, {})
 
-    state = init_state(1.0, OPTIMIZER, jax.random.key(0), {"h": jnp.zeros((B, H))})
+    state = init_state(jax.random.key(0), 1.0, OPTIMIZER, {"h": jnp.zeros((B, H))})
     with pytest.raises(
         ValueError, match=r"loss_fn: .*\['h'\]: got the shape \(2, 5\) of float32, needs the shape \(2, 4\)"
     ):
@@ -236,7 +236,7 @@ def test_a_metric_that_is_no_scalar_is_named():
     def loss(params, carry, batch, key):
         return params, (carry, {"good": params, "v": jnp.ones(3)})
 
-    state = init_state(1.0, OPTIMIZER, jax.random.key(0))
+    state = init_state(jax.random.key(0), 1.0, OPTIMIZER)
     with pytest.raises(ValueError, match=r"loss_fn: got the metric 'v' of the shape \(3,\), needs a scalar"):
         make_train_step(loss, OPTIMIZER)(state, None)
 
@@ -256,14 +256,14 @@ def test_a_metric_that_is_no_scalar_is_named():
 def test_a_loss_function_of_another_form_is_named(result, message):
     step = make_train_step(lambda params, carry, batch, key: result(params, carry), OPTIMIZER)
     with pytest.raises(TypeError, match=message):
-        step(init_state(1.0, OPTIMIZER, jax.random.key(0), jaxrnn.cells.GRUState(jnp.zeros(2))), None)
+        step(init_state(jax.random.key(0), 1.0, OPTIMIZER, jaxrnn.cells.GRUState(jnp.zeros(2))), None)
 
 
 @pytest.mark.parametrize("name", ["step", "seconds", "loss", "grad_norm", "skipped", "eval_norm", 3])
 def test_names_of_metrics_that_are_taken(name, tmp_path):
     step = make_train_step(lambda params, carry, batch, key: (params, (carry, {name: params})), OPTIMIZER)
     with pytest.raises(ValueError, match=rf"loss_fn: got a metric named {name!r}, needs another name; step, seconds"):
-        step(init_state(1.0, OPTIMIZER, jax.random.key(0)), None)
+        step(init_state(jax.random.key(0), 1.0, OPTIMIZER), None)
 
 
 def test_names_of_metrics_that_are_taken_in_a_step_of_ones_own(train_step):
@@ -311,7 +311,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped():
     def loss(params, carry, batch, key):
         return jnp.sqrt(params - batch), (carry, {})
 
-    step, state = make_train_step(loss, OPTIMIZER), init_state(1.0, OPTIMIZER, jax.random.key(0))
+    step, state = make_train_step(loss, OPTIMIZER), init_state(jax.random.key(0), 1.0, OPTIMIZER)
     state, metrics = step(state, np.float32(1))
     assert float(metrics["loss"]) == 0
     assert int(state.skipped) == 1
@@ -323,7 +323,7 @@ def test_what_only_the_carry_sees_spoils_the_update_too():
         return (params - 1) ** 2, ({"h": carry["h"] + batch, "most": jnp.maximum(carry["most"], batch)}, {})
 
     carry = {"h": jnp.zeros(2), "most": jnp.full(2, -jnp.inf)}
-    step, state = make_train_step(loss, OPTIMIZER), init_state(0.0, OPTIMIZER, jax.random.key(0), carry)
+    step, state = make_train_step(loss, OPTIMIZER), init_state(jax.random.key(0), 0.0, OPTIMIZER, carry)
     state, metrics = step(state, np.float32([1, np.nan]))
     assert np.isfinite([float(metrics["loss"]), float(metrics["grad_norm"])]).all()
     assert (int(state.skipped), float(state.params)) == (1, 0.0)
@@ -343,7 +343,7 @@ def test_what_only_the_optimizer_sees_spoils_the_update_too(where):
 
     optimizer = optax.sgd(np.inf) if where == "params" else optax.adam(1e-2)
     start = np.float16(1) if where == "opt_state" else np.float32(1)
-    state = init_state(start, optimizer, jax.random.key(0))
+    state = init_state(jax.random.key(0), start, optimizer)
     state, _ = make_train_step(loss, optimizer)(state, np.float16(1000))
     assert (int(state.skipped), float(state.params)) == (1, 1.0)
 
@@ -353,7 +353,7 @@ def test_the_norm_of_float16_gradients_is_float32():
         return jnp.sum(params * batch), (carry, {})
 
     optimizer = optax.sgd(2.0**-10)
-    state = init_state(jnp.zeros(4, jnp.float16), optimizer, jax.random.key(0))
+    state = init_state(jax.random.key(0), jnp.zeros(4, jnp.float16), optimizer)
     state, metrics = make_train_step(loss, optimizer)(state, jnp.full(4, 1024, jnp.float16))
     assert (float(metrics["grad_norm"]), metrics["grad_norm"].dtype) == (2048.0, jnp.float32)
     assert int(state.skipped) == 0
@@ -365,7 +365,7 @@ def test_optimizers_whose_state_starts_infinite():
         return (params - 3) ** 2, (carry, {})
 
     optimizer = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
-    step, state = make_train_step(loss, optimizer), init_state(0.0, optimizer, jax.random.key(0))
+    step, state = make_train_step(loss, optimizer), init_state(jax.random.key(0), 0.0, optimizer)
     for _ in range(3):
         state, _ = step(state, None)
     assert (int(state.skipped), float(state.params) > 1) == (0, True)
@@ -514,7 +514,7 @@ def test_typed_keys_and_empty_arrays_in_the_state_come_back(tmp_path):
 
     def start():
         params = {"w": jnp.float32(0), "none/of it": jnp.zeros((0, 3))}
-        return init_state(params, OPTIMIZER, jax.random.key(0), {"key": jax.random.key(1, impl="rbg")})
+        return init_state(jax.random.key(0), params, OPTIMIZER, {"key": jax.random.key(1, impl="rbg")})
 
     step = make_train_step(loss, OPTIMIZER)
     state = run(start(), step, lambda start: itertools.repeat(None), steps=3, directory=tmp_path, evaluate=None)
@@ -544,20 +544,20 @@ def test_nothing_to_restore(tmp_path, make):
 def test_a_checkpoint_of_another_model_names_the_array(whole):
     before = files(whole[1])
     net = jaxrnn.Stack((jaxrnn.GRU(I, H), jaxrnn.LSTM(H, I + 1)))
-    other = init_state(net.init(jax.random.key(0)), OPTIMIZER, jax.random.key(1), NET.initial_state((B,)))
+    other = init_state(jax.random.key(1), net.init(jax.random.key(0)), OPTIMIZER, NET.initial_state((B,)))
     with pytest.raises(
         ValueError, match=r"\.params\[1\]\.w_x: got the shape \(4, 12\) of float32, needs the shape \(4, 16\)"
     ):
         restore(whole[1], other)
     lower = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), NET.init(jax.random.key(0)))
-    half = init_state(lower, OPTIMIZER, jax.random.key(1), NET.initial_state((B,)))
+    half = init_state(jax.random.key(1), lower, OPTIMIZER, NET.initial_state((B,)))
     with pytest.raises(ValueError, match=r"\.params\[0\]\.w_x: got .* of float32, needs .* of bfloat16"):
         restore(whole[1], half)
-    sgd = init_state(NET.init(jax.random.key(0)), optax.sgd(1e-2), jax.random.key(1), NET.initial_state((B,)))
+    sgd = init_state(jax.random.key(1), NET.init(jax.random.key(0)), optax.sgd(1e-2), NET.initial_state((B,)))
     with pytest.raises(ValueError, match=r"\.opt_state\[0\]\.count: got the shape \(\) of int32, needs nothing"):
         restore(whole[1], sgd)
     deeper = init_state(
-        (*NET.init(jax.random.key(0)), jnp.zeros(3)), OPTIMIZER, jax.random.key(1), NET.initial_state((B,))
+        jax.random.key(1), (*NET.init(jax.random.key(0)), jnp.zeros(3)), OPTIMIZER, NET.initial_state((B,))
     )
     with pytest.raises(ValueError, match=r"\.params\[2\]: got nothing, needs the shape \(3,\)"):
         restore(whole[1], deeper)
@@ -782,7 +782,7 @@ def test_choices_that_are_not_there(train_step, whole, tmp_path):
 @pytest.mark.exhaustive
 def test_a_run_goes_on_with_another_batch_size(train_step, tmp_path):
     state = run(fresh(), train_step, steps=2, directory=tmp_path)
-    like = init_state(fresh().params, OPTIMIZER, jax.random.key(1), NET.initial_state((B + 1,)))
+    like = init_state(jax.random.key(1), fresh().params, OPTIMIZER, NET.initial_state((B + 1,)))
     with pytest.raises(ValueError, match=r"\.carry.*got the shape \(2, 4\).*restore\(\.\.\., new_carry=True\)"):
         restore(tmp_path, like)
     wider = restore(tmp_path, like, new_carry=True)

@@ -49,7 +49,7 @@ def work(rank: int, count: int, port: int, directory: str) -> None:
     optimizer = optax.adam(1e-2)
 
     def fresh(seed):
-        state = training.init_state(net.init(jax.random.key(seed)), optimizer, jax.random.key(0))
+        state = training.init_state(jax.random.key(0), net.init(jax.random.key(seed)), optimizer)
         carry = sharding.spread(net.initial_state((B // count,)), mesh, "data")
         return sharding.replicate(state, mesh)._replace(carry=carry)
 

@@ -134,14 +134,14 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
         check_initializers(input_init=input_init, recurrent_init=recurrent_init, candidate_init=candidate_init)
         i, h = self.input_size, self.hidden_size
         kx, kh, kg = jax.random.split(key, 3)
-        w_i, w_f, w_o = gates(initializers.blocks(recurrent_init, kh, (h, h), 3, dtype), 3)
+        w_i, w_f, w_o = gates(initializers.blocks(kh, recurrent_init, (h, h), 3, dtype), 3)
         w_g = candidate_init(kg, (h, h), dtype)
 
         def moments(units: int) -> Moments:
             return Moments(jnp.zeros((self.steps, units), dtype), jnp.ones((self.steps, units), dtype))
 
         return BatchNormLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
             w_h=jnp.concatenate([w_i, w_f, w_g, w_o], axis=1),
             b=jnp.zeros((4, h), dtype).at[1].set(forget_bias).reshape(4 * h),
             b_c=jnp.zeros(h, dtype),

@@ -62,7 +62,7 @@ class Conv(Cell[P, S]):
     def _kernel(self, initializer: Initializer, key: Key, channels: int, n: int, dtype: DTypeLike) -> Array:
         """Returns the kernels of `n` gates side by side, `[*kernel, channels, nF]`, each drawn as a matrix."""
         kernel, f = _each(self.kernel_size, len(self.input_size) - 1), self.hidden_size
-        matrix = initializers.blocks(initializer, key, (math.prod(kernel) * channels, f), n, dtype)
+        matrix = initializers.blocks(key, initializer, (math.prod(kernel) * channels, f), n, dtype)
         return matrix.reshape(*kernel, channels, n * f)
 
 

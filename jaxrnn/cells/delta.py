@@ -89,7 +89,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
         i, h = self.input_size, self.hidden_size
         kx, kb = jax.random.split(key)
         return DeltaNetParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype), w_b=input_init(kb, (i, self.heads), dtype)
+            w_x=initializers.blocks(kx, input_init, (i, h), 3, dtype), w_b=input_init(kb, (i, self.heads), dtype)
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> DeltaNetState:

@@ -95,7 +95,7 @@ class Elman(Cell[ElmanParams, ElmanState]):
         kx, kh, kb = jax.random.split(key, 3)
         return ElmanParams(
             w_x=input_init(kx, (i, h), dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 1, dtype, self.heads),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 1, dtype, self.heads),
             b=bias_init(kb, (1, h), dtype)[0] if self.use_bias else None,
         )
 

@@ -91,7 +91,7 @@ class Euler(Cell[EulerParams, EulerState]):
         i, h, n = self.input_size, self.hidden_size, 2 if self.gated else 1
         kx, kh, kb = jax.random.split(key, 3)
         return EulerParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), n, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), n, dtype),
             w_h=recurrent_init(kh, (h, h), dtype),
             b=bias_init(kb, (n, h), dtype).reshape(n * h),
         )

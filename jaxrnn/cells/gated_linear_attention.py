@@ -102,7 +102,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         i, h = self.input_size, self.hidden_size
         kx, ka, kb, kc = jax.random.split(key, 4)
         return GLAParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 3, dtype),
             w_a=input_init(ka, (i, self.rank), dtype),
             w_b=input_init(kb, (self.rank, h), dtype),
             b=bias_init(kc, (h,), dtype),

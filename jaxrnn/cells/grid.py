@@ -196,8 +196,8 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         (_, i), h = self.input_size, self.hidden_size
         kx, kb, kc, *kh = jax.random.split(key, 5)
         return MDLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 5, dtype),
-            w_h=jnp.concatenate([initializers.blocks(recurrent_init, k, (h, h), 5, dtype) for k in kh]),
+            w_x=initializers.blocks(kx, input_init, (i, h), 5, dtype),
+            w_h=jnp.concatenate([initializers.blocks(k, recurrent_init, (h, h), 5, dtype) for k in kh]),
             b=bias_init(kb, (5, h), dtype).at[1:3].add(forget_bias).reshape(5 * h),
             w_c=peephole_init(kc, (4, h), dtype).reshape(4 * h) if self.peephole else None,
         )

@@ -117,11 +117,11 @@ class GRU(Cell[GRUParams, GRUState]):
         after = self.reset == "after"
         kx, kh, kb, kr, kn = jax.random.split(key, 5)
         return GRUParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 3 if after else 2, dtype, self.heads),
+            w_x=initializers.blocks(kx, input_init, (i, h), 3, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 3 if after else 2, dtype, self.heads),
             b=bias_init(kb, (3, h), dtype).reshape(3 * h) if self.use_bias else None,
             b_n=recurrent_bias_init(kr, (h,), dtype) if self.use_bias and after else None,
-            w_n=None if after else initializers.blocks(recurrent_init, kn, (h, h), 1, dtype, self.heads),
+            w_n=None if after else initializers.blocks(kn, recurrent_init, (h, h), 1, dtype, self.heads),
         )
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> GRUState:

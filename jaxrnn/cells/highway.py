@@ -94,8 +94,8 @@ class Highway(Cell[HighwayParams, HighwayState]):
         i, h, n = self.input_size, self.hidden_size, self._blocks
         kx, *kh = jax.random.split(key, 1 + self.depth)
         return HighwayParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), n, dtype),
-            w_h=tuple(initializers.blocks(recurrent_init, k, (h, h), n, dtype) for k in kh),
+            w_x=initializers.blocks(kx, input_init, (i, h), n, dtype),
+            w_h=tuple(initializers.blocks(k, recurrent_init, (h, h), n, dtype) for k in kh),
             b=tuple(jnp.zeros((n, h), dtype).at[1].set(transform_bias).reshape(n * h) for _ in kh),
         )
 

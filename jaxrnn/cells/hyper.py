@@ -109,7 +109,7 @@ class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
         def fused(init: Initializer, inputs: int, large: Key, small: Key) -> Array:
             blocks = initializers.blocks
             return jnp.concatenate(
-                [blocks(init, large, (inputs, h), 4, dtype), blocks(input_init, small, (inputs, s), 4, dtype)], axis=1
+                [blocks(large, init, (inputs, h), 4, dtype), blocks(small, input_init, (inputs, s), 4, dtype)], axis=1
             )
 
         def bias(units: int) -> Array:
@@ -119,7 +119,7 @@ class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
         return HyperLSTMParams(
             w_x=fused(input_init, i, kx, kx_s),
             w_h=fused(recurrent_init, h, kh, kh_s),
-            w_s=initializers.blocks(recurrent_init, ks, (s, s), 4, dtype),
+            w_s=initializers.blocks(ks, recurrent_init, (s, s), 4, dtype),
             b=bias(h),
             b_s=bias(s),
             w_z=jnp.concatenate([jnp.zeros((s, 8 * e), dtype), of_b], axis=1),

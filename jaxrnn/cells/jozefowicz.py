@@ -107,8 +107,8 @@ class MUT(Cell[MUTParams, MUTState]):
         i, h = self.input_size, self.hidden_size
         kx, kh, kz, kn, kb = jax.random.split(key, 5)
         return MUTParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 2 if self._bare else 3, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 2 if self.variant == 2 else 1, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 2 if self._bare else 3, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 2 if self.variant == 2 else 1, dtype),
             w_z=recurrent_init(kz, (h, h), dtype) if self.variant == 3 else None,
             w_n=recurrent_init(kn, (h, h), dtype),
             b=bias_init(kb, (3, h), dtype).reshape(3 * h),

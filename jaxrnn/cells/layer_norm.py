@@ -111,8 +111,8 @@ class LayerNormLSTM(Cell[LayerNormLSTMParams, LayerNormLSTMState]):
         i, h = self.input_size, self.hidden_size
         kx, kh = jax.random.split(key)
         return LayerNormLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 4, dtype),
             b=jnp.zeros((4, h), dtype).at[1].set(forget_bias).reshape(4 * h),
             s_x=jnp.ones(4 * h, dtype),
             s_h=jnp.ones(4 * h, dtype),
@@ -222,8 +222,8 @@ class LayerNormGRU(Cell[LayerNormGRUParams, LayerNormGRUState]):
         i, h = self.input_size, self.hidden_size
         kx, kh = jax.random.split(key)
         return LayerNormGRUParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 3, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 3, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 3, dtype),
             b=jnp.zeros(3 * h, dtype),
             b_n=jnp.zeros(h, dtype),
             s_x=jnp.ones(3 * h, dtype),

@@ -87,8 +87,8 @@ class LEM(Cell[LEMParams, LEMState]):
         weight_init, bias_init = weight_init or default, bias_init or default
         check_initializers(weight_init=weight_init, bias_init=bias_init)
         return LEMParams(
-            w_x=initializers.blocks(weight_init, kx, (i, h), 4, dtype),
-            w_h=initializers.blocks(weight_init, kh, (h, h), 3, dtype),
+            w_x=initializers.blocks(kx, weight_init, (i, h), 4, dtype),
+            w_h=initializers.blocks(kh, weight_init, (h, h), 3, dtype),
             w_c=weight_init(kc, (h, h), dtype),
             b=bias_init(kb, (4, h), dtype).reshape(4 * h),
         )

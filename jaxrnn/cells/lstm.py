@@ -111,8 +111,8 @@ class LSTM(Cell[LSTMParams, LSTMState]):
         kx, kh, kb = jax.random.split(key, 3)
         b = bias_init(kb, (4, h), dtype).at[1].add(forget_bias).reshape(4 * h)
         return LSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype, self.heads),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 4, dtype, self.heads),
             b=b if self.use_bias else None,
         )
 

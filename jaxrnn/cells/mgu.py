@@ -97,8 +97,8 @@ class MGU(Cell[MGUParams, MGUState]):
         after = self.reset == "after"
         kx, kh, kb, kr, kn = jax.random.split(key, 5)
         return MGUParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 2, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 2 if after else 1, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 2, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 2 if after else 1, dtype),
             b=bias_init(kb, (2, h), dtype).reshape(2 * h),
             b_n=bias_init(kr, (1, h), dtype)[0] if after else None,
             w_n=None if after else recurrent_init(kn, (h, h), dtype),

@@ -103,7 +103,7 @@ class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
         i, h = self.input_size, self.hidden_size
         kx, kb = jax.random.split(key)
         return MinGRUParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 2, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 2, dtype),
             b=bias_init(kb, (2, h), dtype).reshape(2 * h) if self.use_bias else None,
         )
 
@@ -206,7 +206,7 @@ class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
         i, h = self.input_size, self.hidden_size
         kx, kb = jax.random.split(key)
         b = bias_init(kb, (3, h), dtype).at[0].add(forget_bias).reshape(3 * h)
-        return MinLSTMParams(w_x=initializers.blocks(input_init, kx, (i, h), 3, dtype), b=b if self.use_bias else None)
+        return MinLSTMParams(w_x=initializers.blocks(kx, input_init, (i, h), 3, dtype), b=b if self.use_bias else None)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> MinLSTMState:
         """Returns zeros `[*batch_shape, H]`."""

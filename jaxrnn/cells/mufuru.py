@@ -117,8 +117,8 @@ class MuFuRu(Cell[MuFuRuParams, MuFuRuState]):
         i, h, j = self.input_size, self.hidden_size, len(self.operations)
         kx, kh, kv, kb = jax.random.split(key, 4)
         return MuFuRuParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 2 + j, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 1 + j, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 2 + j, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 1 + j, dtype),
             w_v=recurrent_init(kv, (h, h), dtype),
             b=bias_init(kb, (2 + j, h), dtype).at[0].add(reset_bias).reshape((2 + j) * h),
         )

@@ -103,8 +103,8 @@ class NestedLSTM(Cell[NestedLSTMParams, NestedLSTMState]):
         i, h = self.input_size, self.hidden_size
         kx, kh, kb, ki = jax.random.split(key, 4)
         return NestedLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 4, dtype),
             b=bias_init(kb, (4, h), dtype).at[1].add(forget_bias).reshape(4 * h),
             inner=self.inner.init(
                 ki,

@@ -92,8 +92,8 @@ class OrderedLSTM(Cell[OrderedLSTMParams, OrderedLSTMState]):
         kx, kh, kp, kq = jax.random.split(key, 4)
 
         def fused(init: Initializer, inputs: int, unit_key: Key, master_key: Key) -> Array:
-            units = initializers.blocks(init, unit_key, (inputs, h), 4, dtype)
-            return jnp.concatenate([units, initializers.blocks(init, master_key, (inputs, n), 2, dtype)], axis=1)
+            units = initializers.blocks(unit_key, init, (inputs, h), 4, dtype)
+            return jnp.concatenate([units, initializers.blocks(master_key, init, (inputs, n), 2, dtype)], axis=1)
 
         return OrderedLSTMParams(
             w_x=fused(input_init, i, kx, kp),

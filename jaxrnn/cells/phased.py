@@ -123,8 +123,8 @@ class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
         shortest, longest = (jnp.log(jnp.asarray(p, dtype)) for p in periods)
         log_period = jax.random.uniform(kp, (h,), dtype, shortest, longest)
         return PhasedLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 4, dtype),
             b=jnp.zeros((4, h), dtype).at[1].set(forget_bias).reshape(4 * h),
             log_period=log_period,
             shift=jax.random.uniform(ks, (h,), dtype) * jnp.exp(log_period),

@@ -93,7 +93,7 @@ class QRNN(LinearCell[QRNNParams, QRNNState]):
         i, h, n = self.input_size, self.hidden_size, 1 + len(self.pooling)
         kx, kb = jax.random.split(key)
         return QRNNParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), n, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), n, dtype),
             b=bias_init(kb, (n, h), dtype).reshape(n * h) if self.use_bias else None,
         )
 

@@ -110,7 +110,7 @@ class RGLRU(LinearCell[RGLRUParams, RGLRUState]):
         return RGLRUParams(
             # The inverse of the logistic function at a.
             decay=(log_a - jnp.log(-jnp.expm1(log_a))).astype(dtype),
-            w_x=initializers.blocks(input_init, kx, (h, h), 2, dtype, self.heads),
+            w_x=initializers.blocks(kx, input_init, (h, h), 2, dtype, self.heads),
             b=bias_init(kb, (2, h), dtype).reshape(2 * h),
         )
 

@@ -88,7 +88,7 @@ class SRU(Cell[SRUParams, SRUState]):
         check_initializers(input_init=input_init, bias_init=bias_init, memory_init=memory_init)
         kx, kc, kb = jax.random.split(key, 3)
         return SRUParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 3 if i == h else 4, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 3 if i == h else 4, dtype),
             w_c=memory_init(kc, (2, h), dtype).reshape(2 * h),
             b=bias_init(kb, (2, h), dtype).reshape(2 * h),
         )

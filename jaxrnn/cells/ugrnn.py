@@ -86,8 +86,8 @@ class UGRNN(Cell[UGRNNParams, UGRNNState]):
         i, h = self.input_size, self.hidden_size
         kx, kh, kb = jax.random.split(key, 3)
         return UGRNNParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 2, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 2, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 2, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 2, dtype),
             b=bias_init(kb, (2, h), dtype).at[0].add(gate_bias).reshape(2 * h),
         )
 

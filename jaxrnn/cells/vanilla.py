@@ -196,15 +196,15 @@ class VanillaLSTM(Cell[VanillaLSTMParams, VanillaLSTMState]):
             b = b.at[int(has_i)].add(forget_bias)
         w_c = w_g = None
         if self.peephole == "full":
-            w_c = initializers.blocks(peephole_init, kc, (h, h), k, dtype)
+            w_c = initializers.blocks(kc, peephole_init, (h, h), k, dtype)
         elif self.peephole:
             w_c = peephole_init(kc, (k, h), dtype).reshape(k * h)
         if self.gate_recurrence:
             rows = jax.random.split(kg, k)
-            w_g = jnp.concatenate([initializers.blocks(gate_init, one, (h, h), k, dtype) for one in rows])
+            w_g = jnp.concatenate([initializers.blocks(one, gate_init, (h, h), k, dtype) for one in rows])
         return VanillaLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), k + 1, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), k + 1, dtype, self.heads),
+            w_x=initializers.blocks(kx, input_init, (i, h), k + 1, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), k + 1, dtype, self.heads),
             b=b.reshape((k + 1) * h) if self.use_bias else None,
             w_c=w_c,
             w_g=w_g,

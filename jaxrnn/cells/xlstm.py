@@ -101,8 +101,8 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
         i, h = self.input_size, self.hidden_size
         kx, kh, kb = jax.random.split(key, 3)
         return SLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
-            w_h=initializers.blocks(recurrent_init, kh, (h, h), 4, dtype, self.heads),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
+            w_h=initializers.blocks(kh, recurrent_init, (h, h), 4, dtype, self.heads),
             b=bias_init(kb, (4, h), dtype).at[1].add(forget_bias).reshape(4 * h),
         )
 
@@ -220,9 +220,9 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         i, h, heads = self.input_size, self.hidden_size, self.heads
         kx, kb, kg, kc = jax.random.split(key, 4)
         return MLSTMParams(
-            w_x=initializers.blocks(input_init, kx, (i, h), 4, dtype),
+            w_x=initializers.blocks(kx, input_init, (i, h), 4, dtype),
             b=bias_init(kb, (4, h), dtype).reshape(4 * h),
-            w_g=initializers.blocks(input_init, kg, (i, heads), 2, dtype),
+            w_g=initializers.blocks(kg, input_init, (i, heads), 2, dtype),
             b_g=bias_init(kc, (2, heads), dtype).at[1].add(forget_bias).reshape(2 * heads),
         )
 

@@ -1,6 +1,6 @@
 """Training as plain functions around Optax, Orbax and rich.
 
-    state      = init_state(params, optimizer, key, carry)     everything an exact resume needs
+    state      = init_state(key, params, optimizer, carry)     everything an exact resume needs
     train_step = make_train_step(loss_fn, optimizer)           jitted, `(state, batch) -> (state, metrics)`
     state      = fit(state, train_step, batches, steps=...)    the loop: progress, metrics, evaluation, checkpoints
     state      = restore(directory, state)                     the same state again, to go on from

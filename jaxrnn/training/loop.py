@@ -238,7 +238,7 @@ def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Whi
         >>> def loss_fn(params, carry, batch, key):
         ...     return (params["w"] - batch) ** 2, (carry, {})
         >>> optimizer = optax.sgd(0.5)
-        >>> state = init_state({"w": jnp.float32(0)}, optimizer, jax.random.key(0))
+        >>> state = init_state(jax.random.key(0), {"w": jnp.float32(0)}, optimizer)
         >>> train_step = make_train_step(loss_fn, optimizer)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = fit(state, train_step, lambda start: iter([3.0]), steps=1, directory=folder, progress=False)

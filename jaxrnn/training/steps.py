@@ -44,18 +44,18 @@ class TrainState(NamedTuple):
     skipped_in_a_row: Array  # [] int32, consecutive skipped updates up to now
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation, key: Key, carry: PyTree = ()) -> TrainState:
+def init_state(key: Key, params: Params, optimizer: optax.GradientTransformation, carry: PyTree = ()) -> TrainState:
     """The state before the first step, in buffers of its own: training donates them, the arguments stay usable.
 
     Args:
+        key: a typed key, from which every step's own is made.
         params: any pytree of arrays.
         optimizer: the one that `make_train_step` gets.
-        key: a typed key.
         carry: the recurrent state before the first window, where one crosses windows.
     """
-    zero = jnp.zeros((), jnp.int32)
+    zero, key = jnp.zeros((), jnp.int32), check_key(key)
     _check_optimizer(optimizer)
-    state = TrainState(zero, params, optimizer.init(params), check_key(key), carry, zero, zero)
+    state = TrainState(zero, params, optimizer.init(params), key, carry, zero, zero)
     # The explicit dtype also strips weak types, which would make the second step compile again.
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), state)
 
@@ -86,7 +86,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         >>> def loss_fn(params, carry, batch, key):
         ...     return jnp.mean((batch["x"] * params["w"] - batch["y"]) ** 2), (carry, {})
         >>> optimizer = optax.sgd(0.5)
-        >>> state = init_state({"w": jnp.float32(0)}, optimizer, jax.random.key(0))
+        >>> state = init_state(jax.random.key(0), {"w": jnp.float32(0)}, optimizer)
         >>> train_step = make_train_step(loss_fn, optimizer)
         >>> state, metrics = train_step(state, {"x": jnp.ones(4), "y": jnp.full(4, 3.0)})
         >>> float(metrics["loss"]), float(state.params["w"]), int(state.step)
@@ -135,7 +135,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
 def check_train_state(state: Any) -> None:
     """Raise unless it is a `TrainState`."""
     if not isinstance(state, TrainState):
-        raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(params, optimizer, key)")
+        raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(key, params, optimizer)")
 
 
 def _check_optimizer(optimizer: Any) -> None:
