@@ -50,7 +50,7 @@ def sharding_names(sharding: Sharding, params: Params) -> dict[str, tuple[str | 
 
 
 def feature_axes(cell: Layer) -> int:
-    """Axes of one example's input."""
+    """Counts the axes of one example's input."""
     return len(jax.tree.leaves(cell.input_spec)[0].shape)
 
 
@@ -123,13 +123,13 @@ class Recipe(Protocol):
     """A Flax cell without its parameters; it hashes, compares and prints by value."""
 
     def init(self, key: Key, input_shape: tuple[int, ...]) -> Params:
-        """Fresh parameters, a nested dict."""
+        """Returns fresh parameters, a nested dict."""
 
     def carry(self, params: Params, input_shape: tuple[int, ...]) -> State:
         """Returns the initial carry for inputs of this shape; `params` may be shapes only."""
 
     def apply(self, params: Params, carry: State, x: Array) -> tuple[State, Array]:
-        """One step."""
+        """Takes one step."""
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,14 @@ class FlaxCell(Cell):
         return cast(self.flax.init(key, self.input_spec.shape), dtype)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
-        """The Flax cell's initial carry."""
+        """Returns the Flax cell's initial carry."""
         params = jax.eval_shape(self.init, jax.random.key(0))
         return cast(self.flax.carry(params, (*batch_shape, *self.input_spec.shape)), dtype)
 
     def project(self, params: Params, x: Array) -> Array:
-        """The input itself."""
+        """Returns the input itself."""
         return x
 
     def step(self, params: Params, state: State, drive: Array) -> tuple[State, Array]:
-        """The Flax cell's call."""
+        """Calls the Flax cell."""
         return self.flax.apply(params, state, drive)

@@ -65,7 +65,7 @@ def _shuffle(n: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
 
 
 def shuffled(data: PyTree, batch_size: int, *, seed: int = 0, axis: int = 0) -> Callable[[int], Iterator[PyTree]]:
-    """Batches of examples in a new order for each epoch.
+    """Draws batches of examples in a new order for each epoch.
 
     Each epoch has each example once. A batch may hold the end of one epoch and the beginning of the next, so all are of
     one size and nothing is left out.
@@ -104,7 +104,7 @@ def shuffled(data: PyTree, batch_size: int, *, seed: int = 0, axis: int = 0) -> 
 def padded(
     sequences: Sequence[Any], batch_size: int, *, boundaries: Sequence[int] | None = None, seed: int = 0
 ) -> Callable[[int], Iterator[Padded]]:
-    """Padded batches of sequences `[T_i, ...]` in a new order for each epoch; `numbers` say which: `labels[numbers]`.
+    """Pads sequences `[T_i, ...]` into batches, in a new order for each epoch; `numbers` say which: `labels[numbers]`.
 
     Args:
         sequences: of equal dtype and shape but for the first axis.
@@ -172,7 +172,7 @@ class PackedRows(NamedTuple):
 def packed(
     sequences: Sequence[Any], batch_size: int, *, steps: int | None = None, seed: int = 0
 ) -> Callable[[int], Iterator[PackedRows]]:
-    """Batches of rows that hold several sequences each, with little padding, in a new order for each epoch.
+    """Packs several sequences into each row of a batch, with little padding, in a new order for each epoch.
 
     Which sequences share a row stays as `sequences.pack` lays it out.
 
@@ -202,7 +202,7 @@ class Window(NamedTuple):
 def streams(
     stream: Any, batch_size: int, window: int, *, stretch: int | None = None, seed: int = 0
 ) -> Callable[[int], Iterator[Window]]:
-    """Windows of one long sequence `[N, ...]`, each going on where the one before ended: for a carried state.
+    """Cuts one long sequence `[N, ...]` into windows, each going on where the one before ended: for a carried state.
 
     Args:
         stream: `[N, ...]`, such as the tokens of a text.
@@ -252,7 +252,7 @@ def streams(
 def windows(
     series: Any, length: int, batch_size: int, *, stride: int = 1, seed: int = 0
 ) -> Callable[[int], Iterator[np.ndarray]]:
-    """Windows `[length, B, ...]` of series in a new order for each epoch: what a forecast sees, and what it is to say.
+    """Draws windows `[length, B, ...]` of series in a new order for each epoch: a forecast's inputs and targets in one.
 
     Args:
         series: `[N, ...]`, or a list of series `[N_i, ...]`; no window reaches from one into another.

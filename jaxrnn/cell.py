@@ -87,7 +87,7 @@ class Cell(Layer[P, S]):
 
     @property
     def chunkwise(self) -> bool:
-        """Whether `run_chunk` has a faster way than step after step."""
+        """True if `run_chunk` has a faster way than step after step."""
         return not self.stepped
 
     def chunk_size(self, steps: int, drive: PyTree, state: S) -> int:
@@ -97,7 +97,7 @@ class Cell(Layer[P, S]):
 
     @property
     def stepped(self) -> bool:
-        """Whether single steps are the way that the cell's options ask for, so that a wrapper may change them."""
+        """True if the cell's options ask for single steps, so that a wrapper may change them."""
         return True
 
 
@@ -122,20 +122,20 @@ class LinearCell(Cell[P, S]):
 
     @abc.abstractmethod
     def coefficients(self, params: P, drive: PyTree) -> tuple[S, S]:
-        """`(a, b)` for any leading axes, trees like the state; axes of length one in `a` broadcast against `b`.
+        """Returns `(a, b)` for any leading axes, trees like the state; axes of length one in `a` broadcast against `b`.
 
         `drive` is that of `project` in the precision of the state.
         """
 
     def step(self, params: P, state: S, drive: PyTree) -> tuple[S, S]:
-        """`a ⊙ h + b`; the output is the new state, for `readout`."""
+        """Returns `a ⊙ h + b`; the output is the new state, for `readout`."""
         a, b = _in_precision_of(state, self, params, drive)
         new = jax.tree.map(lambda a, b, h: a * h + b, a, b, state)
         return new, new
 
     @property
     def stepped(self) -> bool:
-        """Whether the run is sequential."""
+        """True if the run is sequential."""
         return self.scan == "sequential"
 
     def run_chunk(self, params: P, state: S, data: StepData, reverse: bool) -> tuple[S, PyTree]:

@@ -14,20 +14,20 @@ from jaxrnn.typing import Array, Params, PyTree, State
 
 
 def check_installed(package: str) -> None:
-    """Raise unless an optional package, which has an extra of its name, is installed."""
+    """Raises unless an optional package is installed, for which there is an extra of the same name."""
     if importlib.util.find_spec(package) is None:
         raise ModuleNotFoundError(f"{package}: not installed; pip install 'jaxrnn[{package}]' brings it", name=package)
 
 
 def check_sizes(**sizes: Any) -> None:
-    """Raise unless every size is a positive integer."""
+    """Raises unless every size is a positive integer."""
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
             raise ValueError(f"{name}: got {size!r}, needs a positive integer")
 
 
 def check_heads(heads: Any, **sizes: int) -> None:
-    """Raise unless `heads` is a positive integer that divides every size."""
+    """Raises unless `heads` is a positive integer that divides every size."""
     check_sizes(heads=heads)
     for name, size in sizes.items():
         if size % heads:
@@ -35,7 +35,7 @@ def check_heads(heads: Any, **sizes: int) -> None:
 
 
 def check_choice(*, among: tuple[Any, ...], **options: Any) -> None:
-    """Raise unless every option is one of those there are."""
+    """Raises unless every option is one of those there are."""
     for name, option in options.items():
         if option not in among:
             raise ValueError(f"{name}: got {option!r}, needs one of {', '.join(map(repr, among))}")
@@ -57,21 +57,21 @@ def check_key(key: Any, *, optional: bool = False) -> Any:
 
 
 def check_rate(**rates: Any) -> None:
-    """Raise unless every rate is a number in [0, 1)."""
+    """Raises unless every rate is a number in [0, 1)."""
     for name, rate in rates.items():
         if not (_is_number(rate) and 0 <= rate < 1):
             raise ValueError(f"{name}: got {rate!r}, needs a rate in [0, 1)")
 
 
 def check_positive(**values: Any) -> None:
-    """Raise unless every number is finite and greater than zero."""
+    """Raises unless every number is finite and greater than zero."""
     for name, number in values.items():
         if not (_is_number(number) and number > 0):
             raise ValueError(f"{name}: got {number!r}, needs a positive number")
 
 
 def check_at_least(minimum: float, /, **values: Any) -> None:
-    """Raise unless every number is finite and at least `minimum`."""
+    """Raises unless every number is finite and at least `minimum`."""
     for name, number in values.items():
         if not (_is_number(number) and number >= minimum):
             raise ValueError(f"{name}: got {number!r}, needs a number of at least {minimum}")
@@ -83,7 +83,7 @@ def _is_number(value: Any) -> bool:
 
 
 def check_arrays(**arrays: Any) -> None:
-    """Raise unless every array is one of JAX's or NumPy's, or a number: no tensor of another library, no list."""
+    """Raises unless every array is one of JAX's or NumPy's, or a number: no tensor of another library, no list."""
     for name, array in arrays.items():
         if isinstance(array, jax.Array | numbers.Number) or isinstance(getattr(array, "dtype", None), np.dtype):
             continue
@@ -100,18 +100,18 @@ def _params_spec(cell: Any) -> PyTree:
 
 
 def check_params(cell: Any, params: Params) -> None:
-    """Raise unless `params` has the structure and shapes that `cell.init` gives."""
+    """Raises unless `params` has the structure and shapes that `cell.init` gives."""
     _check_tree("params", params, _params_spec(cell), f"as from {cell}.init(key)")
 
 
 def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str = "state", way: str = "") -> None:
-    """Raise unless `state` is one of `cell` for `batch_shape`; `way` says what may be wrong."""
+    """Raises unless `state` is one of `cell` for `batch_shape`; `way` says what may be wrong."""
     spec = jax.eval_shape(lambda: cell.initial_state(batch_shape))
     _check_tree(name, state, spec, f"as from {cell}.initial_state({batch_shape}){way}")
 
 
 def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
-    """What a step of `cell` from `state` gave; raise unless a pair of a state like this one and an output."""
+    """Returns what a step of `cell` gave; raises unless it is a pair of a state like `state` and an output."""
     if not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(f"step: got {type(result).__name__} from {cell}, needs a pair (state, output)")
     _check_tree("step: state", result[0], state, f"as before it, from {cell}")
@@ -119,7 +119,7 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
 
 
 def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> None:
-    """Raise unless the outputs of `cell` over time have the leading axes of the input."""
+    """Raises unless the outputs of `cell` over time have the leading axes of the input."""
     for path, y in jax.tree_util.tree_leaves_with_path(ys):
         if jnp.shape(y)[: len(leading)] != leading:
             where = f"step, readout: output{jax.tree_util.keystr(path)}"
@@ -127,7 +127,7 @@ def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> None:
 
 
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
-    """Raise unless `x` is an input of `cell`; return its leading axes, all but those of one example."""
+    """Returns the leading axes of `x`, all but those of one example; raises unless `x` is an input of `cell`."""
     spec = cell.input_spec
     _check_structure(name, x, spec, f"{cell} needs {structure(spec)}")
     leading = set()
@@ -205,7 +205,7 @@ def _kind(leaf: Any) -> str:
 
 
 def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: str = "lengths") -> Array:
-    """`lengths` as an array; raise unless integers `[*batch]` in 0..T, as far as their values are known now."""
+    """Returns `lengths` as an array; raises unless integers `[*batch]` in 0..T, where their values are known now."""
     lengths = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
     dtype = lengths.dtype
     if not jnp.issubdtype(dtype, jnp.integer):
@@ -224,7 +224,7 @@ def check_lengths(lengths: Any, steps: int, batch_shape: tuple[int, ...], name: 
 
 
 def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, *batch]") -> Array:
-    """`flags` as an array; raise unless booleans of the shape, of which `axes` are the letters."""
+    """Returns `flags` as an array; raises unless booleans of this shape, whose letters are `axes`."""
     flags = flags if isinstance(flags, jax.Array) else np.asarray(flags)
     if flags.dtype != jnp.bool_:
         way = f"; {name}.astype(bool) makes them" if flags.shape == shape else f" {axes} = {shape}"
@@ -235,21 +235,21 @@ def check_flags(flags: Any, shape: tuple[int, ...], name: str, axes: str = "[T, 
 
 
 def check_bools(**flags: Any) -> None:
-    """Raise unless every flag is a bool, NumPy's too."""
+    """Raises unless every flag is a bool, NumPy's too."""
     for name, flag in flags.items():
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(f"{name}: got {flag!r}, needs a bool")
 
 
 def check_activations(**activations: Any) -> None:
-    """Raise unless every activation is a function."""
+    """Raises unless every activation is a function."""
     for name, activation in activations.items():
         if not callable(activation):
             raise TypeError(f"{name}: got {activation!r}, needs a function of an array, such as jax.numpy.tanh")
 
 
 def check_initializers(**initializers: Any) -> None:
-    """Raise unless every initializer is a function."""
+    """Raises unless every initializer is a function."""
     for name, initializer in initializers.items():
         if not callable(initializer):
             raise TypeError(

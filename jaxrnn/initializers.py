@@ -30,7 +30,7 @@ __all__ = [
 def blocks(
     key: Key, initializer: Initializer, shape: tuple[int, int], n: int, dtype: DTypeLike, heads: int = 1
 ) -> Array:
-    """`n` independent blocks of `shape` `[in, out]`, side by side: `[in, n * out]`.
+    """Draws `n` independent blocks of `shape` `[in, out]` and sets them side by side: `[in, n * out]`.
 
     With several heads the blocks of each are independent too: `[heads, in / heads, n * out / heads]`.
 
@@ -48,7 +48,7 @@ def blocks(
 
 
 def identity(scale: float = 1.0) -> Initializer:
-    """`scale` times the identity: with `Elman(activation=jax.nn.relu)` the IRNN.
+    """Returns an initializer that gives `scale` times the identity: with `Elman(activation=jax.nn.relu)` the IRNN.
 
     Reference: Le, Jaitly & Hinton 2015, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units".
 
@@ -65,7 +65,7 @@ def identity(scale: float = 1.0) -> Initializer:
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:
-    """`scale` times a random orthogonal matrix, uniform over all (Haar's measure).
+    """Returns an initializer that draws `scale` times an orthogonal matrix, uniform over all (Haar's measure).
 
     Of a matrix `[in, out]` that is not square, the shorter side is orthonormal; of more axes, all but the last are in.
     Made of matrix products alone: LAPACK's QR decomposition, which `jax.nn.initializers.orthogonal` calls, can wait for
@@ -128,7 +128,9 @@ def _orthonormal(key: Key, n: int, m: int, dtype: np.dtype) -> Array:
 
 
 def uniform(bound: float) -> Initializer:
-    """Uniform on `[-bound, bound)`; PyTorch's recurrent layers use `bound = 1 / sqrt(hidden_size)` for every parameter.
+    """Returns an initializer that draws uniformly from `[-bound, bound)`.
+
+    PyTorch's recurrent layers use `bound = 1 / sqrt(hidden_size)` for every parameter.
 
     Example:
         >>> w = uniform(1 / 4**0.5)(jax.random.key(0), (3, 4), jnp.float32)
@@ -143,7 +145,7 @@ def uniform(bound: float) -> Initializer:
 
 
 def chrono(max_time: float) -> Initializer:
-    """A bias initializer for dependencies of up to `max_time` steps: forgetting times are spread over `[2, max_time)`.
+    """Returns a bias initializer whose forgetting times are spread over `[2, max_time)` time steps.
 
         LSTM:  b_f = log(u),  b_i = -b_f,  u ~ U[1, max_time - 1)      GRU:  b_z = log(u)
 

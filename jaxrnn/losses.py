@@ -49,7 +49,7 @@ def sequence_loss(
     *,
     repeat_targets: bool = False,
 ) -> Array:
-    """A loss of single steps, reduced over time and rows: a scalar.
+    """Reduces a loss of single steps over time and rows to a scalar.
 
     Args:
         loss: `(predictions, targets) -> [T, *batch]`, as Optax's `softmax_cross_entropy_with_integer_labels`.
@@ -98,7 +98,7 @@ def sequence_loss(
 
 
 def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Array:
-    """Negative log-likelihood of piano rolls, nats a time step: the sum over keys, the mean over valid steps.
+    """Returns the negative log-likelihood of piano rolls, nats a time step: a sum over keys, a mean over valid steps.
 
     Args:
         logits: `[T, *batch, K]`.
@@ -122,7 +122,7 @@ def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Ar
 def ctc_loss(
     logits: Array, labels: Array, lengths: Array | None = None, label_lengths: Array | None = None, blank: int = 0
 ) -> Array:
-    """Connectionist temporal classification by Optax, time first: the loss of each row, `[B]`.
+    """Computes the loss of connectionist temporal classification, `[B]`, by Optax, with time first.
 
     Args:
         logits: `[T, B, K]`.
@@ -160,7 +160,7 @@ class AliasTable(NamedTuple):
 
 
 def alias_table(probabilities: Any) -> AliasTable:
-    """The table of a distribution `[V]`, such as the unigram frequencies of a text, divided by their sum.
+    """Returns the table to draw from a distribution `[V]`, such as a text's word frequencies divided by their sum.
 
     Raises:
         ValueError: a negative probability, or a sum that is not one.
@@ -195,7 +195,7 @@ def alias_table(probabilities: Any) -> AliasTable:
 
 
 def draw_noise(key: Key, table: AliasTable, shape: tuple[int, ...]) -> Array:
-    """Independent draws from the table, `shape` integers."""
+    """Draws `shape` independent integers from the table."""
     key = check_key(key)
     which, coin = jax.random.split(key)
     column = jax.random.randint(which, shape, 0, table.alias.shape[0], table.alias.dtype)
@@ -240,7 +240,7 @@ def nce_loss(
     per_row: bool = False,
     log_normalizer: float = 0.0,
 ) -> Array:
-    """Noise-contrastive estimation of `softmax(hidden W + b)`: the loss of every step, `[T, *batch]`.
+    """Computes the noise-contrastive estimate of `softmax(hidden W + b)`: the loss of every step, `[T, *batch]`.
 
         s(v) = hidden w_v + b_v - log Z - log(k q(v))
         loss = -log σ(s(target)) - Σ_noise log σ(-s(v))
@@ -281,9 +281,10 @@ def sampled_softmax_loss(
     *,
     per_row: bool = False,
 ) -> Array:
-    """Cross-entropy among the target and `samples` noise words, scores less log(k q): every step's, `[T, *batch]`.
+    """Computes the cross-entropy among the target and `samples` noise words, for every step: `[T, *batch]`.
 
-    Noise that is the target itself is left out. Arguments as in `nce_loss`.
+    The scores are `hidden W + b` less log(k q), for k samples drawn with probability q. Noise that is the target itself
+    is left out. Arguments as in `nce_loss`.
 
     Reference: Jean, Cho, Memisevic & Bengio 2015, "On using very large target vocabulary for neural machine
     translation".

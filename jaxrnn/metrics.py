@@ -17,7 +17,7 @@ Words = Sequence[Hashable]
 
 
 def perplexity(nll: Any) -> Array:
-    """`exp` of a mean negative log-likelihood in nats a token: the sum over all tokens by their number.
+    """Returns `exp` of a mean negative log-likelihood in nats a token, the mean over all tokens.
 
     Example:
         >>> round(float(perplexity(np.log(50.0))), 3)
@@ -27,7 +27,7 @@ def perplexity(nll: Any) -> Array:
 
 
 def bits_per_symbol(nll: Any) -> Array:
-    """A mean negative log-likelihood in bits instead of nats.
+    """Converts a mean negative log-likelihood from nats to bits.
 
     Example:
         >>> float(bits_per_symbol(2 * np.log(2.0)))
@@ -41,7 +41,7 @@ def _ngrams(words: Words, n: int) -> Counter[tuple[Hashable, ...]]:
 
 
 def bleu(candidate: Words, references: Sequence[Words], n: int = 4) -> float:
-    """BLEU of one candidate: the geometric mean of clipped n-gram precisions, less a penalty for brevity.
+    """Computes the BLEU of one candidate: the geometric mean of clipped n-gram precisions, times a penalty for brevity.
 
     The k-th order without a match counts as 2^-k matches; an order longer than the candidate has the precision 1.
 
@@ -79,7 +79,7 @@ def bleu(candidate: Words, references: Sequence[Words], n: int = 4) -> float:
 
 
 def rouge_n(candidate: Words, reference: Words, n: int = 2) -> float:
-    """ROUGE-N: the part of the reference's n-grams that the candidate has; zero where the reference has none.
+    """Computes ROUGE-N: the share of the reference's n-grams that the candidate has; zero where the reference has none.
 
     Example:
         >>> rouge_n("the cat sat".split(), "the cat ran".split(), n=1)
@@ -93,7 +93,7 @@ def rouge_n(candidate: Words, reference: Words, n: int = 2) -> float:
 
 
 def rouge_s(candidate: Words, reference: Words, beta: float = 1.0, skip: int | None = None) -> float:
-    """ROUGE-S: the F-measure of pairs of words in their order, with at most `skip` words between the two.
+    """Computes ROUGE-S: the F-measure of ordered pairs of words, with at most `skip` words between the two.
 
     Args:
         candidate: tokens.

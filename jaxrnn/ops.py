@@ -41,7 +41,7 @@ __all__ = [
 
 
 def dot(h: Array, w: "Array | AllUnits") -> Array:
-    """`h @ w`, computed in the dtype of the weight: `[*batch, H] x [H, O] -> [*batch, O]`.
+    """Returns `h @ w`, computed in the dtype of the weight: `[*batch, H] x [H, O] -> [*batch, O]`.
 
     So a float32 state meets bfloat16 weights in a bfloat16 product, and keeps its own precision outside of it. In mixed
     precision, parameters and inputs are cast together (`cast`).
@@ -62,12 +62,12 @@ class AllUnits(NamedTuple):
 
     @property
     def dtype(self) -> Any:
-        """Of the weight."""
+        """Dtype of the weight."""
         return self.columns.dtype
 
 
 def recurrent(h: Array, w: "Array | AllUnits", n: int) -> tuple[Array, ...]:
-    """The `n` gates of `h @ w`, a tuple: `[*batch, R] -> n x [*batch, H]`.
+    """Returns the `n` gates of `h @ w`, a tuple: `[*batch, R] -> n x [*batch, H]`.
 
     A weight `[R, nH]` is dense. A weight `[heads, R / heads, nH / heads]` is block-diagonal: the units of each gate see
     those of their own head only.
@@ -79,7 +79,7 @@ def recurrent(h: Array, w: "Array | AllUnits", n: int) -> tuple[Array, ...]:
 
 
 def blockwise(parts: tuple[Array, ...], w: Array) -> tuple[Array, ...]:
-    """Each of N parts by its own matrix: N x `[*batch, K]` by `[N, K, O]` gives N x `[*batch, O]`.
+    """Multiplies each of N parts by its own matrix: N x `[*batch, K]` by `[N, K, O]` gives N x `[*batch, O]`.
 
     One batched product, but on the CPU, where XLA takes twice as long for it and its derivatives, N of them.
     """
@@ -90,17 +90,17 @@ def blockwise(parts: tuple[Array, ...], w: Array) -> tuple[Array, ...]:
 
 
 def affine(x: Array, w: Array, b: Array | None) -> Array:
-    """`x @ w + b` over any leading axes; no bias where `b` is None."""
+    """Returns `x @ w + b` over any leading axes; no bias where `b` is None."""
     return add_bias(jnp.matmul(x, w), b)
 
 
 def add_bias(z: Array, b: Array | None) -> Array:
-    """`z + b` over any leading axes; `z` where `b` is None."""
+    """Returns `z + b` over any leading axes; `z` where `b` is None."""
     return z if b is None else z + _rank_of(z, b)
 
 
 def weigh(h: Array, w: Array) -> Array:
-    """`h ⊙ w`, a diagonal product over any leading axes."""
+    """Returns `h ⊙ w`, a diagonal product over any leading axes."""
     return h * _rank_of(h, w)
 
 
@@ -110,7 +110,7 @@ def _rank_of(h: Array, w: Array) -> Array:
 
 
 def gates(z: Array, n: int) -> tuple[Array, ...]:
-    """The `n` equal blocks of the last axis, as a tuple: `[*batch, n * H] -> n x [*batch, H]`."""
+    """Splits the last axis into `n` equal blocks, a tuple: `[*batch, n * H] -> n x [*batch, H]`."""
     return tuple(jnp.split(z, n, axis=-1))
 
 
@@ -125,18 +125,18 @@ def join_heads(x: Array) -> Array:
 
 
 def add(a: tuple[Array, ...], b: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Gate by gate sum of two tuples of gates."""
+    """Adds two tuples of gates, gate by gate."""
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def safe_sqrt(z: Array) -> Array:
-    """`√z` of real numbers from zero on; the derivative at zero, where the root has none, is zero."""
+    """Returns `√z` of real numbers z ≥ 0; the derivative at zero, where the root has none, is zero."""
     some = z > 0
     return jnp.where(some, jnp.sqrt(jnp.where(some, z, jnp.ones_like(z))), jnp.zeros_like(z))
 
 
 def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
-    """`tree` with its real leaves in `dtype`; integers and complex numbers stay as they are.
+    """Returns `tree` with its real leaves in `dtype`; integers and complex numbers stay as they are.
 
     The computation's dtype is that of the parameters and inputs a call is given. Mixed precision is a cast at the call,
     so that gradients arrive in the dtype of the stored parameters:
@@ -160,19 +160,19 @@ def cast(tree: PyTree, dtype: DTypeLike) -> PyTree:
 
 
 def select(flags: Array, a: Array, b: Array) -> Array:
-    """`where` with flags `[*leading]` over `[*leading, ...]`."""
+    """Chooses between arrays `[*leading, ...]` by flags `[*leading]`, as `where` does."""
     a, b = spread_like(a, flags), spread_like(b, flags)
     flags = flags.reshape(flags.shape + (1,) * (a.ndim - flags.ndim))
     return jnp.where(repeat_like(flags, a), a, b)
 
 
 def keep(valid: Array, xs: PyTree) -> PyTree:
-    """`xs` where `valid` `[*leading]`, else zero, for leaves `[*leading, ...]`; NaN in the rest stays there."""
+    """Returns `xs` where `valid` `[*leading]`, else zero, for leaves `[*leading, ...]`; NaN in the rest stays there."""
     return jax.tree.map(lambda x: select(valid, x, jnp.zeros_like(x)), xs)
 
 
 def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) -> PyTree:
-    """`xs` with values dropped at `rate`, and the kept ones scaled by `1 / (1 - rate)`.
+    """Drops values of `xs` at `rate` and scales the kept ones by `1 / (1 - rate)`.
 
     Args:
         key: a typed key.
@@ -205,7 +205,7 @@ def dropout(key: Key, rate: float, xs: PyTree, broadcast: tuple[int, ...] = ()) 
 
 
 def drop(kept: Array, rate: float, x: Array) -> Array:
-    """`x / (1 - rate)` where `kept`, else zero."""
+    """Returns `x / (1 - rate)` where `kept`, else zero."""
     return jnp.where(spread_like(kept, x), x / (1 - rate), jnp.zeros_like(x))
 
 
@@ -229,7 +229,7 @@ def repeat_like(w: Array, like: Array) -> Array:
 
 
 def look_up(table: Array, at: Array, mode: str | None = None) -> Array:
-    """The rows `at` `[*leading]` of a table `[N, ...]`: `[*leading, ...]`, spread over devices as `at` is."""
+    """Returns the rows `at` `[*leading]` of a table `[N, ...]`: `[*leading, ...]`, spread over devices as `at` is."""
     sharding = _explicit_sharding(at)
     if sharding is not None:
         spec = PartitionSpec(*sharding.spec, *(None for _ in table.shape[1:]))
@@ -244,26 +244,26 @@ def _explicit_sharding(a: Array) -> NamedSharding | None:
 
 
 def follow(new: PyTree, changed: PyTree, output: PyTree) -> PyTree:
-    """`output` with each leaf that is a leaf of `new` replaced by that of `changed`."""
+    """Returns `output` with each leaf that is a leaf of `new` replaced by that of `changed`."""
     same = {id(n): c for n, c in zip(jax.tree.leaves(new), jax.tree.leaves(changed), strict=True)}
     return jax.tree.map(lambda leaf: same.get(id(leaf), leaf), output)
 
 
 def complex_dtype(dtype: DTypeLike) -> Any:
-    """complex64, or complex128 for a dtype of double precision."""
+    """Returns complex64, or complex128 for a dtype of double precision."""
     return np.dtype(np.complex128 if jnp.finfo(dtype).bits == 64 else np.complex64)
 
 
 def wide(z: Array) -> Array:
-    """`z` in float32 or wider, where complex numbers begin."""
+    """Returns `z` in float32 or wider, where complex numbers begin."""
     return z.astype(np.promote_types(z.dtype, np.float32))
 
 
 def to_complex(z: Array) -> Array:
-    """Blocks Re, Im as complex numbers: `[*batch, 2N] -> [*batch, N]`."""
+    """Converts the blocks Re, Im to complex numbers: `[*batch, 2N] -> [*batch, N]`."""
     return lax.complex(*gates(wide(z), 2))
 
 
 def to_real(z: Array) -> Array:
-    """Complex numbers as blocks Re, Im: `[*batch, N] -> [*batch, 2N]`."""
+    """Converts complex numbers to the blocks Re, Im: `[*batch, N] -> [*batch, 2N]`."""
     return jnp.concatenate([z.real, z.imag], axis=-1)

@@ -14,7 +14,7 @@ __all__ = ["alignment", "gradient_norms", "heat", "text"]
 def alignment(
     weights: Array, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None, ax: Any = None
 ) -> Any:
-    """Attention weights `[outputs, inputs]` of one row as a heat map, inputs to the right and outputs downwards.
+    """Draws one row's attention weights `[outputs, inputs]` as a heat map, inputs to the right, outputs downwards.
 
     Args:
         weights: numbers in 0..1; white is 0, the darkest color is the greatest.
@@ -48,7 +48,7 @@ def alignment(
 
 
 def gradient_norms(norms: Array, ax: Any = None) -> Any:
-    """Norms `[T, *batch]` from `state_gradient_norms` against time on a logarithmic axis, a line a row."""
+    """Plots norms `[T, *batch]` from `state_gradient_norms` against time on a logarithmic axis, one line per row."""
     ax = plt.subplots()[1] if ax is None else ax
     ax.semilogy(np.reshape(norms, (len(norms), -1)))
     ax.set_xlabel("step")
@@ -57,7 +57,7 @@ def gradient_norms(norms: Array, ax: Any = None) -> Any:
 
 
 def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> Any:
-    """Activations `[T, H]` as a heat map, time to the right, `labels` below the steps; of attention, `alignment`."""
+    """Draws activations `[T, H]` as a heat map, time to the right, `labels` below the steps. Attention: `alignment`."""
     ax = plt.subplots()[1] if ax is None else ax
     limit = float(np.max(np.abs(values))) or 1.0
     image = ax.imshow(np.asarray(values).T, aspect="auto", cmap="coolwarm", vmin=-limit, vmax=limit)
@@ -70,7 +70,7 @@ def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> 
 
 
 def text(characters: Sequence[str], values: Array, ax: Any = None, width: int = 60) -> Any:
-    """Characters `[T]` on the colors of one unit's activations `[T]`, `width` of them a line."""
+    """Prints characters `[T]` on the colors of one unit's activations `[T]`, `width` of them to a line."""
     if len(characters) != len(values):
         raise ValueError(f"values: got {len(values)}, needs one for each of the {len(characters)} characters")
     lines = -(-len(characters) // width)

@@ -18,7 +18,7 @@ __all__ = ["GivenMasks", "MonteCarlo", "embedding_dropout", "monte_carlo"]
 
 
 def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, share: tuple[str, ...] = ()) -> Array:
-    """Dropout of word types: a dropped word is zero wherever it stands in its row, a kept one is scaled.
+    """Drops word types: a dropped word is zero wherever it stands in its row, a kept one is scaled.
 
     Args:
         key: a typed key.
@@ -63,7 +63,7 @@ class MonteCarlo(NamedTuple):
 
 
 def monte_carlo(key: Key, predict: Callable[[Key], PyTree], samples: int) -> MonteCarlo:
-    """Predictions of a network with its dropout on: mean and spread over draws.
+    """Predicts with dropout on: returns mean and spread over draws.
 
     Average probabilities, not logits: `predict = lambda key: softmax(unroll(cell, params, xs, key=key)[1] @ w)`.
 

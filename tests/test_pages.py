@@ -144,6 +144,32 @@ def test_everything_public_has_a_docstring(name):
     assert not missing
 
 
+INSIDE = ("jaxrnn.engine", "jaxrnn.native", "jaxrnn.mosaic")
+
+
+@pytest.fixture(scope="module")
+def functions():
+    """All that users call, by module and name."""
+    modules = [importlib.import_module(name) for name in MODULES if "._" not in name and not name.startswith(INSIDE)]
+    found = {(m.__name__, path): thing for m in modules for path, thing in public(m) if inspect.isroutine(thing)}
+    assert len(found) > 400
+    return found
+
+
+def says_what_it_does(doc):
+    """Begins with a verb: "Returns …", not "Return …", "The …" or "Norms of …"."""
+    return re.match(r"[A-Z][a-z]+s\b(?! of\b)", doc) is not None
+
+
+def test_functions_say_what_they_do(functions):
+    assert [path for path, thing in functions.items() if not says_what_it_does(inspect.getdoc(thing))] == []
+
+
+@pytest.mark.parametrize("doc", ["Return it.", "The norms.", "`a`, b.", "Norms of columns.", "Whether it is."])
+def test_other_first_lines_are_seen(doc):
+    assert not says_what_it_does(doc)
+
+
 def keys_in_place(function):
     """A `key` that is required stands first, as in `jax.random`; one that may be left out is a keyword."""
     parameters = inspect.signature(function).parameters
@@ -151,11 +177,9 @@ def keys_in_place(function):
     return key is None or (first == "key" if key.default is key.empty else key.kind is key.KEYWORD_ONLY)
 
 
-def test_keys_stand_where_everyone_looks():
-    modules = [importlib.import_module(name) for name in MODULES if "._" not in name]
-    functions = {path: thing for module in modules for path, thing in public(module) if inspect.isfunction(thing)}
-    assert [path for path, function in functions.items() if not keys_in_place(function)] == []
-    assert sum("key" in inspect.signature(function).parameters for function in functions.values()) > 40
+def test_keys_stand_where_everyone_looks(functions):
+    assert [path for path, thing in functions.items() if not keys_in_place(thing)] == []
+    assert sum("key" in inspect.signature(thing).parameters for thing in functions.values()) > 40
 
 
 @pytest.mark.parametrize("function", [lambda predict, key: 0, lambda key=None: 0, lambda xs, *, key: 0])

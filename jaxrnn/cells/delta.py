@@ -72,7 +72,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
 
     @property
     def chunkwise(self) -> bool:
-        """True: all steps of a chunk at once."""
+        """True: `unroll` computes all steps of a chunk at once."""
         return True
 
     def init(

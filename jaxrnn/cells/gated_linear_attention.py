@@ -79,7 +79,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
 
     @property
     def chunkwise(self) -> bool:
-        """True: all steps of a chunk at once."""
+        """True: `unroll` computes all steps of a chunk at once."""
         return True
 
     def init(

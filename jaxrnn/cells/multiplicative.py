@@ -66,12 +66,12 @@ class Multiplicative(Cell[MultiplicativeParams, Any]):
 
     @property
     def input_size(self) -> int:
-        """The cell's I."""
+        """Input size of the cell."""
         return self.cell.input_size
 
     @property
     def hidden_size(self) -> int:
-        """The cell's H."""
+        """Hidden size of the cell."""
         return self.cell.hidden_size
 
     @property

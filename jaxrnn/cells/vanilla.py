@@ -152,7 +152,7 @@ class VanillaLSTM(Cell[VanillaLSTMParams, VanillaLSTMState]):
 
     @property
     def own_gates(self) -> tuple[bool, bool, bool]:
-        """Which of the gates i, f, o have weights of their own."""
+        """Gates among i, f, o that have weights of their own."""
         return bool(self.input_gate), self.forget_gate not in (False, "coupled"), bool(self.output_gate)
 
     def init(

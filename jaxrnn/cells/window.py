@@ -65,7 +65,7 @@ class Window(Cell[tuple[()], WindowState]):
 
     @property
     def chunkwise(self) -> bool:
-        """True: all steps of a chunk at once."""
+        """True: `unroll` computes all steps of a chunk at once."""
         return True
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> tuple[()]:

@@ -194,7 +194,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
 
     @property
     def chunkwise(self) -> bool:
-        """True: all steps of a chunk at once."""
+        """True: `unroll` computes all steps of a chunk at once."""
         return True
 
     def init(

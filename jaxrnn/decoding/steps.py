@@ -62,7 +62,7 @@ def _cell_step(cell: Layer, params: Params, embed: Any, head: Any, state: State,
 
 
 def with_arrays(function: Any) -> Any:
-    """`function` as a pytree of the arrays that it brings along, so that it may be an argument of `jax.jit`."""
+    """Returns `function` as a pytree of the arrays that it closes over, so that it may be an argument of `jax.jit`."""
     if function is None or not jax.tree_util.all_leaves([function]):
         return function
     if inspect.ismethod(function) and not jax.tree_util.all_leaves([function.__self__]):
@@ -137,7 +137,7 @@ def check_tokens(tokens: Any, name: str, axes: str) -> Array:
 
 
 def begin(step: Step, state: State, token: Any) -> tuple[Any, State, Array, int]:
-    """The checked step, state and token of a generation, and V."""
+    """Returns the checked step, state and token of a generation, and V."""
     token = check_tokens(token, "token", "[B]")
     step, state = with_arrays(step), jax.tree.map(jnp.asarray, state)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -178,7 +178,7 @@ def is_one_of(token: Array, stop: tuple[int, ...]) -> Array:
 
 
 def row_keys(key: Any, rows: int) -> Key | None:
-    """One key for each row."""
+    """Returns one key for each row."""
     if key is None:
         return None
     if getattr(key, "shape", ()) == (rows,) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):

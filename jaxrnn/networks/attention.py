@@ -141,7 +141,7 @@ class Attention(Wrapper):
 
     @property
     def needs_state(self) -> str:
-        """`attend` puts the memory into a state."""
+        """Says that `attend` puts the memory into a state."""
         return "attend(params, memory) puts a memory into one"
 
     @property

@@ -137,7 +137,7 @@ class RecurrentDropout(StepWrapper):
         _try_step(self)
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-        """The cell's step, equation by equation, with masks on the operands."""
+        """Takes the cell's step, equation by equation, with masks on the operands."""
 
         def inner(params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
             return self.cell.step_with(params, state, drive, draw)
@@ -238,7 +238,7 @@ class CandidateDropout(StepWrapper):
         return "candidate_activation" if hasattr(self.cell, "candidate_activation") else "activation"
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-        """The step of the cell with another activation."""
+        """Takes the cell's step with another activation."""
         squash, used = getattr(self.cell, self._field), False
 
         def dropped(z: Array) -> Array:

@@ -49,7 +49,7 @@ class Truncated(StepWrapper):
         check_sizes(every=self.every)
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-        """The step of the cell, from a constant at a boundary."""
+        """Takes the cell's step; at a boundary, from a constant."""
         cut = draw(Boundary(self.every))
         if cut is not None:
             state = jax.tree.map(lambda s: select(cut, lax.stop_gradient(s), s), state)
@@ -88,7 +88,7 @@ class ClippedGradient(StepWrapper):
             raise ValueError(f"cell: got {self.cell}, whose state has the dtypes {dtypes}, needs none that is complex")
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
-        """The step of the cell."""
+        """Takes the cell's step; in the backward pass, clips the state's cotangents."""
         state = jax.tree.map(
             lambda s: clip_cotangent(s, self.limit) if jnp.issubdtype(s.dtype, jnp.floating) else s, state
         )

@@ -50,7 +50,7 @@ class Inspected(StepWrapper):
         return Inspection(self.cell.output_size, self.cell.hidden_size, None)
 
     def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, Inspection]:
-        """The step of the cell, equation by equation."""
+        """Takes the cell's step, equation by equation."""
 
         def inner(params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
             return self.cell.step_with(params, state, drive, draw)
@@ -80,7 +80,7 @@ class Inspected(StepWrapper):
         return new, Inspection(y, new, jax.tree.unflatten(tree, gates))
 
     def readout(self, params: Params, output: Inspection, drive: PyTree) -> Inspection:
-        """The cell's for its output."""
+        """Applies the cell's readout to its output."""
         return output._replace(y=self.cell.readout(params, output.y, drive))
 
 

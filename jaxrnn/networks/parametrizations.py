@@ -106,7 +106,7 @@ class WeightNorm(Parametrized):
     """
 
     def reparametrize(self, key: Key, params: Params) -> WeightNormParams:
-        """The lengths of the columns, and the parameters as they are."""
+        """Returns the lengths of the columns, and the parameters as they are."""
         del key
         g = jax.tree.map(lambda v: _lengths(v) if v.ndim == 2 else None, params)
         if not jax.tree.leaves(g):
@@ -115,7 +115,7 @@ class WeightNorm(Parametrized):
         return WeightNormParams(g, params)
 
     def weights(self, params: WeightNormParams) -> Params:
-        """`g ⊙ v / ‖v‖`."""
+        """Returns `g ⊙ v / ‖v‖`."""
         g = iter(jax.tree.leaves(params.g))
 
         def one(v: Array) -> Array:
@@ -172,7 +172,7 @@ class Orthogonal(Parametrized):
         super().__post_init__()
 
     def reparametrize(self, key: Key, params: Params) -> Params:
-        """The cell's parameters, those of the matrix `[H (H - 1) / 2]`."""
+        """Returns the cell's parameters; those of the matrix are `[H (H - 1) / 2]`."""
         n, dtype = _square(params, self.name)
         wide = np.promote_types(dtype, np.float32)
         if self.angles == "cayley":
@@ -185,7 +185,7 @@ class Orthogonal(Parametrized):
         return params._replace(**{self.name: upper[np.triu_indices(n, 1)].astype(dtype)})
 
     def weights(self, params: Params) -> Params:
-        """The cell's parameters, the matrix `exp(U - Uᵀ)` computed in float32 or wider."""
+        """Returns the cell's parameters, with the matrix `exp(U - Uᵀ)`, computed in float32 or wider."""
         entries = getattr(params, self.name)
         w = _exp(_skew(entries.astype(np.promote_types(entries.dtype, np.float32))))
         return params._replace(**{self.name: w.astype(entries.dtype)})
@@ -221,13 +221,13 @@ class Antisymmetric(Parametrized):
     diffusion: float = 0.01
 
     def reparametrize(self, key: Key, params: Params) -> Params:
-        """The cell's parameters, those of the matrix `[H (H - 1) / 2]`."""
+        """Returns the cell's parameters; those of the matrix are `[H (H - 1) / 2]`."""
         n, dtype = _square(params, self.name)
         entries = jax.random.normal(key, (n * (n - 1) // 2,), dtype) / n**0.5
         return params._replace(**{self.name: entries})
 
     def weights(self, params: Params) -> Params:
-        """The cell's parameters, the matrix `U - Uᵀ - γ 1`."""
+        """Returns the cell's parameters, with the matrix `U - Uᵀ - γ 1`."""
         skew = _skew(getattr(params, self.name))
         return params._replace(**{self.name: skew - self.diffusion * jnp.eye(len(skew), dtype=skew.dtype)})
 

@@ -38,5 +38,5 @@ class Reversed(Wrapper):
         return self.cell.run(params, xs, state, options._replace(reverse=not options.reverse))
 
     def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
-        """Raises: the last step comes first."""
+        """Refuses a single time step: the last one comes first."""
         raise TypeError("Reversed: has no single time step, it needs the whole sequence; use unroll")

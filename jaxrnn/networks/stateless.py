@@ -122,12 +122,12 @@ class Embedding(_Stateless[Array]):
 
     @property
     def input_size(self) -> int:
-        """V."""
+        """V, words of the vocabulary."""
         return self.vocabulary
 
     @property
     def output_size(self) -> int:
-        """E."""
+        """E, length of an embedding."""
         return self.size
 
     @property
@@ -213,5 +213,5 @@ class Linear(_Stateless[LinearParams]):
         return LinearParams(input_init(k_w, (self.input_size, self.size), dtype), b)
 
     def apply(self, params: LinearParams, xs: Array) -> Array:
-        """Multiplies."""
+        """Multiplies by the matrix and adds the bias."""
         return affine(xs, params.w, params.b)

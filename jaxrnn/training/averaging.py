@@ -90,7 +90,7 @@ def triggered_average(
 
 
 def averaged_params(opt_state: PyTree) -> Params:
-    """The average in the state of an optimizer with `triggered_average`; until it begins, the last parameters.
+    """Returns the average that `triggered_average` keeps in an optimizer's state; until it begins, the last parameters.
 
     Raises:
         ValueError: there is no such state.

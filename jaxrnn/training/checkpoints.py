@@ -44,7 +44,7 @@ class Run:
     best: tuple[int, dict[str, float]] | None  # the step of the best checkpoint, and its metric by name
 
     def write(self, step: int, line: dict[str, float]) -> None:
-        """Append a line of metrics."""
+        """Appends a line of metrics."""
         values = {name: value if math.isfinite(value) else None for name, value in line.items()}
         if jax.process_index() == 0:
             with (self.directory / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
@@ -53,14 +53,14 @@ class Run:
                 )
 
     def improves(self, name: str, value: float, mode: Literal["min", "max"]) -> bool:
-        """True if `value` is better than that of the best checkpoint, or the first of its name."""
+        """Returns whether `value` is better than that of the best checkpoint, or the first of its name."""
         before = self.best[1].get(name) if self.best else None
         if not math.isfinite(value) or before is None:
             return math.isfinite(value)
         return value < before if mode == "min" else value > before
 
     def save(self, state: PyTree, step: int, best: dict[str, float] | None = None) -> None:
-        """Write a checkpoint, unless there is one of this step; `best`: the metric by which it is the best so far."""
+        """Writes a checkpoint unless this step has one; `best`: the metric by which it is the best so far."""
         if step == self.manager.latest_step():
             return
         arrays = _stored(state)
@@ -75,7 +75,7 @@ class Run:
                 self.manager.delete(old)
 
     def last(self) -> str:
-        """Where the last checkpoint is, and how to go on."""
+        """Says where the last checkpoint is, and how to go on."""
         if self.manager.latest_step() is None:
             return f"No checkpoint was saved in {self.directory}"
         return (
@@ -86,7 +86,7 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(directory: Path, step: int) -> Iterator[Run]:
-    """The files of a run that stands at `step`, for one process to write to."""
+    """Opens the files of a run that stands at `step`, for one process to write to."""
     directory.mkdir(parents=True, exist_ok=True)
     with _lock(directory), _manager(directory / "checkpoints") as manager:
         if manager.latest_step() not in (None, step):
@@ -184,7 +184,7 @@ def _digest(array: Array) -> str:
 def load(
     directory: str | os.PathLike[str], like: PyTree, which: Which, *, at: str = "", skip: tuple[str, ...] = ()
 ) -> PyTree:
-    """The arrays of `like` from a checkpoint.
+    """Reads the arrays of `like` from a checkpoint.
 
     Args:
         directory: the one of the run.
@@ -296,7 +296,7 @@ def _way_on(text: str) -> str:
 
 
 def named(tree: PyTree) -> dict[str, Any]:
-    """The leaves of a pytree by their paths."""
+    """Returns the leaves of a pytree by their paths."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -311,7 +311,7 @@ def _is_key(leaf: Array) -> bool:
 
 
 def difference(got: dict[str, Any], needed: dict[str, Any]) -> str:
-    """The first name under which two dicts hold arrays of different shape or dtype, in words; empty if none."""
+    """Names the first entry by which two dicts of arrays differ in shape or dtype, in words; empty if none."""
 
     def spec(leaf: Any) -> str:
         return "nothing" if leaf is None else f"the shape {tuple(leaf.shape)} of {leaf.dtype}"

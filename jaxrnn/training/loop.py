@@ -44,7 +44,7 @@ def fit(
     unit: str = "batches",
     progress: bool = True,
 ) -> TrainState:
-    """Train until `steps` batches have been seen in all, from wherever `state` stands.
+    """Trains until `steps` batches have been seen in all, from wherever `state` stands.
 
     A run that was interrupted and goes on from `restore` ends with the same numbers, bit by bit, as one that was not.
     Ctrl-C (SIGINT) and SIGTERM end the step at hand, save a checkpoint and raise KeyboardInterrupt that says how to go
@@ -157,7 +157,7 @@ def fit(
 
 
 def _evaluated(values: Any) -> dict[str, float]:
-    """What `evaluate` gave, as metrics; raise unless it is a dict of numbers."""
+    """Returns what `evaluate` gave, as metrics; raises unless it is a dict of numbers."""
     needs = "needs a dict of numbers, such as {'loss': 0.5}"
     if not isinstance(values, dict):
         raise TypeError(f"evaluate: got {form(values)}, {needs}")
@@ -188,7 +188,7 @@ def _last(files: Run | None) -> str:
 def restore(
     directory: str | os.PathLike[str], like: TrainState, *, step: Which = "newest", new_carry: bool = False
 ) -> TrainState:
-    """The state of a checkpoint that `fit` wrote to `directory`; nothing there is changed.
+    """Reads the state of a checkpoint that `fit` wrote to `directory`; nothing there is changed.
 
     Args:
         directory: the one that `fit` got.
@@ -219,7 +219,7 @@ def restore(
 
 
 def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Which = "newest") -> Params:
-    """The parameters alone of a checkpoint that `fit` wrote to `directory`; nothing there is changed.
+    """Reads the parameters alone of a checkpoint that `fit` wrote to `directory`; nothing there is changed.
 
     The optimizer and the carry's batch size need not match, so the model can be applied to other batch sizes.
 

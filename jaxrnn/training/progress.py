@@ -18,7 +18,7 @@ __all__ = ["interrupts", "show_progress"]
 def show_progress(
     shown: bool, start: int, steps: int, items_per_batch: int, unit: str
 ) -> Iterator[Callable[[int, dict[str, float], bool], None]]:
-    """A function `show(step, line, whole)`, to be called after every step, and again when its line is whole.
+    """Yields a function `show(step, line, whole)`, to be called after every step, and again when its line is whole.
 
     In a terminal it moves a bar with the newest of all metrics, cut where there is no room; elsewhere it prints
     the lines, each with its own.
@@ -55,7 +55,7 @@ def _text(values: dict[str, str]) -> str:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """A list that a first Ctrl-C or SIGTERM fills, so that no step is cut in two; a second acts as without this."""
+    """Yields a list that a first Ctrl-C or SIGTERM fills, so that no step is cut in two; a second one acts as usual."""
     caught: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():  # signals are the main thread's

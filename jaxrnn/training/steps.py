@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
 
 
 def init_state(key: Key, params: Params, optimizer: optax.GradientTransformation, carry: PyTree = ()) -> TrainState:
-    """The state before the first step, in buffers of its own: training donates them, the arguments stay usable.
+    """Returns the state before the first step, in buffers of its own: training donates them, the arguments stay usable.
 
     Args:
         key: a typed key, from which every step's own is made.
@@ -61,7 +61,7 @@ def init_state(key: Key, params: Params, optimizer: optax.GradientTransformation
 
 
 def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
-    """One jitted update: `(state, batch) -> (state, metrics)`; the given state's buffers are donated, so it is gone.
+    """Makes a jitted update, `(state, batch) -> (state, metrics)`, to which the state's buffers are donated.
 
     An update is skipped and counted if its loss, its gradients or anything that it would change is not finite:
     parameters, optimizer state and carry stay as they were. What is infinite from the start, as some optimizers' states
@@ -133,19 +133,19 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
 
 
 def check_train_state(state: Any) -> None:
-    """Raise unless it is a `TrainState`."""
+    """Raises unless it is a `TrainState`."""
     if not isinstance(state, TrainState):
         raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(key, params, optimizer)")
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    """Raise unless it is one of Optax, `optax.MultiSteps` included, which is no `GradientTransformation`."""
+    """Raises unless it is one of Optax, `optax.MultiSteps` included, which is no `GradientTransformation`."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer: got {type(optimizer).__name__}, needs one of Optax, such as optax.adam(1e-3)")
 
 
 def _check_result(result: Any) -> Any:
-    """What a loss function returned; raise unless it is `(loss, (carry, metrics))`."""
+    """Returns what a loss function returned; raises unless it is `(loss, (carry, metrics))`."""
 
     def pair(value: Any) -> bool:
         return isinstance(value, tuple) and len(value) == 2
@@ -164,14 +164,14 @@ def _check_result(result: Any) -> Any:
 
 
 def form(value: Any) -> str:
-    """What kind of value, in words."""
+    """Says in words what kind of value it is."""
     if type(value) is tuple:
         return f"({', '.join(map(form, value))})"
     return "array" if isinstance(value, jax.Array) else type(value).__name__
 
 
 def check_names(source: str, names: Iterable[str], own: tuple[str, ...]) -> None:
-    """Raise unless every metric has a name that is none of `own`, which are written beside it."""
+    """Raises unless every metric has a name that is none of `own`, which are written beside it."""
     for name in names:
         if not isinstance(name, str) or name in own or name.startswith("eval_"):
             raise ValueError(

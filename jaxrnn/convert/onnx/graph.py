@@ -75,7 +75,7 @@ class Graph:
         return self.inputs[name].type.tensor_type.elem_type
 
     def is_of_tokens(self, name: str) -> bool:
-        """Whether a tensor depends on one input of integers only."""
+        """Returns whether a tensor depends on one input of integers only."""
         origins = self.origins[name]
         return len(origins) == 1 and not any(map(is_real, map(self.kind, origins))) and origins.isdisjoint(self.lengths)
 
@@ -92,12 +92,12 @@ class Graph:
         return nodes, needed
 
     def is_moved(self, name: str, seen: str) -> bool:
-        """Whether a tensor holds values of inputs, which are moved only, and none of the input `seen`."""
+        """Returns whether a tensor only moves values of inputs, `seen` not among them."""
         nodes, needed = self.before([name], lambda node: [one for one in node.input if self.origins[one]])
         return seen not in needed and all(node.op_type in (*MOVES, *IDENTITIES) for node in nodes)
 
     def is_copy(self, name: str, values: np.ndarray) -> bool:
-        """Whether a tensor that one input gives equals that input where the input is `values`."""
+        """Returns whether a tensor that one input gives equals that input where the input is `values`."""
         from onnx import helper
 
         (origin,) = self.origins[name]
@@ -133,14 +133,14 @@ def some_lengths(batch: int) -> np.ndarray:
 
 
 def is_real(kind: int) -> bool:
-    """Whether values of a dtype of ONNX's are real numbers."""
+    """Returns whether an ONNX dtype holds real numbers."""
     from onnx import TensorProto as kinds
 
     return kind in (kinds.FLOAT16, kinds.FLOAT, kinds.DOUBLE, kinds.BFLOAT16)
 
 
 def is_integer(kind: int) -> bool:
-    """Whether values of a dtype of ONNX's are indices that ONNX looks up."""
+    """Returns whether an ONNX dtype holds integers by which ONNX looks up rows."""
     from onnx import TensorProto as kinds
 
     return kind in (kinds.INT32, kinds.INT64)

@@ -23,7 +23,7 @@ Attributes = Mapping[str, Any]
 
 
 def is_identity(graph: Graph, trace: Trace, op: str, attributes: Attributes, inputs: list[Any]) -> bool:
-    """Whether one of `IDENTITIES` is one."""
+    """Returns whether a node, of an operator in `IDENTITIES`, passes its input on unchanged."""
     if op == "Dropout":
         return not (len(inputs) > 2 and np.any(inputs[2]))
     source = trace.source_of(inputs[0].ids.flat[0])

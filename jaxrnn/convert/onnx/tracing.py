@@ -136,7 +136,7 @@ class Trace:
         return self.add_beside(source, (*source.chain, layer), size).outputs(rows)
 
     def is_flipped(self, source: Source, rows: np.ndarray) -> bool:
-        """Whether the steps `[T, B]` of a chain stand in reversed order; finds out which axis of the input is time."""
+        """Returns whether the steps `[T, B]` of a chain are reversed; finds out which axis of the input is time."""
         steps, batch = rows.shape
         if source.steps is not None and source.steps != (steps, batch):
             raise ValueError(f"X: got {rows.shape} steps and rows of a sequence of {source.steps}, needs all")
@@ -154,7 +154,7 @@ class Trace:
         raise ValueError("X: got steps in another order than that of time, or not all of them")
 
     def is_output(self, source: Source, ids: np.ndarray, has_lengths: bool) -> bool:
-        """Whether numbers are all outputs of a layer, or those of the first or last step, features in their order."""
+        """Returns whether numbers are a layer's outputs, all or those of the first or last step, features in order."""
         steps, batch = source.steps or (0, 0)
         rows = (ids.ravel() - source.base) // source.size
         numbers = ids.ravel()[np.argsort(rows, kind="stable")] - source.base
@@ -164,7 +164,7 @@ class Trace:
         return any(np.array_equal(numbers, np.arange(start * width, end * width)) for start, end in parts)
 
     def is_state(self, main: Source, sources: set[Source], ids: np.ndarray) -> bool:
-        """Whether numbers are parts of the final state of a network."""
+        """Returns whether numbers are parts of the final state of a network."""
         if not all(source.nodes <= main.nodes for source in sources):
             return False
         final = frozenset().union(*(source.final for source in sources))
