@@ -9,7 +9,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar, final
+from typing import ClassVar, Literal, final
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,9 @@ from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import cast, keep, select
-from jaxrnn.typing import PyTree
+from jaxrnn.typing import P, PyTree, S
 
 __all__ = ["Cell", "LinearCell"]
-
-P = TypeVar("P")
-S = TypeVar("S")
 
 
 class Cell(Layer[P, S]):

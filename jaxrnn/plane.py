@@ -3,7 +3,7 @@
 import abc
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,9 @@ from jaxrnn.engine.paths import record_scan
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
-from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import Array, DTypeLike, Key, P, Params, PyTree, S, State
 
 __all__ = ["Plane"]
-
-P = TypeVar("P")
-S = TypeVar("S")
 
 
 @dataclass(frozen=True)

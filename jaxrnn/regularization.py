@@ -12,7 +12,7 @@ from jaxrnn.checks import check_arrays, check_choice, check_key, check_rate, che
 from jaxrnn.engine.noise import Draw, Kept, Request
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import drop
-from jaxrnn.typing import Array, Key, Params, PyTree, State
+from jaxrnn.typing import Array, Key, P, Params, PyTree, S, State
 
 __all__ = ["GivenMasks", "MonteCarlo", "embedding_dropout", "monte_carlo"]
 
@@ -87,7 +87,7 @@ def monte_carlo(key: Key, predict: Callable[[Key], PyTree], samples: int) -> Mon
 
 
 @dataclass(frozen=True)
-class GivenMasks(StepWrapper):
+class GivenMasks(StepWrapper[P, S]):
     """A cell with dropout or zoneout whose masks are given: the input is `(x, masks)`.
 
     `masks` is a tuple of booleans `[T, *batch, ...]`, in the order in which a step uses them; `input_spec[1]` has their

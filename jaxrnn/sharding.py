@@ -30,7 +30,7 @@ from jaxrnn.engine.options import Options
 from jaxrnn.engine.recurrence import states_before
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import AllUnits, cast, keep, select, spread_like
-from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import Array, DTypeLike, Key, P, Params, PyTree, S, State
 
 __all__ = ["SpreadUnits", "join_units", "replicate", "split_units", "spread", "unroll_time", "unroll_units"]
 
@@ -209,7 +209,7 @@ def _run_units(
 
 
 @dataclass(frozen=True)
-class SpreadUnits(Wrapper):
+class SpreadUnits(Wrapper[P, S]):
     """Spreads the hidden units of a cell over a mesh axis, inside of networks and modules, as `unroll_units` does.
 
     Parameters keep their layout, so checkpoints are those of the cell alone; a run takes `split_units`'s view of them,

@@ -1,7 +1,7 @@
 """The names that signatures use."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.export
@@ -15,6 +15,10 @@ Params = Any
 """A cell's parameters: a NamedTuple pytree of arrays."""
 State = Any
 """A cell's state: a NamedTuple pytree of arrays `[*batch, ...]`."""
+P = TypeVar("P")
+"""The parameters of a generic layer."""
+S = TypeVar("S")
+"""The state of a generic layer."""
 Activation = Callable[[Array], Array]
 Initializer = Callable[..., Array]
 """`initializer(key, shape, dtype) -> array`, as in `jax.nn.initializers`."""

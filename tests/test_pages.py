@@ -40,7 +40,7 @@ def is_tuple(cls: ast.ClassDef) -> bool:
 
 
 def shape(tree: ast.Module) -> str:
-    """One letter per statement: docstring, import, `__all__`, NamedTuple (t), type variable, base, cell, function."""
+    """One letter per statement: docstring, import, `__all__`, NamedTuple (t), base, cell, function."""
     letters = []
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -50,8 +50,6 @@ def shape(tree: ast.Module) -> str:
         elif isinstance(node, ast.ClassDef):
             abstract = any("P, S" in ast.unparse(base) for base in node.bases)
             letters.append("t" if is_tuple(node) else "b" if abstract else "c")
-        elif isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("TypeVar("):
-            letters.append("v")
         else:
             letters.append("f")
     return "d" + "".join(letters[1:])
@@ -73,7 +71,7 @@ def test_one_skeleton(path):
         if isinstance(field, ast.AnnAssign) and isinstance(field.value, ast.Name)
     }
     early = [n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in exported and n.name in defaults]
-    pattern = "di+a" + "f" * len(early) + r"(v+b)?(t*c)+[ft]*"
+    pattern = "di+a" + "f" * len(early) + r"b?(t*c)+[ft]*"
     assert re.fullmatch(pattern, shape(tree)), shape(tree)
     for before, cls in zip(tree.body, tree.body[1:], strict=False):
         if isinstance(cls, ast.ClassDef) and not is_tuple(cls) and f"{cls.name}State" in exported:

@@ -43,8 +43,14 @@ cell = jaxrnn.LSTM(input_size=3, hidden_size=4)
 state, ys = run(cell, cell.init(jax.random.key(0)), jnp.ones((5, 2, 3)))
 h: jax.Array = state.h
 state, y = cell(cell.init(jax.random.key(0)), state, jnp.ones((2, 3)))
+
+net = jaxrnn.Dropout(jaxrnn.Zoneout(cell, 0.1), 0.5)
+state, ys = run(cell, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)))
+state, ys = jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)), state)
+c: jax.Array = state.c
+learned: jax.Array = jaxrnn.LearnedState(cell).initial_state((2,)).c
 """
-WRONG = "cell.init(jax.random.key(0)).w_y\n"
+WRONG = "jaxrnn.unroll(net, net.init(jax.random.key(0)), jnp.ones((5, 2, 3)))[0].m\n"
 
 
 def check(*command: str, folder: Path) -> None:

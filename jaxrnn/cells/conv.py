@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,9 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_bools, check_initializers, check_sizes
 from jaxrnn.ops import add, add_bias, gates, weigh
-from jaxrnn.typing import Array, DTypeLike, Initializer, Key
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, P, S
 
 __all__ = ["ConvGRU", "ConvGRUParams", "ConvGRUState", "ConvLSTM", "ConvLSTMParams", "ConvLSTMState"]
-
-P = TypeVar("P")
-S = TypeVar("S")
 
 
 @dataclass(frozen=True)

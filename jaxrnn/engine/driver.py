@@ -13,7 +13,7 @@ again, for all of its steps at once. Below `unroll` all is traced once for equal
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ from jaxrnn.engine.recurrence import loop, recurrence
 from jaxrnn.engine.rows import jax_settings
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
-from jaxrnn.typing import Array, Key, Params, PyTree, State
+from jaxrnn.typing import Array, Key, P, Params, PyTree, S, State
 
 if TYPE_CHECKING:
     from jaxrnn.cell import Cell
@@ -61,9 +61,6 @@ __all__ = [
     "take_step",
     "unroll",
 ]
-
-P = TypeVar("P")
-S = TypeVar("S")
 
 
 def unroll(

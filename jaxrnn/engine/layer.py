@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import pkgutil
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,9 @@ from jaxrnn.checks import check_flags, check_input, check_params, check_state
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
-from jaxrnn.typing import Array, DTypeLike, Key, PyTree
+from jaxrnn.typing import Array, DTypeLike, Key, P, PyTree, S
 
 __all__ = ["Layer", "check_layer", "computation_dtype", "state_dtype"]
-
-P = TypeVar("P")
-S = TypeVar("S")
 
 
 class _LayerType(abc.ABCMeta):

@@ -67,7 +67,7 @@ class Attended(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Attention(Wrapper):
+class Attention(Wrapper[AttentionParams, AttentionState]):
     """A decoder's cell that attends to a memory; its output is `Attended(y, alignment)`.
 
         query "before" (Bahdanau)               query "after" (Luong, input feeding)
@@ -106,6 +106,7 @@ class Attention(Wrapper):
     Luong, Pham & Manning 2015, "Effective approaches to attention-based neural machine translation".
     """
 
+    cell: Layer
     memory_size: int
     memory_steps: int
     score: Literal["additive", "general", "dot", "location"] = "additive"

@@ -202,7 +202,7 @@ def _spec(cell: Layer) -> PyTree:
 
 
 @dataclass(frozen=True)
-class BidirectionalLM(Wrapper):
+class BidirectionalLM(Wrapper[BidirectionalParams, BidirectionalState]):
     """A bidirectional language model: the output at t sees all inputs before t and all after it, never `x_t` itself.
 
         y_t = merge(forward_{t-1}, backward_{t+1})          zero before the first step and after each row's last

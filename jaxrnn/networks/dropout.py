@@ -22,7 +22,7 @@ from jaxrnn.engine.options import Options
 from jaxrnn.jaxprs import bind, has_products, interpret, is_matrix_product, is_product
 from jaxrnn.networks.wrapper import StepWrapper, Wrapper
 from jaxrnn.ops import drop, dropout
-from jaxrnn.typing import Array, Params, PyTree, State
+from jaxrnn.typing import Array, P, PyTree, S
 
 __all__ = ["CandidateDropout", "Dropout", "RecurrentDropout", "check_share"]
 
@@ -42,7 +42,7 @@ def _try_step(cell: StepWrapper) -> None:
 
 
 @dataclass(frozen=True)
-class Dropout(Wrapper):
+class Dropout(Wrapper[P, S]):
     """Dropout on the input of a cell: `d ⊙ x / (1 - rate)`.
 
     Args:
@@ -77,7 +77,7 @@ class Dropout(Wrapper):
         if not all(jnp.issubdtype(s.dtype, jnp.inexact) for s in jax.tree.leaves(self.input_spec)):
             raise ValueError(f"cell: got {self.cell}, whose input is not real, needs one to drop from")
 
-    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+    def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         """Drops inputs and runs the cell."""
         if options.key is not None:
             axes = {"time": (0,), "batch": tuple(range(1, 1 + len(options.batch_shape)))}
@@ -86,7 +86,7 @@ class Dropout(Wrapper):
             options = options._replace(key=inner)
         return self.cell.run(params, xs, state, options)
 
-    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+    def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         """Drops a part of the input and runs one time step of the cell."""
 
         def one(x: Array) -> Array:
@@ -97,7 +97,7 @@ class Dropout(Wrapper):
 
 
 @dataclass(frozen=True)
-class RecurrentDropout(StepWrapper):
+class RecurrentDropout(StepWrapper[P, S]):
     """Dropout on what the recurrent products see: `(d ⊙ h / (1 - rate)) W_h`, in any cell.
 
     Every product of a parameter with a value that depends on the state gets a mask on that value: `h` in an LSTM, both
@@ -136,10 +136,10 @@ class RecurrentDropout(StepWrapper):
         check_share(self.share)
         _try_step(self)
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes the cell's step, equation by equation, with masks on the operands."""
 
-        def inner(params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+        def inner(params: P, state: S, drive: PyTree) -> tuple[S, PyTree]:
             return self.cell.step_with(params, state, drive, draw)
 
         masks: dict[tuple[int, ...], Array | None] = {}
@@ -192,7 +192,7 @@ class RecurrentDropout(StepWrapper):
 
 
 @dataclass(frozen=True)
-class CandidateDropout(StepWrapper):
+class CandidateDropout(StepWrapper[P, S]):
     """Dropout on the candidate alone, so that no memory is lost: `c' = f ⊙ c + i ⊙ d ⊙ g / (1 - rate)`.
 
     Args:
@@ -237,7 +237,7 @@ class CandidateDropout(StepWrapper):
             return self.activation
         return "candidate_activation" if hasattr(self.cell, "candidate_activation") else "activation"
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes the cell's step with another activation."""
         squash, used = getattr(self.cell, self._field), False
 

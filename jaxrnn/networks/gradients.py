@@ -11,13 +11,13 @@ from jaxrnn.engine.noise import Boundary, Draw
 from jaxrnn.jaxprs import clip_cotangent
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import select
-from jaxrnn.typing import Params, PyTree, State
+from jaxrnn.typing import P, PyTree, S
 
 __all__ = ["ClippedGradient", "Truncated"]
 
 
 @dataclass(frozen=True)
-class Truncated(StepWrapper):
+class Truncated(StepWrapper[P, S]):
     """A cell whose gradients end at every `every`-th step: truncated backpropagation within one `unroll`.
 
     Values do not change. Between steps `k every - 1` and `k every` the state passes as a constant, in either direction
@@ -48,7 +48,7 @@ class Truncated(StepWrapper):
         super().__post_init__()
         check_sizes(every=self.every)
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes the cell's step; at a boundary, from a constant."""
         cut = draw(Boundary(self.every))
         if cut is not None:
@@ -57,7 +57,7 @@ class Truncated(StepWrapper):
 
 
 @dataclass(frozen=True)
-class ClippedGradient(StepWrapper):
+class ClippedGradient(StepWrapper[P, S]):
     """Clips the state's cotangents between each step and the one before, element-wise.
 
     Values and forward-mode derivatives do not change.
@@ -87,7 +87,7 @@ class ClippedGradient(StepWrapper):
         if any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in dtypes):
             raise ValueError(f"cell: got {self.cell}, whose state has the dtypes {dtypes}, needs none that is complex")
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes the cell's step; in the backward pass, clips the state's cotangents."""
         state = jax.tree.map(
             lambda s: clip_cotangent(s, self.limit) if jnp.issubdtype(s.dtype, jnp.floating) else s, state

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxrnn.engine.noise import Draw
 from jaxrnn.jaxprs import bind, interpret
 from jaxrnn.networks.wrapper import StepWrapper
-from jaxrnn.typing import Params, PyTree, State
+from jaxrnn.typing import P, PyTree, S, State
 
 __all__ = ["Inspected", "Inspection"]
 
@@ -23,7 +23,7 @@ class Inspection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Inspected(StepWrapper):
+class Inspected(StepWrapper[P, S]):
     """A cell that shows what it does: its output is an `Inspection` of the output, the state and the gates.
 
     `project` gives one array for each gate. The gate is the first function that the step applies to this array, after
@@ -49,10 +49,10 @@ class Inspected(StepWrapper):
         """Sizes of output and state; sizes of gates are known only when the cell runs."""
         return Inspection(self.cell.output_size, self.cell.hidden_size, None)
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, Inspection]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, Inspection]:
         """Takes the cell's step, equation by equation."""
 
-        def inner(params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+        def inner(params: P, state: S, drive: PyTree) -> tuple[S, PyTree]:
             return self.cell.step_with(params, state, drive, draw)
 
         closed, shapes = jax.make_jaxpr(inner, return_shape=True)(params, state, drive)
@@ -79,7 +79,7 @@ class Inspected(StepWrapper):
         new, y = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
         return new, Inspection(y, new, jax.tree.unflatten(tree, gates))
 
-    def readout(self, params: Params, output: Inspection, drive: PyTree) -> Inspection:
+    def readout(self, params: P, output: Inspection, drive: PyTree) -> Inspection:
         """Applies the cell's readout to its output."""
         return output._replace(y=self.cell.readout(params, output.y, drive))
 

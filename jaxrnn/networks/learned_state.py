@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn import initializers
+from jaxrnn.cell import Cell
 from jaxrnn.checks import check_initializers
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import repeat_like, spread_like
-from jaxrnn.typing import DTypeLike, Initializer, Key, Params, PyTree, State
+from jaxrnn.typing import DTypeLike, Initializer, Key, Params, PyTree, S, State
 
 __all__ = ["LearnedState", "LearnedStateParams"]
 
@@ -24,7 +25,7 @@ class LearnedStateParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LearnedState(StepWrapper):
+class LearnedState(StepWrapper[LearnedStateParams, S]):
     """Begins sequences in a learned state: in a call without `state`, and after resets.
 
     `initial_state` stays the zero state. To carry a learned state over calls, begin with
@@ -47,6 +48,8 @@ class LearnedState(StepWrapper):
         True
     """
 
+    cell: Cell[Any, S]
+
     def init(
         self,
         key: Key,
@@ -65,7 +68,7 @@ class LearnedState(StepWrapper):
         ]
         return LearnedStateParams(self.cell.init(key, dtype=dtype, **initializers), jax.tree.unflatten(tree, drawn))
 
-    def restart(self, params: LearnedStateParams, state: State, batch_shape: tuple[int, ...]) -> State:
+    def restart(self, params: LearnedStateParams, state: S, batch_shape: tuple[int, ...]) -> S:
         """Returns the learned state for every row."""
         del batch_shape
         return jax.tree.map(lambda a, s: spread_like(repeat_like(a.astype(s.dtype), s), s), params.initial, state)
@@ -74,7 +77,7 @@ class LearnedState(StepWrapper):
         """Returns the cell's drive."""
         return self.cell.project(params.cell, x)
 
-    def step_with(self, params: LearnedStateParams, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: LearnedStateParams, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes one step of the cell."""
         return self.cell.step_with(params.cell, state, drive, draw)
 

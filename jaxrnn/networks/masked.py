@@ -15,13 +15,13 @@ from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Edges, Options
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import keep, select
-from jaxrnn.typing import Array, Params, PyTree, State
+from jaxrnn.typing import Array, P, PyTree, S
 
 __all__ = ["Masked"]
 
 
 @dataclass(frozen=True)
-class Masked(Wrapper):
+class Masked(Wrapper[P, S]):
     """Skips the steps where a mask is false: the input is `(xs, mask)`, the mask `[T, *batch]`.
 
     The output of a skipped step is zero, and neither values nor gradients depend on its input. `unroll` moves the valid
@@ -60,16 +60,14 @@ class Masked(Wrapper):
         """Returns `function` of itself, because its cell runs over other time steps."""
         return function(self)
 
-    def advance(
-        self, params: Params, state: State, x: tuple[PyTree, Array], draw: Draw = nothing
-    ) -> tuple[State, PyTree]:
+    def advance(self, params: P, state: S, x: tuple[PyTree, Array], draw: Draw = nothing) -> tuple[S, PyTree]:
         """Runs one time step where the mask is true; elsewhere applies the policy and outputs zero."""
         x, mask = x
         new, y = self.cell.advance(params, state, keep(mask, x), draw)
         rest = state if self.policy == "hold" else self.cell.restart(params, state, mask.shape)
         return jax.tree.map(functools.partial(select, mask), new, rest), keep(mask, y)
 
-    def run(self, params: Params, xs: tuple[PyTree, Array], state: State, options: Options) -> tuple[State, PyTree]:
+    def run(self, params: P, xs: tuple[PyTree, Array], state: S, options: Options) -> tuple[S, PyTree]:
         """Runs the cell over the valid steps alone."""
         xs, mask = xs
         if options.steps == 0:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams, BidirectionalState
@@ -16,7 +17,7 @@ __all__ = ["Mirrored"]
 
 
 @dataclass(frozen=True)
-class Mirrored(Wrapper):
+class Mirrored(Wrapper[BidirectionalParams, BidirectionalState]):
     """Runs a cell over a plane in both directions of its rows and concatenates the outputs.
 
     Parameters and states are pairs, forward and backward. The columns of the backward state are from right to left.
@@ -37,6 +38,8 @@ class Mirrored(Wrapper):
 
     Reference: Graves, Fernández & Schmidhuber 2007, section 2.1, with `Bidirectional` for the other axis.
     """
+
+    cell: Layer
 
     def __post_init__(self) -> None:
         super().__post_init__()

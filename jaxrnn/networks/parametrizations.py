@@ -17,17 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import check_choice
+from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import safe_sqrt
-from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import Array, DTypeLike, Key, P, Params, PyTree, S
 
 __all__ = ["Antisymmetric", "Orthogonal", "Parametrized", "WeightNorm", "WeightNormParams"]
 
 
 @dataclass(frozen=True)
-class Parametrized(Wrapper):
+class Parametrized(Wrapper[P, S]):
     """Base class for cells whose weights are computed from other parameters, once, before the loop. Abstract.
 
     A subclass defines `reparametrize` and `weights`.
@@ -40,32 +41,34 @@ class Parametrized(Wrapper):
         ValueError: the cell has no parameters of the kind that is needed.
     """
 
+    cell: Layer[Any, S]
+
     def __post_init__(self) -> None:
         super().__post_init__()
         jax.eval_shape(self.init, jax.random.key(0))
 
     @abc.abstractmethod
-    def reparametrize(self, key: Key, params: Params) -> PyTree:
+    def reparametrize(self, key: Key, params: Params) -> P:
         """Turns fresh parameters of the cell into the other parameters."""
 
     @abc.abstractmethod
-    def weights(self, params: PyTree) -> Params:
+    def weights(self, params: P) -> Params:
         """Computes the cell's parameters from the other parameters."""
 
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> PyTree:
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> P:
         """Returns fresh parameters; `initializers` go to the cell's `init`."""
         k_cell, k_other = jax.random.split(key)
         return self.reparametrize(k_other, self.cell.init(k_cell, dtype=dtype, **initializers))
 
-    def restart(self, params: PyTree, state: State, batch_shape: tuple[int, ...]) -> State:
+    def restart(self, params: P, state: S, batch_shape: tuple[int, ...]) -> S:
         """Returns the state in which the cell begins."""
         return self.cell.restart(self.weights(params), state, batch_shape)
 
-    def run(self, params: PyTree, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+    def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         """Runs the cell, its parameters computed once."""
         return self.cell.run(self.weights(params), xs, state, options)
 
-    def advance(self, params: PyTree, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+    def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         """Runs one time step of the cell."""
         return self.cell.advance(self.weights(params), state, x, draw)
 
@@ -78,7 +81,7 @@ class WeightNormParams(NamedTuple):
 
 
 @dataclass(frozen=True)
-class WeightNorm(Parametrized):
+class WeightNorm(Parametrized[WeightNormParams, S]):
     """Weight normalization: parametrizes every column of every matrix by its length and its direction.
 
         w = g ⊙ v / ‖v‖        the norm over the inputs of each unit
@@ -134,7 +137,7 @@ def _lengths(v: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Orthogonal(Parametrized):
+class Orthogonal(Parametrized[Any, S]):
     """Keeps a recurrent matrix orthogonal: it is the matrix exponential of an antisymmetric matrix.
 
         w = exp(U - Uᵀ)        U strictly upper triangular, its H (H - 1) / 2 entries are the parameters
@@ -192,7 +195,7 @@ class Orthogonal(Parametrized):
 
 
 @dataclass(frozen=True)
-class Antisymmetric(Parametrized):
+class Antisymmetric(Parametrized[Any, S]):
     """A recurrent matrix whose eigenvalues have the real part -γ: an antisymmetric matrix minus γ times the identity.
 
         w = U - Uᵀ - γ 1        U strictly upper triangular, its H (H - 1) / 2 entries are the parameters

@@ -6,13 +6,13 @@ from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import keep
-from jaxrnn.typing import Array, Params, State
+from jaxrnn.typing import Array, P, S
 
 __all__ = ["Residual"]
 
 
 @dataclass(frozen=True)
-class Residual(Wrapper):
+class Residual(Wrapper[P, S]):
     """A cell whose output is added to its input: `y = x + cell(x)`.
 
     Args:
@@ -39,12 +39,12 @@ class Residual(Wrapper):
                 f"cell: {self.cell} turns {self.cell.input_size} values into {self.cell.output_size}, needs equal sizes"
             )
 
-    def run(self, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
+    def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
         """Adds the outputs of the cell's run to its inputs."""
         state, ys = self.cell.run(params, xs, state, options)
         return state, ys + (xs if options.valid is None else keep(options.valid, xs))
 
-    def advance(self, params: Params, state: State, x: Array, draw: Draw = nothing) -> tuple[State, Array]:
+    def advance(self, params: P, state: S, x: Array, draw: Draw = nothing) -> tuple[S, Array]:
         """Adds the output of the cell's step to its input."""
         state, y = self.cell.advance(params, state, x, draw)
         return state, x + y

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,9 @@ from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import affine, keep, look_up
-from jaxrnn.typing import Array, DTypeLike, Initializer, Key, PyTree
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, P, PyTree
 
 __all__ = ["Embedding", "Linear", "LinearParams", "Pointwise"]
-
-P = TypeVar("P")
 
 
 class _Stateless(Layer[P, tuple[()]]):

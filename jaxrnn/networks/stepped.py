@@ -7,13 +7,13 @@ from jaxrnn.cell import Cell
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.networks.wrapper import Wrapper
-from jaxrnn.typing import Params, PyTree, State
+from jaxrnn.typing import P, PyTree, S
 
 __all__ = ["Stepped", "as_cell"]
 
 
 @dataclass(frozen=True)
-class Stepped(Cell, Wrapper):
+class Stepped(Cell[P, S], Wrapper[P, S]):
     """Turns any layer with single time steps into one cell, which runs all of its inner cells within each step.
 
     A `Stack` runs layer after layer. `Stepped(stack)` runs time step after time step, as in generation, with the same
@@ -34,16 +34,16 @@ class Stepped(Cell, Wrapper):
 
     asks: ClassVar[bool] = True
 
-    def project(self, params: Params, x: PyTree) -> PyTree:
+    def project(self, params: P, x: PyTree) -> PyTree:
         """Returns the input; `unroll` finds input-only products in the equations and hoists them out of the loop."""
         del params
         return x
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Runs one time step of the layer."""
         return self.cell.advance(params, state, drive, draw)
 
-    def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+    def step(self, params: P, state: S, drive: PyTree) -> tuple[S, PyTree]:
         """Runs one time step of the deterministic layer."""
         return self.step_with(params, state, drive, nothing)
 

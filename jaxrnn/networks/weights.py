@@ -12,7 +12,7 @@ from jaxrnn.engine.noise import Draw, KeptWeights, NormalWeights, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import drop, dropout
-from jaxrnn.typing import Array, Key, Params, PyTree, State
+from jaxrnn.typing import Array, Key, P, PyTree, S
 
 __all__ = ["WeightDrop", "WeightNoise"]
 
@@ -30,7 +30,7 @@ def _name(path: Any) -> str:
     return jax.tree_util.keystr(path[-1:], simple=True)
 
 
-def _perturb(params: Params, names: tuple[str, ...] | None, noise: Callable[[int, Array], Array]) -> Params:
+def _perturb(params: P, names: tuple[str, ...] | None, noise: Callable[[int, Array], Array]) -> P:
     """Returns `params` with `noise(number, leaf)` for the real and complex leaves of these names; None: of all."""
     paths, tree = jax.tree_util.tree_flatten_with_path(params)
     leaves = [
@@ -43,8 +43,8 @@ def _perturb(params: Params, names: tuple[str, ...] | None, noise: Callable[[int
 
 
 def _perturb_run(
-    params: Params, names: tuple[str, ...] | None, options: Options, noise: Callable[[Key, Array], Array]
-) -> tuple[Params, Options]:
+    params: P, names: tuple[str, ...] | None, options: Options, noise: Callable[[Key, Array], Array]
+) -> tuple[P, Options]:
     """Returns what the cell runs with: `params` with `noise(key, leaf)`, if there is a key, and the options."""
     if options.key is None:
         return params, options
@@ -54,7 +54,7 @@ def _perturb_run(
 
 
 @dataclass(frozen=True)
-class WeightDrop(Wrapper):
+class WeightDrop(Wrapper[P, S]):
     """DropConnect: drops entries of recurrent weights, the same entries at all steps and for all rows of a call.
 
     Args:
@@ -86,12 +86,12 @@ class WeightDrop(Wrapper):
         check_rate(rate=self.rate)
         _check_names(self.cell, self.names)
 
-    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+    def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         """Drops entries of the parameters and runs the cell."""
         params, options = _perturb_run(params, self.names, options, lambda key, w: dropout(key, self.rate, w))
         return self.cell.run(params, xs, state, options)
 
-    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+    def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         """Drops entries of the parameters and runs one time step of the cell."""
 
         def one(i: int, w: Array) -> Array:
@@ -102,7 +102,7 @@ class WeightDrop(Wrapper):
 
 
 @dataclass(frozen=True)
-class WeightNoise(Wrapper):
+class WeightNoise(Wrapper[P, S]):
     """Gaussian noise on weights: `w + std ε`, with one ε for all steps and rows of a call.
 
     Args:
@@ -133,7 +133,7 @@ class WeightNoise(Wrapper):
         if self.names is not None:
             _check_names(self.cell, self.names)
 
-    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+    def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         """Runs the cell with noise on its parameters."""
 
         def noisy(key: Key, w: Array) -> Array:
@@ -142,7 +142,7 @@ class WeightNoise(Wrapper):
         params, options = _perturb_run(params, self.names, options, noisy)
         return self.cell.run(params, xs, state, options)
 
-    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+    def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         """Runs one time step of the cell with noise on its parameters."""
 
         def one(i: int, w: Array) -> Array:

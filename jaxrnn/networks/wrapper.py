@@ -12,13 +12,13 @@ from jaxrnn.cell import Cell
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
-from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import DTypeLike, Key, P, PyTree, S
 
 __all__ = ["StepWrapper", "Wrapper"]
 
 
 @dataclass(frozen=True)
-class Wrapper(Layer):
+class Wrapper(Layer[P, S]):
     """Base class for wrappers around whole runs: forwards every method to `self.cell`.
 
     A subclass overrides what differs:
@@ -27,7 +27,8 @@ class Wrapper(Layer):
             state, ys = self.cell.run(params, xs, state, options)
             return state, 2 * ys
 
-    What `run` changes, `advance` changes for a single time step.
+    What `run` changes, `advance` changes for a single time step. `class Doubled(Wrapper[P, S])`, with the type
+    variables of `jaxrnn.typing`, tells type checkers that parameters and state are the cell's.
 
     Args:
         cell: any cell or network.
@@ -36,7 +37,7 @@ class Wrapper(Layer):
         TypeError: `cell` is neither.
     """
 
-    cell: Layer
+    cell: Layer[P, S]
 
     def __post_init__(self) -> None:
         check_layer(self.cell)
@@ -61,19 +62,19 @@ class Wrapper(Layer):
     def output_size(self) -> Any:
         return self.cell.output_size
 
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> Params:
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> P:
         return self.cell.init(key, dtype=dtype, **initializers)
 
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> State:
+    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> S:
         return self.cell.initial_state(batch_shape, dtype)
 
-    def restart(self, params: Params, state: State, batch_shape: tuple[int, ...]) -> State:
+    def restart(self, params: P, state: S, batch_shape: tuple[int, ...]) -> S:
         return self.cell.restart(params, state, batch_shape)
 
-    def run(self, params: Params, xs: PyTree, state: State, options: Options) -> tuple[State, PyTree]:
+    def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         return self.cell.run(params, xs, state, options)
 
-    def advance(self, params: Params, state: State, x: PyTree, draw: Draw = nothing) -> tuple[State, PyTree]:
+    def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         return self.cell.advance(params, state, x, draw)
 
     def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
@@ -81,7 +82,7 @@ class Wrapper(Layer):
 
 
 @dataclass(frozen=True)
-class StepWrapper(Cell, Wrapper):
+class StepWrapper(Cell[P, S], Wrapper[P, S]):
     """Base class for wrappers around single steps: a subclass defines `step_with`. Abstract.
 
     The wrapped cell runs step by step, even if it has a faster way (`run_chunk`). Put step wrappers inside networks,
@@ -95,7 +96,7 @@ class StepWrapper(Cell, Wrapper):
         ValueError: `cell` is a network, or one of its options needs another way to run.
     """
 
-    cell: Cell
+    cell: Cell[P, S]
     asks: ClassVar[bool] = True
     outermost: ClassVar[bool] = False
     """If True, only another `outermost` step wrapper may wrap this one."""
@@ -111,18 +112,18 @@ class StepWrapper(Cell, Wrapper):
         if isinstance(self.cell, StepWrapper) and self.cell.outermost and not self.outermost:
             raise ValueError(f"cell: got {self.cell}, needs {name} inside of it, not around it")
 
-    def project(self, params: Params, x: PyTree) -> PyTree:
+    def project(self, params: P, x: PyTree) -> PyTree:
         return self.cell.project(params, x)
 
     @abc.abstractmethod
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes one step with what `draw` gives; calls `self.cell.step_with` for the wrapped cell's step."""
 
-    def step(self, params: Params, state: State, drive: PyTree) -> tuple[State, PyTree]:
+    def step(self, params: P, state: S, drive: PyTree) -> tuple[S, PyTree]:
         """Takes one step of the deterministic network."""
         return self.step_with(params, state, drive, nothing)
 
-    def readout(self, params: Params, output: PyTree, drive: PyTree) -> PyTree:
+    def readout(self, params: P, output: PyTree, drive: PyTree) -> PyTree:
         return self.cell.readout(params, output, drive)
 
     def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:

@@ -11,13 +11,13 @@ from jaxrnn.engine.noise import Draw, Kept
 from jaxrnn.networks.dropout import check_share
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import cast, follow, select, spread_like
-from jaxrnn.typing import Array, Params, PyTree, State
+from jaxrnn.typing import Array, P, PyTree, S
 
 __all__ = ["Zoneout"]
 
 
 @dataclass(frozen=True)
-class Zoneout(StepWrapper):
+class Zoneout(StepWrapper[P, S]):
     """Units that keep their old state at random: `s' = d ⊙ s + (1 - d) ⊙ step(s)`, d ~ Bernoulli(rate).
 
     Without a key, the state is the expected one, `rate s + (1 - rate) step(s)`. An output that is a part of the state
@@ -59,7 +59,7 @@ class Zoneout(StepWrapper):
             needed = f"needs a number, or {structure(state)} of numbers"
             raise ValueError(f"rate: got {self.rate}, {needed}") from None
 
-    def step_with(self, params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
+    def step_with(self, params: P, state: S, drive: PyTree, draw: Draw) -> tuple[S, PyTree]:
         """Takes the cell's step and keeps some of the old state."""
         new, output = self.cell.step_with(params, state, drive, draw)
 
