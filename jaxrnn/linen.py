@@ -109,7 +109,7 @@ class Cell(nn.RNNCellBase):
 
 
 class RNN(nn.Module):
-    """A cell over whole sequences, by `jaxrnn.unroll`.
+    """A module that runs a cell over whole sequences, by `jaxrnn.unroll`.
 
     A call always returns `(state, ys)`, and `ys` has the order of `xs`. (Flax's `nn.RNN` needs the flags `return_carry`
     and `keep_order` for these.) Outputs beyond `seq_lengths` are zero. The state is the one after each row's last valid
@@ -189,7 +189,8 @@ class RNN(nn.Module):
 
         Args:
             xs: inputs `[*batch, T, I]`, or `[T, *batch, I]` if `time_major`.
-            initial_carry: the state before the first step, leaves `[*batch, ...]`; None: zeros. It gets gradients.
+            initial_carry: the state before the first step, leaves `[*batch, ...]`; None: the cell's initial
+                state. It gets gradients.
             seq_lengths: `[*batch]` integers in 0..T; None: all T.
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: run from each row's last valid step to its first.
@@ -200,7 +201,7 @@ class RNN(nn.Module):
             solver: a `jaxrnn.Newton`, as in `jaxrnn.unroll`; None: no solver.
 
         Returns:
-            The state after the last step of the run, and outputs in the order and layout of `xs`.
+            `(state, ys)`: the state after each row's last valid step, and outputs in the order and layout of `xs`.
 
         Raises:
             TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.

@@ -132,16 +132,18 @@ class Cell(nnx.RNNCellBase):
 
 
 class RNN(nnx.Module):
-    """A cell over whole sequences, by `jaxrnn.unroll`.
+    """A module that runs a cell over whole sequences, by `jaxrnn.unroll`.
 
     A call always returns `(state, ys)`, and `ys` has the order of `xs`. (Flax's `nnx.RNN` needs the flags
     `return_carry` and `keep_order` for these.) Outputs beyond `seq_lengths` are zero. The state is the one after each
     row's last valid step.
 
+    A call with `rngs` draws dropout, a call without is deterministic; `train()` and `eval()` change nothing.
+
     Args:
         cell: any jaxrnn cell, a `Stack` or a `Bidirectional` too.
         params: existing parameters, as from `cell.init`; None: fresh ones.
-        rngs: streams of keys for fresh parameters, of which `params` is used.
+        rngs: streams of keys for fresh parameters; the stream `params` is used. Not needed with `params`.
         dtype: dtype of the computation; None: parameters and inputs promote.
         param_dtype: of fresh parameters; None: float32.
         sharding, initializers: as in `Cell`, which holds the parameters.
@@ -222,7 +224,8 @@ class RNN(nnx.Module):
 
         Args:
             xs: inputs `[*batch, T, I]`, or `[T, *batch, I]` if `time_major`.
-            initial_carry: the state before the first step, leaves `[*batch, ...]`; None: zeros. It gets gradients.
+            initial_carry: the state before the first step, leaves `[*batch, ...]`; None: the cell's initial
+                state. It gets gradients.
             seq_lengths: `[*batch]` integers in 0..T; None: all T.
             resets: booleans `[*batch, T]`, or `[T, *batch]` if `time_major`: flagged steps begin a new sequence.
             reverse: run from each row's last valid step to its first.
@@ -234,7 +237,7 @@ class RNN(nnx.Module):
             rngs: for cells with randomness; each call takes one key of the stream `dropout`. None: deterministic.
 
         Returns:
-            The state after the last step of the run, and outputs in the order and layout of `xs`.
+            `(state, ys)`: the state after each row's last valid step, and outputs in the order and layout of `xs`.
 
         Raises:
             TypeError, ValueError: an argument is not of the needed structure, shape, dtype or range.

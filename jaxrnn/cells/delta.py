@@ -45,7 +45,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units of all heads together.
-        heads: memories, each of d x d numbers.
+        heads: number of memories, each of d x d numbers.
 
     Raises:
         ValueError: a size is not a positive integer, or `heads` does not divide H.

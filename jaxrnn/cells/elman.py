@@ -43,7 +43,7 @@ class Elman(Cell[ElmanParams, ElmanState]):
         hidden_size: H, units.
         activation: φ, by default tanh.
         use_bias: whether there is a `b`.
-        heads: groups of H / heads units; `W_h` connects the units of a group only.
+        heads: number of groups of units; `W_h` connects the units of a group only.
 
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.

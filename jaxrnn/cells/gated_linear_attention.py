@@ -48,7 +48,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units of all heads together.
-        heads: memories, each of d x d numbers.
+        heads: number of memories, each of d x d numbers.
         rank: L, dimensions that the decay sees the input through.
         temperature: τ; the greater, the slower the memory decays.
 

@@ -52,7 +52,7 @@ class GRU(Cell[GRUParams, GRUState]):
         use_bias: whether there are `b` and `b_n`.
         gate_activation: σ, by default the logistic function.
         activation: φ, by default tanh.
-        heads: groups of H / heads units; the recurrent products connect the units of a group only.
+        heads: number of groups of units; the recurrent products connect the units of a group only.
 
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.

@@ -48,7 +48,7 @@ class LSTM(Cell[LSTMParams, LSTMState]):
         gate_activation: σ, by default the logistic function.
         candidate_activation: φ, by default tanh.
         output_activation: ψ, by default tanh.
-        heads: groups of H / heads units; the recurrent product connects the units of a group only.
+        heads: number of groups of units; the recurrent product connects the units of a group only.
 
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.

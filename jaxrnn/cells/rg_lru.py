@@ -40,7 +40,7 @@ class RGLRU(LinearCell[RGLRUParams, RGLRUState]):
 
     Args:
         hidden_size: H, length of the last axis of input, state and output.
-        heads: groups of units; a gate sees only the inputs of its group. Griffin has 16.
+        heads: number of groups of units; a gate sees only the inputs of its group. Griffin has 16.
         power: c, by default the paper's 8.
         scan: "sequential" or "associative", see `LinearCell`.
 

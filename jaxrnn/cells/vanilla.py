@@ -87,7 +87,7 @@ class VanillaLSTM(Cell[VanillaLSTMParams, VanillaLSTMState]):
         candidate_activation: φ, by default tanh.
         output_activation: ψ, by default tanh.
         use_bias: whether there is a `b`.
-        heads: groups of H / heads units; `W_h` connects the units of a group only.
+        heads: number of groups of units; `W_h` connects the units of a group only.
 
     Raises:
         TypeError: an activation is not a function, or a flag is not a bool.

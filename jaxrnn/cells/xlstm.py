@@ -50,7 +50,7 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
-        heads: groups of units in the product with h; a unit sees those of its own group only.
+        heads: number of groups of units in the product with h; a unit sees those of its own group only.
         forget_gate: "sigmoid" or "exponential".
 
     Raises:
@@ -165,7 +165,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
     Args:
         input_size: I, length of the last axis of the input.
         hidden_size: H, units of all heads together.
-        heads: memories, each of d x d numbers.
+        heads: number of memories, each of d x d numbers.
         forget_gate: "sigmoid" or "exponential".
 
     Raises:

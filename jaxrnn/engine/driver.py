@@ -100,21 +100,24 @@ def unroll(
             randomness ignore it.
         chunk: number of time steps that are projected at once; None: chosen from the shapes, or all of a symbolic T
             (`jax.export`). It changes speed and memory, not values.
-        save: what reverse mode keeps of the forward pass. "auto": what is fastest, "residuals" on the native path and
-            for states with a buffer, an array of which a step reads and writes places alone; "states" for others.
+        save: what reverse mode keeps of the forward pass. It changes speed and memory, not values.
             "states": the state after every step; the rest is computed again, for a chunk of steps at once.
             "boundaries": only the state before every chunk, for very long sequences; chunks run again too, and memory
-            grows with T / chunk + chunk. "residuals": everything that derivatives need; nothing is computed again. On
-            the scan path that takes several times the memory and, on a CPU, more time. A policy of
-            `jax.checkpoint_policies`: the states, and what it says of the products and readouts of all steps at once;
-            the path is the scan. Like `chunk` it changes no value.
-        path: "native": each cell's run is one kernel of the machine: a native loop on a CPU (with the extra `cpu`), a
-            Pallas kernel on a TPU. "scan": it is a loop of JAX's. "auto": native where that can be done and is faster;
-            `jaxrnn.explain` tells which, and why. Values agree up to rounding. A native kernel chooses its own chunks.
-            A program that `jax.export` makes for a CPU has the scan, whatever is asked for.
+            grows with T / chunk + chunk.
+            "residuals": everything that derivatives need; nothing is computed again. On the scan path that takes
+            several times the memory and, on a CPU, more time.
+            "auto": the fastest of them. On the native path that is "residuals", and on both paths for a state with a
+            buffer (an array of which a step reads and writes only some places); else it is "states".
+            A policy of `jax.checkpoint_policies`: the states, and what it says of the products and readouts of all
+            steps at once; the path is the scan.
+        path: what runs the time steps. Values agree up to rounding.
+            "native": one kernel of the machine for each cell's run: a native loop on a CPU (with the extra `cpu`), a
+            Pallas kernel on a TPU. It chooses its own chunks.
+            "scan": a loop of JAX's. A program that `jax.export` makes for a CPU always has this one.
+            "auto": native where that can be done and is faster; `jaxrnn.explain` tells which, and why.
         solver: a `jaxrnn.Newton` finds all states of a chunk at once, in rounds; without `chunk` those of all T steps.
-            It pays on accelerators, for long sequences and small states; see there. Cells that run many steps at once
-            anyway, such as an `MLSTM`, do so. None: a step after the other.
+            It pays on accelerators, for long sequences and small states (`help(jaxrnn.Newton)`). Cells that run many
+            steps at once anyway, such as an `MLSTM`, do so. None: one step after the other.
 
     Returns:
         `(state, ys)`: the final state, and `ys` with leaves `[T, *batch, ...]` in the dtype that `params` and `xs`

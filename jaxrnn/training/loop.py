@@ -54,25 +54,27 @@ def fit(
     Args:
         state: from `init_state`, or from `restore` to go on. Its buffers are donated: what comes back takes its place.
         train_step: from `make_train_step`.
-        batches: `batches(start)` iterates over the batches from number `start` on; with any function that makes an
-            iterator, `lambda start: itertools.islice(make_iterator(), start, None)`.
-        steps: batches in all, those before a resume included.
-        directory: where to write `metrics.jsonl` (a JSON object a line: "step", "seconds", that step's metrics, those
-            of `evaluate` after "eval_"; not finite: null) and `checkpoints/` (Orbax, the last three and the best one);
-            None: nowhere. Lines of metrics beyond the step that `state` stands at are dropped: they will be written
-            again. Only one `fit` at a time may write to a directory.
-        evaluate: `params -> dict of floats`; it must not keep the parameters, whose buffers the next step takes.
-        params_of: the parameters that `evaluate` gets, such as `lambda state: averaged_params(state.opt_state)`.
+        batches: a function: `batches(start)` iterates over the batches from number `start` on, as those of
+            `jaxrnn.batches` do; with any function that makes an iterator, `lambda start:
+            itertools.islice(make_iterator(), start, None)`.
+        steps: number of batches in all, those before a resume included.
+        directory: where to write `metrics.jsonl` (one JSON object per line: "step", "seconds", that step's metrics,
+            and those of `evaluate` with "eval_" before their names; null where not finite) and `checkpoints/` (Orbax,
+            the last three and the best one); None: nowhere. Lines of metrics beyond the step that `state` stands at are
+            dropped: they will be written again. Only one `fit` at a time may write to a directory.
+        evaluate: `params -> dict of floats`, such as the loss on held-out data; it must not keep the parameters, whose
+            buffers the next step takes.
+        params_of: gives the parameters that `evaluate` gets, such as `lambda state: averaged_params(state.opt_state)`.
         eval_every: steps between evaluations; the last step always has one, as it is logged and saved.
         log_every: steps between lines of metrics; an evaluation has one, too.
         checkpoint_every: steps between checkpoints.
-        best: a metric of `evaluate`, "eval_" before its name; whenever it is better than ever before, a checkpoint is
-            saved, which `restore(..., step="best")` loads. The best one is kept beside the last three.
+        best: a metric of `evaluate`, with "eval_" before its name; whenever it is better than ever before, a checkpoint
+            is saved, which `restore(..., step="best")` loads. The best one is kept beside the last three.
         best_mode: "min": the least is the best; "max": the greatest.
         max_skipped: this many skipped updates in a row, looked at where metrics are logged and before anything is
             saved, end the run.
-        items_per_batch: what a batch counts in the throughput shown.
-        unit: of what.
+        items_per_batch: how many items a batch has, for the throughput that is shown.
+        unit: what the items are called there.
         progress: whether to show a progress bar, or, where there is no terminal, a line every `log_every` steps. Of
             several processes the first one shows it and writes the metrics.
 
@@ -85,6 +87,18 @@ def fit(
             is not a function or ended too early, `evaluate` does not give a dict of numbers or not the one that `best`
             names, another `fit` writes to `directory`, or it holds checkpoints of other steps than the one that `state`
             stands at; nothing is overwritten.
+
+    Example:
+        >>> import optax
+        >>> from jaxrnn.training import init_state, make_train_step
+        >>> def loss_fn(params, carry, batch, key):
+        ...     return jnp.mean((params["w"] - batch) ** 2), (carry, {})
+        >>> optimizer = optax.sgd(0.25)
+        >>> state = init_state(jax.random.key(0), {"w": jnp.float32(0)}, optimizer)
+        >>> data = lambda start: iter([jnp.ones(4)] * (3 - start))
+        >>> state = fit(state, make_train_step(loss_fn, optimizer), data, steps=3, progress=False)
+        >>> int(state.step), float(state.params["w"])
+        (3, 0.875)
     """
     check_sizes(steps=steps, eval_every=eval_every, log_every=log_every, checkpoint_every=checkpoint_every)
     check_sizes(max_skipped=max_skipped, items_per_batch=items_per_batch)
