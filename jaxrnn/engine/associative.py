@@ -75,7 +75,7 @@ SMALL = 4
 
 
 def act(a: Array, h: Array) -> Array:
-    """`a ⊙ h`, or the product of the matrices `a` with the vectors `h`."""
+    """Returns `a ⊙ h`, or the product of the matrices `a` with the vectors `h`."""
     return a * h if a.ndim == h.ndim else _multiply(a, h[..., None])[..., 0]
 
 

@@ -46,7 +46,7 @@ class Blocks(NamedTuple):
         return values.reshape(*values.shape[:-1], *shape)
 
     def unpack(self, packed: Array) -> State:
-        """The inverse of `pack`."""
+        """Undoes `pack`."""
         values = packed.reshape(*packed.shape[: packed.ndim - 1 - (self.size > 1)], len(self.order))
         values = _ordered(values, tuple(np.argsort(self.order).tolist()))
         ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1].tolist()

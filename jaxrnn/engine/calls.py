@@ -101,7 +101,7 @@ class Call:
         return [[next(source) for _ in group] for group in self.arguments()]
 
     def reference(self, *args: Any) -> Leaves:
-        """The call by the engine's own loop."""
+        """Runs the call by the engine's own loop."""
         consts, carry, xs, *rest = self.groups(args)
         run, row = self.run, self.row
         if self.kind == "keep":
@@ -130,7 +130,7 @@ class Call:
         return jax.tree.leaves(pull((dcarry, put([jnp.zeros_like(y) for y in ys], self.dys, dys))))
 
     def function(self, machine: Machine) -> RowFunction:
-        """What a kernel does for one row in one step."""
+        """Returns what a kernel does for one row in one step."""
         if self.kind == "forward":
             return self.row.forward
         if self.kind == "cotangent":
@@ -138,7 +138,7 @@ class Call:
         return self.derivative.keep if self.kind == "keep" else self.derivative.tangent
 
     def kernel(self, machine: Machine, *args: Any) -> Leaves:
-        """The call by a kernel."""
+        """Runs the call by a kernel."""
         consts, carry, xs, *rest = self.groups(args)
         run = functools.partial(_run, machine, self.function(machine))
         if self.kind in ("forward", "keep"):
@@ -235,16 +235,16 @@ class Tangents:
         return [reals(group) for group in self.of.results()]
 
     def reference(self, *args: Any) -> Leaves:
-        """The call by the engine's own loop."""
+        """Runs the call by the engine's own loop."""
         return self._along(self.of.reference, *args)
 
     def function(self, machine: Machine) -> RowFunction:
-        """What a kernel does for one row in one step where all that can moves."""
+        """Returns what a kernel does for one row in one step where all that can moves."""
         row = self.of.function(machine)
         return tangent_row(row, tuple(map(is_real, jax.tree.leaves((row.consts, row.carry, row.xs)))))
 
     def kernel(self, machine: Machine, *args: Any) -> Leaves:
-        """The call by a kernel."""
+        """Runs the call by a kernel."""
         return self._along(functools.partial(self.of.kernel, machine), *args)
 
     def _along(self, fun: Any, *args: Any) -> Leaves:
@@ -258,7 +258,7 @@ class Tangents:
 
 
 def leading(groups: list[Leaves]) -> list[int]:
-    """How many axes of time and rows each leaf has: constants, carries and inputs take turns in the groups."""
+    """Counts the axes of time and rows of each leaf: constants, carries and inputs take turns in the groups."""
     return [i % 3 for i, group in enumerate(groups) for _ in group]
 
 

@@ -31,7 +31,7 @@ Step = Callable[[Params, State, PyTree], PyTree]
 def linearize(
     step: Step, params: Params, states: State, drives: PyTree
 ) -> tuple[list[Array], Callable[[list[Array], State], PyTree]]:
-    """The derivative of `step(params, s, d)` with respect to `s` at every `states`, `drives` `[T, ...]`.
+    """Returns the derivative of `step(params, s, d)` with respect to `s` at every `states`, `drives` `[T, ...]`.
 
     Returns `(coefficients, apply)`: arrays `[T, ...]`, computed for all steps at once, and the linear map
     `apply(coefficients of one step, ds)`. Coefficients that depend only on the parameters are computed once.
@@ -69,7 +69,7 @@ def linearize(
 def linear_program(
     linear: Callable[[State], PyTree], like: State
 ) -> tuple[Callable[[list[Array], State], PyTree], list[Array]]:
-    """A linear function as `(program, coefficients)`: `program(coefficients, ds)` is the function at `ds`."""
+    """Returns a linear function as `(program, coefficients)`: `program(coefficients, ds)` is the function at `ds`."""
     closed, shapes = jax.make_jaxpr(linear, return_shape=True)(like)
     compiler = _Compiler(len(closed.jaxpr.invars))
     n = compiler.size

@@ -28,19 +28,19 @@ class Machine(Protocol):
     def __hash__(self) -> int: ...
 
     def obstacle(self) -> str:
-        """Why there are no kernels on this machine and in this process; empty if there are."""
+        """Says why there are no kernels on this machine and in this process; empty if there are."""
 
     def trace(self, fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Any:
         """Reads a function of one row; raises `Unsupported`."""
 
     def fits(self, row: Any, steps: int, batch: int) -> str:
-        """Why there is no kernel for a run of this size; empty if there is."""
+        """Says why there is no kernel for a run of this size; empty if there is."""
 
     def few(self, steps: int, batch: int) -> str:
-        """Why the scan is faster for a run of this size, whatever its row; empty if that depends on the row."""
+        """Says why the scan is faster for a run of this size, whatever its row; empty if that depends on the row."""
 
     def slower(self, row: Any, steps: int, batch: int) -> str:
-        """Why the scan is faster than a kernel for a run of this size; empty if it is not."""
+        """Says why the scan is faster than a kernel for a run of this size; empty if it is not."""
 
     def run(self, row: Any, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool) -> Any:
         """Runs a row function over all steps of a batch: `(carry, ys, sums)`."""
@@ -60,6 +60,6 @@ def here() -> Machine:
 
 @functools.lru_cache(maxsize=512)
 def traced(machine: Machine, row: RowFunction) -> Any:
-    """A row function as a machine's room reads it, once."""
+    """Returns a row function as a machine's room reads it; traces it once."""
     with without_mesh():
         return machine.trace(row.fun, row.consts, row.carry, row.xs)

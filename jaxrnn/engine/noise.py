@@ -40,13 +40,13 @@ class Kept:
         return "row" if "time" in self.share else "step"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
-        """A value of one step's shape and dtype."""
+        """Returns a value of one step's shape and dtype."""
         if self.shape[: len(batch_shape)] != batch_shape:
             raise ValueError(f"cell: got an operand of the shape {self.shape} in its step, needs [*batch, ...]")
         return jnp.zeros(self.shape, bool)
 
     def data(self, key: Key, options: Options) -> Array:
-        """The draw for a sequence: `shape`, or `[T, *shape]`."""
+        """Draws for a sequence: `shape`, or `[T, *shape]`."""
         axes = len(options.batch_shape)
         time = () if self.per == "row" else (options.steps,)
         drawn = (1,) * axes + self.shape[axes:] if "batch" in self.share else self.shape
@@ -63,11 +63,11 @@ class KeptWeights:
     per: ClassVar[Per] = "run"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
-        """A value of the shape and dtype."""
+        """Returns a value of the shape and dtype."""
         return jnp.zeros(self.shape, bool)
 
     def data(self, key: Key, options: Options) -> Array:
-        """The draw."""
+        """Draws the mask."""
         return jax.random.bernoulli(key, 1 - self.rate, self.shape)
 
 
@@ -81,11 +81,11 @@ class NormalWeights:
     per: ClassVar[Per] = "run"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
-        """A value of the shape and dtype."""
+        """Returns a value of the shape and dtype."""
         return jnp.zeros(self.shape, self.dtype)
 
     def data(self, key: Key, options: Options) -> Array:
-        """The draw."""
+        """Draws the noise."""
         return jax.random.normal(key, self.shape, self.dtype)
 
 
@@ -98,11 +98,11 @@ class Boundary:
     per: ClassVar[Per] = "step"
 
     def example(self, batch_shape: tuple[int, ...]) -> Array:
-        """A value of one step's shape and dtype."""
+        """Returns a value of one step's shape and dtype."""
         return jnp.zeros(batch_shape, bool)
 
     def data(self, key: Key | None, options: Options) -> Array:
-        """The flags `[T, *batch]`."""
+        """Returns the flags `[T, *batch]`."""
         del key
         steps, batch_shape = options.steps, options.batch_shape
         boundary = jnp.arange(steps) + (1 if options.reverse else 0)  # number b lies between the steps b - 1 and b

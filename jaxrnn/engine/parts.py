@@ -27,17 +27,17 @@ class Parts(NamedTuple):
 
 
 def is_complex(leaf: Any) -> bool:
-    """Whether a leaf holds complex numbers."""
+    """Returns whether a leaf holds complex numbers."""
     return jnp.issubdtype(leaf.dtype, jnp.complexfloating)
 
 
 def apart(tree: PyTree) -> PyTree:
-    """The tree with `Parts` in place of its complex leaves."""
+    """Returns the tree with `Parts` in place of its complex leaves."""
     return jax.tree.map(lambda a: Parts(jnp.real(a), jnp.imag(a)) if is_complex(a) else a, tree)
 
 
 def together(tree: PyTree) -> PyTree:
-    """The inverse of `apart`."""
+    """Undoes `apart`."""
     return jax.tree.map(lambda a: lax.complex(*a) if _is_parts(a) else a, tree, is_leaf=_is_parts)
 
 

@@ -49,7 +49,7 @@ def _record(choice: Choice) -> None:
 
 
 def recording() -> bool:
-    """Whether choices are recorded."""
+    """Returns whether choices are recorded."""
     return _choices.get() is not None
 
 

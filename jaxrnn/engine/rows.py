@@ -52,10 +52,10 @@ class Run(Protocol):
         """What is kept for the derivatives, as in `unroll`."""
 
     def whole(self, consts: PyTree, carry: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-        """The reference: `(carry, ys [T, B, ...])`."""
+        """Runs the reference: `(carry, ys [T, B, ...])`."""
 
     def row(self, consts: PyTree, carry: PyTree, x: PyTree) -> tuple[PyTree, PyTree]:
-        """One step of one row, without batch axes: `(carry, y)`."""
+        """Takes one step of one row, without batch axes: `(carry, y)`."""
 
     def __hash__(self) -> int: ...
 
@@ -101,7 +101,7 @@ class Spec(NamedTuple):
 
 
 def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any, tuple[Spec, ...]]:
-    """The structure of the arguments, and what one row sees of each leaf."""
+    """Returns the structure of the arguments, and what one row sees of each leaf."""
     parts = (consts, carry, xs)
     leading = (0, axes, 1 + axes)
     specs = (Spec(a.shape[n:], a.dtype) for n, part in zip(leading, parts, strict=True) for a in jax.tree.leaves(part))
@@ -135,14 +135,14 @@ class RowFunction:
 
 
 def jax_settings() -> tuple[Any, ...]:
-    """JAX's settings that change what a step is traced to: runs under different ones are different runs."""
+    """Returns JAX's settings that change what a step is traced to: runs under different ones are different runs."""
     states = jax.enable_x64, jax.default_matmul_precision, jax.numpy_dtype_promotion, jax.numpy_rank_promotion
     return tuple(state.value for state in states)
 
 
 @functools.lru_cache(maxsize=512)
 def tangent_row(row: RowFunction, moves: tuple[bool, ...]) -> RowFunction:
-    """The tangents of a row function along its flagged leaves: each argument is a pair of values and tangents."""
+    """Computes a row function's tangents along its flagged leaves: each argument is a pair of values and tangents."""
     parts = row.consts, row.carry, row.xs
     tree = jax.tree.structure(parts)
     flags = iter(moves)
@@ -185,11 +185,11 @@ class Step:
         self.given = jax.eval_shape(self.ahead, self.consts)
 
     def ahead(self, consts: Leaves) -> Leaves:
-        """What the steps read of the constants."""
+        """Computes what the steps read of the constants."""
         return self._ahead([*consts, *[None] * (len(self.carry) + len(self.xs))])
 
     def step(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Leaves, Leaves]:
-        """One step, from what `ahead` gives: `(carry, y)`."""
+        """Takes one step, from what `ahead` gives: `(carry, y)`."""
         results = self._rest([*[None] * len(self.consts), *carry, *x], given)
         return results[: len(carry)], results[len(carry) :]
 
@@ -236,7 +236,7 @@ class Derivative:
         return [*pick(self.row.carry, self.states), *self.coefficients]
 
     def program(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Callable[[Leaves, PyTree], Any], Leaves]:
-        """`(apply, coefficients)`: the derivative at a point is `apply(coefficients, (dgiven, dcarry, dx))`."""
+        """Returns `(apply, coefficients)`: the derivative at a point is `apply(coefficients, (dgiven, dcarry, dx))`."""
         point = pick(given, self.given), pick(carry, self.carry), pick(x, self.xs)
 
         def step(moved: PyTree) -> tuple[Leaves, Leaves]:
@@ -249,7 +249,7 @@ class Derivative:
     def known(
         self, given: Leaves, fixed: Leaves, x: Leaves, kept: Leaves
     ) -> tuple[Callable[[Leaves, PyTree], Any], Leaves]:
-        """`program` from what was kept; what was not and is not read is zero."""
+        """Returns `program` from what was kept; what was not kept and is not read is zero."""
         zeros = [jnp.zeros(a.shape, a.dtype) for a in self.row.carry]
         count = sum(self.states)
         carry = put(put(zeros, self.row.fixed, fixed), self.states, kept[:count])
@@ -259,7 +259,7 @@ class Derivative:
     # The steps of the kernels. Fixed leaves of the carry go along.
 
     def keeping(self, given: Leaves, carry: Leaves, x: Leaves) -> tuple[Leaves, Leaves]:
-        """A step that returns with its output what is kept."""
+        """Takes a step that returns with its output what is kept."""
         new, y = self.row.step(given, carry, x)
         saved = pick(self.program(given, carry, x)[1], self.saved) if self.saved else []
         return new, [*y, *pick(new, self.states), *saved]
@@ -335,7 +335,7 @@ def _from_step(eqn: Any, values: Leaves, tags: Leaves) -> tuple[Leaves, Leaves]:
 
 
 def pick(leaves: Iterable[Any], flags: Iterable[bool]) -> Leaves:
-    """The flagged leaves."""
+    """Returns the flagged leaves."""
     return [leaf for leaf, flag in zip(leaves, flags, strict=True) if flag]
 
 
@@ -347,13 +347,13 @@ def put(leaves: Iterable[Any], flags: Iterable[bool], new: Iterable[Any]) -> Lea
 
 @functools.lru_cache(maxsize=512)
 def step_of(run: Run, tree: Any, specs: tuple[Spec, ...]) -> Step:
-    """One step of a run's rows, traced once."""
+    """Returns one step of a run's rows, traced once."""
     with without_mesh():
         return Step(run, tree, specs)
 
 
 @functools.lru_cache(maxsize=512)
 def derivative_of(run: Run, tree: Any, specs: tuple[Spec, ...], active: tuple[bool, ...]) -> Derivative:
-    """The derivative of a run's step, made once."""
+    """Returns the derivative of a run's step, made once."""
     with without_mesh():
         return Derivative(step_of(run, tree, specs), active, run.save in ("auto", "residuals"))

@@ -35,11 +35,11 @@ class Kept:
         return math.prod(outer) * -(-rows // height) * -(-columns // 128) * 32 * 128
 
     def store(self, a: Array, time: tuple[int, ...] = ()) -> Array:
-        """The array as it is kept."""
+        """Returns the array as it is kept."""
         return a.astype(self.stored).reshape(*time, *self.kept)
 
     def load(self, a: Array, time: tuple[int, ...] = ()) -> Array:
-        """The array as it was."""
+        """Returns the array as it was."""
         a = a.reshape(*time, *self.shape)
         return a != 0 if self.dtype == jnp.bool_ else a
 
@@ -76,5 +76,5 @@ def plan(row: Row, steps: int, batch: int) -> Memory:
 
 
 def on_tpu() -> bool:
-    """Whether there is a TPU, to be asked and to compile for."""
+    """Returns whether there is a TPU, to be asked and to compile for."""
     return jax.devices()[0].platform == "tpu"

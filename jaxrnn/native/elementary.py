@@ -67,13 +67,13 @@ def _exp_result(f: Fn, x: str, shifted: str, r: str, low: float, high: float) ->
 
 
 def exp(f: Fn, x: str) -> str:
-    """exp(x)."""
+    """Returns exp(x)."""
     low, high = (-708.3964185322641, 709.782712893384) if f.t.f64 else (-87.33654, 88.72283172607422)
     return _exp_result(f, x, *_reduce(f, f.clamp(x, low, high)), low, high)
 
 
 def exp2(f: Fn, x: str) -> str:
-    """2^x."""
+    """Returns 2^x."""
     low, high = (-1022.0, 1023.9999999999999) if f.t.f64 else (-126.0, 127.99999237060547)
     y = f.clamp(x, low, high)
     n, shifted = _rounded(f, y, 1.0)
@@ -94,7 +94,7 @@ def _expm1(f: Fn, y: str) -> str:
 
 
 def expm1(f: Fn, x: str) -> str:
-    """exp(x) - 1, exact to the last places near 0 too."""
+    """Returns exp(x) - 1, exact to the last places near 0 too."""
     s = f.t.splat
     high, tiny = (709.782712893384, 2.0**-54) if f.t.f64 else (88.72283172607422, 2.0**-25)
     e = _expm1(f, f.clamp(x, -50.0, high))
@@ -103,7 +103,7 @@ def expm1(f: Fn, x: str) -> str:
 
 
 def logistic(f: Fn, x: str) -> str:
-    """1 / (1 + exp(-x))."""
+    """Returns 1 / (1 + exp(-x))."""
     one = f.t.splat(1.0)
     return f.f("fdiv", one, f.f("fadd", one, exp(f, f.neg(x))))
 
@@ -300,7 +300,7 @@ def _erfc_great(f: Fn, a: str) -> str:
 
 
 def erf(f: Fn, x: str) -> str:
-    """The error function."""
+    """Returns the error function of x."""
     one, a = f.t.splat(1.0), f.intrinsic("fabs", x)
     great = f.intrinsic("copysign", f.f("fsub", one, _erfc_great(f, a)), x)
     y = f.clamp(x, -1.0, 1.0)
@@ -308,7 +308,7 @@ def erf(f: Fn, x: str) -> str:
 
 
 def erfc(f: Fn, x: str) -> str:
-    """The complement of the error function, exact to the last places where it is small too."""
+    """Returns the complement of the error function, exact to the last places where it is small too."""
     t, one = f.t, f.t.splat(1.0)
     a = f.intrinsic("fabs", x)
     y = f.clamp(x, -1.0, 1.0)

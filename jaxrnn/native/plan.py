@@ -212,7 +212,7 @@ class Plan:
     # what a nest computes
 
     def loads(self, nest: Nest, node: Node) -> bool:
-        """Whether a nest loads a node rather than computing it."""
+        """Returns whether a nest loads a node rather than computing it."""
         if node.op in ("const", "xs", "carry", *INDEXED, *WHOLE):
             return True
         return node.op != "lit" and (self.phase[node], self.stage[node]) < (nest.phase, nest.stage)
@@ -234,7 +234,7 @@ class Plan:
             self._visit(nest, n, s)
 
     def terms(self, nest: Nest, node: Node, shift: int) -> tuple[Chain, list[tuple[Node, int]]]:
-        """A sum with products in it as its products and its other terms; no products if it has none."""
+        """Splits a sum with products in it into its products and its other terms; no products if it has none."""
         chain: list[tuple[Node, int]] = []
         rest: list[tuple[Node, int]] = []
 
@@ -253,6 +253,6 @@ class Plan:
 
 
 def arguments(node: Node, shift: int) -> Iterator[tuple[Node, int]]:
-    """The arguments of a node, each with the place from which on it is read; scalars have one place."""
+    """Returns the arguments of a node, each with the place from which on it is read; scalars have one place."""
     for arg in node.args:
         yield arg, 0 if arg.size == 0 else shift + (node.attr if node.op == "slice" else 0)

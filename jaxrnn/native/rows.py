@@ -75,7 +75,7 @@ class Tracer:
         self.specs: list[Spec] = []
 
     def row(self, fun: Callable[..., Any], consts: PyTree, carry: PyTree, xs: PyTree) -> Row:
-        """The graph of a function of one row."""
+        """Traces a function of one row into a graph."""
         leaves = [jax.tree.leaves(tree) for tree in (consts, carry, xs)]
         closed, results = jax.make_jaxpr(fun, return_shape=True)(consts, carry, xs)
         if any(isinstance(c, jax.core.Tracer) for c in closed.consts):
@@ -109,13 +109,13 @@ class Tracer:
     # values
 
     def known(self, parents: tuple[int, ...] = (), **more: Any) -> _Known:
-        """A new known value, made of the known values `parents`."""
+        """Makes a new known value of the known values `parents`."""
         self.count += 1
         self.parents[self.count - 1] = list(parents)
         return _Known(self.count - 1, **more)
 
     def needed(self) -> set[int]:
-        """The known values that the operands depend on."""
+        """Returns the known values that the operands depend on."""
         needed, todo = set[int](), [o for o in self.operands if isinstance(o, int)]
         while todo:
             number = todo.pop()
@@ -125,7 +125,7 @@ class Tracer:
         return needed
 
     def node(self, op: str, args: tuple[Node, ...], attr: Any, size: int, kind: Kind) -> Node:
-        """The node, which is made once."""
+        """Returns the node, made once."""
         key = (op, args, repr(attr), size, kind)
         if key not in self.memo:
             self.memo[key] = Node(op, args, attr, size, kind, len(self.nodes))
@@ -133,11 +133,11 @@ class Tracer:
         return self.memo[key]
 
     def literal(self, number: Any, size: int, kind: Kind) -> Node:
-        """A number that stands in the program."""
+        """Returns a number that stands in the program."""
         return self.node("lit", (), {"f": float, "i": int, "b": bool}[kind](number), size, kind)
 
     def form(self, aval: Any) -> tuple[int, Kind]:
-        """The size and kind of a node."""
+        """Returns the size and kind of a node."""
         if (size := math.prod(aval.shape)) == 0:
             raise Unsupported(f"an empty array, of the shape {tuple(aval.shape)}")
         size = 0 if size == 1 else size
@@ -151,7 +151,7 @@ class Tracer:
         return size, "f"
 
     def operand(self, value: Any, aval: Any) -> int:
-        """The index of an operand that holds a known value, or an array that stands in the program."""
+        """Returns the index of an operand that holds a known value, or an array that stands in the program."""
         key: tuple[str, Any] = ("array", id(value))
         source = value
         if isinstance(value, _Known):
@@ -165,7 +165,7 @@ class Tracer:
         return self.indices[key]
 
     def read(self, value: Any, aval: Any) -> Node:
-        """A value as a node."""
+        """Returns a value as a node."""
         if isinstance(value, Node):
             return value
         if isinstance(value, tuple):
@@ -176,7 +176,7 @@ class Tracer:
         return self.node("const", (), self.operand(value, aval), size, kind)
 
     def total(self, value: Any, aval: Any) -> Outers | Node | None:
-        """What is added up to a sum; None: nothing."""
+        """Returns what is added up to a sum; None: nothing."""
         if isinstance(value, tuple):
             return value
         if not isinstance(value, Node) and _fill_of(value) == 0:
@@ -189,7 +189,7 @@ class Tracer:
     # equations
 
     def rule(self, eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[None]]:
-        """The results of an equation, for `interpret`: known ones stay known."""
+        """Returns the results of an equation, for `interpret`: known ones stay known."""
         results: list[Any]
         if eqn.primitive.name in _SAME:
             results = values
@@ -203,7 +203,7 @@ class Tracer:
         return results, [None] * len(results)
 
     def equation(self, eqn: Any, values: list[Any]) -> list[_Value]:
-        """The results of an equation that the loop computes."""
+        """Returns the results of an equation that the loop computes."""
         name = _SYNONYMS.get(eqn.primitive.name, eqn.primitive.name)
         avals = [v.aval for v in eqn.invars]
         if any(math.prod(v.aval.shape) == 0 for v in eqn.outvars):
@@ -230,7 +230,7 @@ class Tracer:
         return [self.pointwise(name, args, *self.form(result))]
 
     def pointwise(self, name: str, args: list[Node], size: int, kind: Kind) -> Node:
-        """The node of a primitive that acts place by place."""
+        """Returns the node of a primitive that acts place by place."""
         if name in ("mul", "div") and args[1].op == "lit" and args[1].attr == 1 and args[0].size == size:
             return args[0]
         if name == "mul" and args[0].op == "lit" and args[0].attr == 1 and args[1].size == size:
@@ -242,7 +242,7 @@ class Tracer:
         return self.node(name, tuple(args), None, size, kind)
 
     def arrange(self, sources: list[Node], table: np.ndarray) -> Node:
-        """The vector of the places in `table`, counted over all sources, which follow each other.
+        """Returns the vector of the places in `table`, counted over all sources, which follow each other.
 
         It is made of a few pieces, each a part of a source or one number many times, or place by place.
         """
@@ -278,7 +278,7 @@ class Tracer:
         return self.arrange([node], places.ravel())
 
     def part(self, vector: Node, start: int, count: int) -> Node:
-        """So many places of a vector from `start` on."""
+        """Returns so many places of a vector from `start` on."""
         size = 0 if count == 1 else count
         if vector.op == "lit":
             return self.literal(vector.attr, size, vector.kind)
@@ -288,18 +288,18 @@ class Tracer:
         return self.node("slice" if size else "pick", (vector,), start, size, vector.kind)
 
     def stored(self, vector: Node) -> Node:
-        """A vector that lies in memory as it is."""
+        """Returns a vector that lies in memory as it is."""
         return self.node("copy", (vector,), None, vector.size, vector.kind) if vector.op == "take" else vector
 
     def sized(self, node: Node, count: int) -> Node:
-        """A scalar in so many places."""
+        """Repeats a scalar in so many places."""
         size = 0 if count == 1 else count
         if node.op == "lit":
             return self.literal(node.attr, size, node.kind)
         return node if node.size == size else self.node("splat", (node,), None, size, node.kind)
 
     def dot(self, eqn: Any, values: list[Any]) -> _Value:
-        """A product: of a vector with a known matrix, of two vectors, or an outer product."""
+        """Computes a product: of a vector with a known matrix, of two vectors, or an outer product."""
         (left_axes, right_axes), batch = eqn.params["dimension_numbers"]
         left, right = (v.aval for v in eqn.invars)
         if any(batch):
@@ -326,7 +326,7 @@ class Tracer:
         return self.pointwise("mul", [a, b], a.size or b.size, "f")
 
     def look_up(self, eqn: Any, values: list[Any]) -> Node:
-        """A row of a matrix."""
+        """Returns a row of a matrix."""
         aval, sizes = eqn.invars[0].aval, eqn.params["slice_sizes"]
         if isinstance(values[0], Node) or aval.ndim != 2 or sizes != (1, aval.shape[1]):
             raise Unsupported("primitive 'dynamic_slice' but of a row of a constant")
@@ -342,7 +342,7 @@ class Tracer:
         return (Outer(self.read(values[2], avals[2]), self.read(row, avals[1])),)
 
     def matrix(self, value: Any, aval: Any, transposed: bool) -> Matrix:
-        """A known matrix; one that is a transpose is read from what it transposes."""
+        """Returns a known matrix; one that is a transpose is read from what it transposes."""
         shape = aval.shape
         if isinstance(value, _Known) and value.flipped is not None:
             value, shape, transposed = value.flipped, shape[::-1], not transposed
@@ -350,7 +350,7 @@ class Tracer:
         return Matrix(self.operand(value, Spec(shape, aval.dtype)), shape, transposed)
 
     def of_outers(self, name: str, values: list[Any], avals: list[Any]) -> Outers:
-        """Linear functions of sums of outer products."""
+        """Applies linear functions to sums of outer products."""
 
         def scaled(outers: Outers, name: str, *by: Node) -> Outers:
             return tuple(Outer(o.left, self.pointwise(name, [o.right, *by], o.right.size, "f")) for o in outers)
