@@ -45,6 +45,8 @@ def _try_step(cell: StepWrapper) -> None:
 class Dropout(Wrapper[P, S]):
     """Dropout on the input of a cell: `d ⊙ x / (1 - rate)`.
 
+    An `unroll` without a `key` drops nothing.
+
     Args:
         cell: any cell, a `Stack` or a `Bidirectional` too.
         rate: at which inputs are dropped.
@@ -102,7 +104,7 @@ class RecurrentDropout(StepWrapper[P, S]):
 
     Every product of a parameter with a value that depends on the state gets a mask on that value: `h` in an LSTM, both
     `h` and `r ⊙ h` in a GRU with `reset="before"`, also the unprojected `h` of a projection. The number of products
-    stays the same.
+    stays the same. An `unroll` without a `key` drops nothing.
 
     Args:
         cell: any cell that runs step by step.
@@ -194,6 +196,8 @@ class RecurrentDropout(StepWrapper[P, S]):
 @dataclass(frozen=True)
 class CandidateDropout(StepWrapper[P, S]):
     """Dropout on the candidate alone, so that no memory is lost: `c' = f ⊙ c + i ⊙ d ⊙ g / (1 - rate)`.
+
+    An `unroll` without a `key` drops nothing.
 
     Args:
         cell: a cell with a field for the candidate's activation, which its step calls.

@@ -57,6 +57,8 @@ def _perturb_run(
 class WeightDrop(Wrapper[P, S]):
     """DropConnect: drops entries of recurrent weights, the same entries at all steps and for all rows of a call.
 
+    An `unroll` without a `key` drops nothing.
+
     Args:
         cell: any cell, a `Stack` too.
         rate: at which entries are dropped; the kept ones are scaled by `1 / (1 - rate)`.
@@ -104,6 +106,8 @@ class WeightDrop(Wrapper[P, S]):
 @dataclass(frozen=True)
 class WeightNoise(Wrapper[P, S]):
     """Gaussian noise on weights: `w + std ε`, with one ε for all steps and rows of a call.
+
+    An `unroll` without a `key` adds none.
 
     Args:
         cell: any cell, a `Stack` too.

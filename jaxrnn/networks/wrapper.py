@@ -63,6 +63,7 @@ class Wrapper(Layer[P, S]):
         return self.cell.output_size
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> P:
+        """Returns fresh parameters of the cell; `initializers` are keyword arguments of its `init`."""
         return self.cell.init(key, dtype=dtype, **initializers)
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> S:
