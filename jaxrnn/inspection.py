@@ -215,8 +215,8 @@ def explain(
         options: further arguments of `unroll`, such as `lengths`, `save` or `path`; they are asked for, not run.
 
     Returns:
-        A `Choice` a run of a cell, in their order: `(cell, path, reason)` with the path "native", "scan" or, with a
-        `solver`, "newton", and the reason why it is not native, empty if it is.
+        One `Choice` for each run of a cell, in their order: `(cell, path, reason)` with the path "native", "scan" or,
+        with a `solver`, "newton", and the reason why it is not native, empty if it is.
 
     Raises:
         TypeError, ValueError: as `unroll`.

@@ -63,6 +63,8 @@ def init_state(key: Key, params: Params, optimizer: optax.GradientTransformation
 def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
     """Makes a jitted update, `(state, batch) -> (state, metrics)`, to which the state's buffers are donated.
 
+    A state is gone once it was given to the update; go on with the one that comes back.
+
     An update is skipped and counted if its loss, its gradients or anything that it would change is not finite:
     parameters, optimizer state and carry stay as they were. What is infinite from the start, as some optimizers' states
     are, may stay so.
