@@ -822,7 +822,7 @@ def test_bad_arguments(train_step):
         run(fresh(), train_step, log_every=0)
     with pytest.raises(TypeError, match=r"batches: got generator, needs a function .*, as .* lambda start:"):
         run(fresh(), train_step, batches(0))
-    with pytest.raises(TypeError, match=r"state: got tuple, needs a TrainState, init_state\(params, optimizer, key\)"):
+    with pytest.raises(TypeError, match=r"state: got tuple, needs a TrainState, init_state\(key, params, optimizer\)"):
         run(tuple(fresh()), train_step)
     with pytest.raises(TypeError, match=r"state: got tuple, needs a TrainState"):
         train_step(fresh().params, next(batches(0)))
