@@ -5,7 +5,8 @@
 
 A page is right if it opens without an error in the console, asks no other machine for anything, finds all files it asks
 for, has no picture that is not there and no link to a page or place that is not there, and needs no scrolling to the
-side at 390 and at 1440 pixels. The search has to find "peephole".
+side at 390 and at 1440 pixels. The page of a cell has equations, which are drawn in the site's font, and none that is
+left as text. The search has to find "peephole".
 """
 
 import argparse
@@ -20,11 +21,14 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 WIDTHS = (390, 1440)
-FACTS = """() => ({
+FACTS = """async () => (await document.fonts.ready, {
     too_wide: document.documentElement.scrollWidth - window.innerWidth,
     dead: [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src),
     links: [...document.querySelectorAll("a[href]")].map(a => a.href),
     places: [...document.querySelectorAll("[id], a[name]")].map(e => e.id || e.name),
+    equations: [...document.querySelectorAll(".equations math")].map(e => e.getBoundingClientRect().width),
+    fonts: [...document.fonts].filter(font => font.status === "loaded").map(font => font.family),
+    as_text: [...document.querySelectorAll("dl.class pre")].map(e => e.textContent).filter(t => !t.includes(">>>")),
 })"""
 
 
@@ -87,6 +91,10 @@ def main() -> int:
                     path = arguments.pictures / f"{file.removesuffix('.html').replace('/', '-')}-{width}.png"
                     page.screenshot(path=path, full_page=True)
             found += [f"a picture that is not there: {one}" for one in facts["dead"]]
+            if file.startswith("catalog/") and Path(file).stem not in ("index", "types"):
+                found += [] if facts["equations"] and min(facts["equations"]) > 0 else ["no equations"]
+                found += [] if "STIX Two Math" in " ".join(facts["fonts"]) else ["equations are not in their font"]
+                found += [f"equations as text: {text}" for text in facts["as_text"]]
             links[file], places[file] = set(facts["links"]), set(facts["places"])
             wrong += [f"{file}: {one}" for one in dict.fromkeys(found)]
         found.clear()

@@ -1,7 +1,8 @@
 """The documentation site: `make docs` builds it into docs/_build/html.
 
 Sphinx with MyST-NB, as JAX, Flax and Optax use it: autodoc reads the docstrings as they stand, and a page is the same
-Markdown file on GitHub, in the doctests and on the site. Nothing is fetched, at build or at view: equations are text.
+Markdown file on GitHub, in the doctests and on the site. Nothing is fetched, at build or at view: equations are MathML
+in a font that the site brings.
 """
 
 import os
@@ -24,6 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 
 import catalog  # noqa: E402
 import docstrings  # noqa: E402
+import equations  # noqa: E402
 from sphinx.util.nodes import make_refnode  # noqa: E402
 
 import jaxrnn  # noqa: E402
@@ -94,7 +96,8 @@ KINDS = ("class", "function", "exception", "data")
 
 def setup(app: Any) -> None:
     # Docstrings are read anew where their conversion changed.
-    app.add_config_value("conversion", os.path.getmtime(docstrings.__file__), "env")
+    newest = max(os.path.getmtime(module.__file__) for module in (docstrings, equations))
+    app.add_config_value("conversion", newest, "env")
     app.connect("builder-inited", lambda app: catalog.write())
     app.connect("source-read", read)
     app.connect("missing-reference", link)

@@ -7,8 +7,11 @@ import re
 import textwrap
 from typing import Any
 
+import equations
+
 SECTION = re.compile(r"(Args|Returns|Yields|Raises|Example|Examples|Reference):$")
 COLUMNS = re.compile(r"\S {3,}\S")
+CODE = re.compile(r" *(def |class |@|>>>)")
 
 
 def words(line: str) -> str:
@@ -41,8 +44,16 @@ def paragraphs(lines: list[str]) -> list[list[str]]:
     return [part for part in found if part]
 
 
-def converted(lines: list[str]) -> list[str]:
-    """The lines of a docstring: indented blocks and columns become literal blocks, sections stay for napoleon."""
+def typeset(block: list[str]) -> list[str]:
+    """An indented block of equations as a directive."""
+    return [".. raw:: html", "", *(f"    {line}" for line in equations.html(block))]
+
+
+def converted(lines: list[str], with_equations: bool = False) -> list[str]:
+    """The lines of a docstring as reStructuredText; sections stay for napoleon.
+
+    Indented blocks are typeset where they are equations, and else, as columns, become literal blocks.
+    """
     result: list[str] = []
     in_section = literal = False
     for part in paragraphs(lines):
@@ -55,6 +66,8 @@ def converted(lines: list[str]) -> list[str]:
             result += [a if ">>>" in a or "..." in a[:11] else b for a, b in zip(part, texts, strict=True)]
         elif first.startswith(">>>"):
             result += part
+        elif first.startswith("    ") and with_equations and not CODE.match(first):
+            result += typeset(part)
         elif first.startswith("    ") or (len(part) > 1 and all(map(COLUMNS.search, part))):
             if not literal:
                 result += ["::", ""]
@@ -64,7 +77,8 @@ def converted(lines: list[str]) -> list[str]:
             text = [words(line) for line in part]
             follow = [i for i, line in enumerate(part) if line.startswith("    ") and not part[0].startswith("- ")]
             if follow:  # a block right after its sentence
-                text[follow[0] :] = ["", "::", "", *part[follow[0] :]]
+                block = part[follow[0] :]
+                text[follow[0] :] = ["", *(typeset(block) if with_equations else ["::", "", *block])]
             result += text
         result.append("")
     return result
@@ -90,13 +104,18 @@ def shaped(comment: str) -> str:
     return re.sub(r"(\[[^\]]*\])", r"`\1`", comment)
 
 
+def is_own(thing: Any) -> bool:
+    """Whether it is defined in jaxrnn, whose docstrings have equations in one form."""
+    return getattr(thing, "__module__", "").partition(".")[0] == "jaxrnn"
+
+
 def is_named_tuple(thing: Any) -> bool:
     return inspect.isclass(thing) and issubclass(thing, tuple) and hasattr(thing, "_fields")
 
 
 def process_docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """For the event `autodoc-process-docstring`, before napoleon's turn; named tuples list their fields."""
-    lines[:] = converted(lines)
+    lines[:] = converted(lines, with_equations=what != "module" and is_own(thing))
     if is_named_tuple(thing):
         for field, kind, _, comment in fields_of(thing):
             about = words(shaped(comment))
