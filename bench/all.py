@@ -1,24 +1,42 @@
-"""Makes the tables of bench/README.md, but for those of `bench.compiled`, and its plot: an hour or so on two cores.
+"""Makes the tables of bench/README.md and its plot: an hour or so on two cores.
 
     python -m bench.all
     python -m bench.all --against runs/bench/results.json --directory runs/later
     python -m bench.all --quick                                         whether all of it runs, some minutes
 
+What the machine lacks something for is left out, and named: `bench.compiled` needs the compiler for a TPU or a GPU,
+`bench.devices` needs a TPU or a GPU.
 `results.json`, `tables.md` and `speed.png` in the directory are written anew after every benchmark, so that what was
 measured is kept when the rest is stopped.
 """
 
+import importlib.util
+import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import matplotlib.pyplot as plt
 import tyro
 from rich.console import Console
 
-from bench import cells, derivatives, grid, initializers, options, plot, precision, rl, streaming, unroll
+from bench import (
+    cells,
+    compiled,
+    derivatives,
+    devices,
+    grid,
+    initializers,
+    options,
+    plot,
+    precision,
+    rl,
+    streaming,
+    unroll,
+)
 from bench.records import WIDTH, Record, collect, described, load, say, show, store
 
 
@@ -28,7 +46,22 @@ class Part(NamedTuple):
     records: Callable[[Any], Iterator[Record]]
     settings: Any
     quick: Any
-    minutes: float  # about, on two cores
+    minutes: float | None  # about, on two cores; None where it was not measured
+    lacks: Callable[[], str] = lambda: ""  # what the machine has to have, if it is not there
+
+
+COMPILERS = {"tpu": "libtpu", "cuda": "jax_cuda12_plugin"}
+"""The packages that compile for a device that isn't there."""
+
+
+def found_compilers() -> list[str]:
+    return [device for device, package in COMPILERS.items() if importlib.util.find_spec(package)]
+
+
+def compiled_records(runs: tuple[compiled.Settings, ...]) -> Iterator[Record]:
+    """Those of the compilers that are there."""
+    there = found_compilers()
+    return itertools.chain.from_iterable(compiled.records(run) for run in runs if run.device in there)
 
 
 PARTS = {
@@ -65,6 +98,24 @@ PARTS = {
     ),
     "streaming": Part(streaming.records, streaming.Settings(), streaming.Settings(hidden=16, repeats=1), 1),
     "rl": Part(rl.records, rl.Settings(), rl.Settings(sizes=("16,8,16",), repeats=1), 4),
+    "compiled": Part(
+        compiled_records,
+        (
+            compiled.Settings(),
+            compiled.Settings(devices=4, rivals=("scan path", "plain scan", "flax linen")),
+            compiled.Settings(device="cuda"),
+        ),
+        tuple(compiled.Settings(device=device, cells=("gru",), size="8,8,8,128", rivals=()) for device in COMPILERS),
+        15,
+        lambda: "" if found_compilers() else "libtpu, or JAX's extra cuda12",
+    ),
+    "devices": Part(
+        devices.records,
+        devices.Settings(),
+        devices.Settings(sizes=("8,64,32,32",), repeats=1),
+        None,
+        lambda: "a TPU or a GPU" if jax.default_backend() == "cpu" else "",
+    ),
     "cells": Part(
         cells.records,
         cells.Settings(repeats=3),
@@ -98,8 +149,11 @@ def main(settings: Settings) -> None:
     found: list[Record] = []
     for name in settings.only:
         part = PARTS[name]
+        if lacks := part.lacks():
+            console.rule(f"bench.{name} is left out: needs {lacks}")
+            continue
         spent = (time.monotonic() - begin) / 60
-        about = "" if settings.quick else f", about {part.minutes:g} minutes"
+        about = "" if settings.quick or part.minutes is None else f", about {part.minutes:g} minutes"
         console.rule(f"bench.{name}{about}, {spent:.0f} minutes so far")
         new, whole = collect(part.records(part.quick if settings.quick else part.settings))
         show(new, console)

@@ -110,6 +110,17 @@ def test_all_writes_its_files_and_a_slowdown_fails(tmp_path, monkeypatch, capsys
         everything.main(everything.Settings(only=("nothing",)))
 
 
+def test_all_has_every_benchmark_and_names_what_it_leaves_out(tmp_path, monkeypatch, capsys):
+    programs = {path.stem for path in BENCH.glob("*.py") if '__name__ == "__main__"' in path.read_text()}
+    assert programs == set(everything.PARTS) | {"all", "plot"}
+    monkeypatch.setattr(everything, "found_compilers", list)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    everything.main(everything.Settings(only=("compiled", "devices"), directory=tmp_path))
+    said = capsys.readouterr().out
+    assert "bench.compiled is left out: needs libtpu, or JAX's extra cuda12" in said
+    assert "bench.devices is left out: needs a TPU or a GPU" in said
+
+
 def test_the_summary_is_a_geometric_mean_by_rows():
     found = [r for r in made(1.0, 4.0) if r.table == TITLE]
     found[4] = found[4]._replace(value=18.0)  # nine times ours
