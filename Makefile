@@ -3,6 +3,7 @@
 # make exhaustive  set up, run the rest: more cases of what takes seconds, the guides, examples to their ends
 # make compat      the tests that depend on the versions of JAX and Python: for a newer or an older one
 # make bench       set up with the rivals, make the tables of bench/README.md and the plot
+# make pictures    set up, train the examples whose pictures are in docs/ and make all pictures again: hours
 # make lint        ruff and mypy
 # make docs        set up, build the documentation site into docs/_build/html
 # make docs-test   the same, and open every page of it in Chromium, which has to be installed
@@ -19,7 +20,7 @@ STAMP := $(VENV)/.installed-
 # gigabytes of CUDA on Linux, is installed in CI and on request (`make test TORCH=1`); without it its tests are skipped.
 TESTED := $(STAMP)test $(if $(CI)$(TORCH),$(STAMP)torch)
 
-.PHONY: demo test exhaustive compat bench lint docs docs-test dist clean
+.PHONY: demo test exhaustive compat bench pictures lint docs docs-test dist clean
 
 demo: $(STAMP)examples
 	$(BIN)/python -m examples.demo
@@ -40,6 +41,12 @@ compat: $(STAMP)test
 
 bench: $(TESTED)
 	$(BIN)/python -m bench.all
+
+# `make pictures PICTURES="memory variants"` makes two of the examples' pictures.
+pictures: $(STAMP)test
+	$(BIN)/python docs/pictures.py
+	$(BIN)/python -m bench.plot bench/results.json bench/speed.png
+	$(BIN)/python docs/redraw.py $(PICTURES)
 
 lint: $(STAMP)test
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ sys.path.append(str(DOCS))
 import catalog  # noqa: E402
 import docstrings  # noqa: E402
 import pictures  # noqa: E402
+import redraw  # noqa: E402
 
 
 def entries() -> list[str]:
@@ -123,3 +124,26 @@ def test_pictures_are_those_of_their_script():
     page = (DOCS / "sequences.md").read_text()
     assert set(re.findall(r"\(pictures/(\w+)\.svg\)", page)) == pictures.PICTURES.keys()
     assert {path.stem: path.read_text() for path in (DOCS / "pictures").glob("*.svg")} == pictures.made()
+
+
+def test_every_picture_of_an_example_has_its_command():
+    """In `docs/redraw.py`: programs that are there, options that they have, pictures that they write."""
+    assert redraw.PICTURES.keys() == {path.stem for path in DOCS.glob("*.png")}
+    for name, picture in redraw.PICTURES.items():
+        for _, module, *options in redraw.commands(name):
+            source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+            fields = {f"--{field.replace('_', '-')}" for field in re.findall(r"^    (\w+): ", source, re.MULTILINE)}
+            assert {option for option in options if option.startswith("--")} <= fields, name
+        assert f'"{picture.made}"' in source, name
+
+
+def test_every_picture_is_shown_and_every_one_that_is_shown_is_there():
+    """Of the files of the repository; of the site, `docs/check.py` asks the same."""
+    pages = [*DOCS.glob("*.md"), *DOCS.glob("notebooks/*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
+    shown = {
+        (page.parent / link).resolve()
+        for page in pages
+        for link in re.findall(r"!\[[^\]]*\]\((?!\w+:)([^)\s]+)\)", page.read_text())
+    }
+    there = {*DOCS.glob("*.png"), *DOCS.glob("pictures/*.svg"), ROOT / "bench/speed.png"}
+    assert shown == there
