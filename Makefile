@@ -70,7 +70,7 @@ clean:
 
 # What is missing on a bare machine is said in one line.
 FOUND = $(shell ($(PYTHON) -c 'import sys; print("yes" if sys.version_info >= (3, 11) else "old")') 2>/dev/null)
-VERSION = $(shell ($(PYTHON) --version) 2>&1)
+VERSION = $(or $(shell ($(PYTHON) --version) 2>/dev/null),no $(PYTHON))
 
 $(BIN)/python:
 	@$(if $(filter yes,$(FOUND)),,$(error needs Python 3.11 or newer, got $(VERSION): install one, or name it, as in \
