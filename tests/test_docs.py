@@ -147,3 +147,34 @@ def test_every_picture_is_shown_and_every_one_that_is_shown_is_there():
     }
     there = {*DOCS.glob("*.png"), *DOCS.glob("pictures/*.svg"), ROOT / "bench/speed.png"}
     assert shown == there
+
+
+LANGUAGES = {"", "python", "{code-cell}", "{toctree}"}
+
+
+def blocks(page: Path) -> list[tuple[str, list[str]]]:
+    """The language and the lines of each block."""
+    found = re.findall(r"^```(\S*)[^\n]*\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [(language, text.splitlines()) for language, text in found]
+
+
+def test_every_block_of_python_runs():
+    """As a doctest of README.md and docs/, which pytest collects, or in a notebook, which the site's build executes."""
+    doctests, notebooks = [ROOT / "README.md", *DOCS.glob("*.md")], list(DOCS.glob("notebooks/*.md"))
+    for page in {*doctests, *notebooks, *ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md")}:
+        for language, lines in blocks(page):
+            place = f"{page.relative_to(ROOT)}: {lines[:1]}"
+            assert language in LANGUAGES, place
+            if language == "python":
+                assert page in doctests, place
+                assert lines[0].startswith(">>> "), place
+                assert not any("+SKIP" in line for line in lines), place
+            elif language == "{code-cell}":
+                assert page in notebooks, place
+            else:
+                assert not any(re.match(r">>> |import |from \S+ import ", line) for line in lines), place
+    with_cells = [page for page in notebooks if any(language == "{code-cell}" for language, _ in blocks(page))]
+    assert with_cells == notebooks
+    settings = (DOCS / "conf.py").read_text()
+    assert 'nb_execution_mode = "cache"' in settings
+    assert "nb_execution_raise_on_error = True" in settings
