@@ -75,10 +75,12 @@ class Kind(NamedTuple):
 
     @property
     def paper(self) -> str:
-        """What its module says in one line; of several cells in a module, what the class says."""
-        alone = sum(kind.module is self.module for kind in kinds()) == 1
-        doc = inspect.getdoc(self.module if alone else self.cls) or ""
-        return doc.split("\n\n")[0].replace("\n", " ")
+        """What its module says in one line; of several cells in a module, what the class says, with its source."""
+        if sum(kind.module is self.module for kind in kinds()) == 1:
+            return inspect.getdoc(self.module) or ""
+        line = (inspect.getdoc(self.cls) or "").partition("\n\n")[0].replace("\n", " ").rstrip(".")
+        source = next(cost.paper for cost in costs() if cost.kind == self.name).partition(";")[0]
+        return f"{line} ({source.replace(' (', ', ').replace(')', '')})."
 
 
 def kinds() -> list[Kind]:
@@ -353,18 +355,21 @@ def relinked(text: str, page: str) -> str:
         lambda found: f"![{found[1]}]({posixpath.relpath(posixpath.join(here, found[2]), posixpath.dirname(at))})",
         "".join(linked),
     )
-    return linked_cells(images) if page == "docs/cells.md" else images
+    most = {"docs/cells.md": 1, "docs/choosing.md": 0}
+    if page not in most:
+        return images
+    return re.sub(r"^\|.*", lambda row: linked_cells(row[0], most[page]), images, flags=re.MULTILINE)
 
 
-def linked_cells(text: str) -> str:
-    """The first cell of each row in the table of cells leads to its page."""
+def linked_cells(row: str, most: int) -> str:
+    """A row of a table whose cells by name lead to their pages; the first `most`, or all of them if that is 0."""
     names = {kind.name for kind in kinds()}
 
     def one(found: re.Match[str]) -> str:
         kind = kind_of(found[1])
-        return f"| [{found[1]}](catalog/{kind}.rst)" if kind in names else found[0]
+        return f"[{found[1]}](catalog/{kind}.rst)" if kind in names else found[0]
 
-    return re.sub(r"^\| (`[^`]+`)", one, text, flags=re.MULTILINE)
+    return re.sub(r"(`[^`]+`)", one, row, count=most)
 
 
 def repository_pages(folder: Path) -> Iterator[tuple[Path, str]]:
