@@ -161,15 +161,21 @@ def blocks(page: Path) -> list[tuple[str, list[str]]]:
 
 
 def test_every_block_of_python_runs():
-    """As a doctest of README.md and docs/, which pytest collects, or in a notebook, which the site's build executes."""
+    """As a doctest of README.md and docs/, which pytest collects, or in a notebook, which the site's build executes.
+
+    The blocks of a page may all be whole programs, without prompts, that a test of the page's name runs.
+    """
     doctests, notebooks = [ROOT / "README.md", *DOCS.glob("*.md")], list(DOCS.glob("notebooks/*.md"))
     for page in {*doctests, *notebooks, *ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md")}:
+        python = [lines for language, lines in blocks(page) if language == "python"]
+        prompted = any(lines[0].startswith(">>> ") for lines in python)
+        programs = not prompted and (ROOT / f"tests/test_{page.stem}.py").exists()
         for language, lines in blocks(page):
             place = f"{page.relative_to(ROOT)}: {lines[:1]}"
             assert language in LANGUAGES, place
             if language == "python":
                 assert page in doctests, place
-                assert lines[0].startswith(">>> "), place
+                assert programs or lines[0].startswith(">>> "), place
                 assert not any("+SKIP" in line for line in lines), place
             elif language == "{code-cell}":
                 assert page in notebooks, place
