@@ -129,12 +129,14 @@ def process_signature(app: Any, what: str, name: str, thing: Any, options: Any, 
         known = {
             field: (kind, default) for base in reversed(thing.__mro__) for field, kind, default, _ in fields_of(base)
         }
-        parts = [
-            f"{f.name}: {known[f.name][0]}" + (f" = {known[f.name][1]}" if known[f.name][1] else "")
-            for f in dataclasses.fields(thing)
-            if f.init and f.name in known
-        ]
-        return f"({', '.join(parts)})", None
+        fields = [f for f in dataclasses.fields(thing) if f.init and f.name in known]
+        parts = {
+            f.name: f"{f.name}: {known[f.name][0]}" + (f" = {known[f.name][1]}" if known[f.name][1] else "")
+            for f in fields
+        }
+        positional = [parts[f.name] for f in fields if not f.kw_only]
+        named = [parts[f.name] for f in fields if f.kw_only]
+        return f"({', '.join([*positional, *['*'] * bool(named), *named])})", None
     if is_named_tuple(thing):
         return f"({', '.join(thing._fields)})", None
     function = inspect.unwrap(thing) if callable(thing) else thing

@@ -1,5 +1,6 @@
 """The documentation site, without building it: pages, pictures, and the scripts that make them."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -186,3 +187,13 @@ def test_every_block_of_python_runs():
     settings = (DOCS / "conf.py").read_text()
     assert 'nb_execution_mode = "cache"' in settings
     assert "nb_execution_raise_on_error = True" in settings
+
+
+def test_signatures_of_cells_are_python_s():
+    """With types and defaults as the source writes them."""
+    for kind in catalog.kinds():
+        text, _ = docstrings.process_signature(None, "class", kind.name, kind.cls, None, None, None)
+        made = ast.parse(f"def made{text}: ...").body[0].args
+        parameters = inspect.signature(kind.cls).parameters.values()
+        assert [one.arg for one in made.args] == [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        assert [one.arg for one in made.kwonlyargs] == [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
