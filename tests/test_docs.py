@@ -70,6 +70,16 @@ def test_cells_stand_in_the_row_of_their_time():
     assert seen >= 20
 
 
+def test_measurements_of_tasks_are_those_of_the_examples():
+    """In `docs/choosing.md`, by what examples/README.md says."""
+    reached = set(re.findall(r"\d+(?:\.\d+)?", (ROOT / "examples/README.md").read_text()))
+    found = catalog.rows((DOCS / "choosing.md").read_text(), "task | cells, best first")
+    for task, cells, _ in found:
+        figures = re.findall(r"` (\d+(?:\.\d+)?)", cells)
+        assert len(figures) >= 3, task
+        assert set(figures) <= reached, task
+
+
 def test_every_module_has_its_page():
     """Those that are imported by name; the cells are in the catalog."""
     inside = {"cell", "plane", "cells", "checks", "typing", "jaxprs", "engine", "native", "mosaic"}
