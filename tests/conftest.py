@@ -29,6 +29,7 @@ RELAXED = (
     "test_examples_text",
     "test_examples_variants",
     "test_examples_words",
+    "test_programs",
     "test_convert",
 )
 
