@@ -12,11 +12,14 @@
 Every cell is trained from several seeds and at several rates side by side, by one `vmap`, on the same fresh sequences.
 The picture shows each cell's error over the steps, the median of its seeds and their range, and that of a guess that
 remembers nothing; of several rates, the one with the least median error on the last batches of the training.
+
+Most cells begin as they do by default. Those of `recipes` begin as their papers say for long memories.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -49,6 +52,7 @@ class Settings:
     length: int = 50
     """T: time steps; in the task copy those over which eight symbols are kept, in spikes the longest interval."""
     cells: common.Cells = ("Elman", "LSTM", "GRU", "MinGRU")
+    """Names of classes in `jaxrnn.cells` that are made by two sizes, or of `recipes`, such as LSTM-chrono."""
     hidden: common.Hidden = 64
     seeds: int = 3
     """Networks of each cell at each rate; all are trained side by side."""
@@ -110,11 +114,43 @@ def guess(settings: Settings) -> float:
     return {"adding": 1 / 6, "copy": float(np.log(RECALLED)), "order": float(np.log(4))}[settings.task]
 
 
+class Recipe(NamedTuple):
+    """A cell and how its parameters begin."""
+
+    cell: jaxrnn.Layer
+    initializers: Mapping[str, Any] = MappingProxyType({})
+
+
+def recipes(settings: Settings) -> dict[str, Recipe]:
+    """What papers do for long memories, by names that `--cells` takes beside those of classes."""
+    size, h, steps = SIZES[settings.task][0], settings.hidden, max(3, settings.length)
+
+    def block(cell: jaxrnn.Layer) -> jaxrnn.Layer:
+        """A layer around a cell that is linear and as wide as its input."""
+        return jaxrnn.Stack((jaxrnn.Linear(size, h), jax.nn.gelu, cell, jax.nn.gelu))
+
+    def lasting(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        """Recurrent weights that halve a state at most, or double it, over all steps (Li et al. 2018)."""
+        return jax.random.uniform(key, shape, dtype, 0.5 ** (1 / steps), 2 ** (1 / steps))
+
+    chrono = jaxrnn.initializers.chrono(steps)
+    return {
+        "LSTM-chrono": Recipe(jaxrnn.LSTM(size, h), {"bias_init": chrono, "forget_bias": 0.0}),
+        "GRU-chrono": Recipe(jaxrnn.GRU(size, h), {"bias_init": chrono}),
+        "IndRNN": Recipe(jaxrnn.IndRNN(size, h), {"recurrent_init": lasting}),
+        "CoRNN": Recipe(jaxrnn.CoRNN(size, h, step_size=0.06, frequency=66.0, damping=15.0)),  # the authors' for adding
+        "Orthogonal-ModReLU": Recipe(jaxrnn.Orthogonal(jaxrnn.ModReLU(size, h))),
+        "LRU": Recipe(block(jaxrnn.LRU(h, h)), {"r_min": 0.9, "r_max": 0.999}),
+        "S5": Recipe(block(jaxrnn.S5(h, h))),
+    }
+
+
 class Network(nnx.Module):
     """A cell and a linear layer."""
 
-    def __init__(self, cell: jaxrnn.Layer, outputs: int, rngs: nnx.Rngs) -> None:
-        self.rnn = jaxrnn.nnx.RNN(cell, time_major=True, rngs=rngs)
+    def __init__(self, recipe: Recipe, outputs: int, rngs: nnx.Rngs) -> None:
+        cell, initializers = recipe
+        self.rnn = jaxrnn.nnx.RNN(cell, time_major=True, initializers=initializers, rngs=rngs)
         self.head = nnx.Linear(cell.output_size, outputs, rngs=rngs)
 
     def __call__(self, xs: jax.Array) -> jax.Array:
@@ -130,11 +166,11 @@ def error(network: Network, batch: Batch) -> jax.Array:
     return sequence_loss(optax.softmax_cross_entropy_with_integer_labels, ys, batch.targets, batch.mask)
 
 
-def train(settings: Settings, cell: jaxrnn.Layer, directory: Path) -> None:
+def train(settings: Settings, recipe: Recipe, directory: Path) -> None:
     """Trains networks of a cell side by side; `directory` gets the errors of each."""
 
     def network(key: jax.Array) -> Network:
-        return Network(cell, SIZES[settings.task][1], nnx.Rngs(key))
+        return Network(recipe, SIZES[settings.task][1], nnx.Rngs(key))
 
     keys = jax.random.split(jax.random.key(settings.seed), settings.seeds)
     networks = jax.vmap(network)(jnp.tile(keys, len(settings.learning_rates)))
@@ -225,13 +261,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     common.check(settings, length=(2, common.MOST), seeds=(1, 1000))
     if not settings.learning_rates or not all(0 < rate < np.inf for rate in settings.learning_rates):
         raise ValueError(f"learning_rates: got {settings.learning_rates}, needs finite numbers above 0")
-    cells = common.make_cells(settings.cells, SIZES[settings.task][0], settings.hidden)
+    known = recipes(settings)
+    others = [name for name in settings.cells if name not in known]
+    known |= {n: Recipe(c) for n, c in common.make_cells(others, SIZES[settings.task][0], settings.hidden).items()}
+    cells = {name: known[name] for name in settings.cells}
     for name in cells:
         common.refuse_a_run(settings.directory / name, resumes=False)
     results, table = {}, Table("cell", "rate", "error", "of seeds", title=f"guess: {guess(settings):.3g}")
-    for name, cell in cells.items():
+    for name, recipe in cells.items():
         print(name)
-        train(settings, cell, settings.directory / name)
+        train(settings, recipe, settings.directory / name)
         curves = read(settings, name)
         last = curves.errors[-1]
         results[name] = float(np.median(last))
