@@ -38,7 +38,7 @@ def found():
 @pytest.mark.exhaustive
 def test_all_of_it_equals_one_device(found):
     """Values and gradients, without a state, with lengths and resets, in float64."""
-    assert len(found) == (8 if native.obstacle() else 17)
+    assert len(found) == (9 if native.obstacle() else 18)
     assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-12} == {}
 
 
@@ -79,6 +79,12 @@ def test_units_gather_their_state_once_a_step(found):
         "all-gather": 1,
         "reduce-scatter": 1,
     }  # forward, and backward
+
+
+@pytest.mark.exhaustive
+def test_units_inside_of_a_network_send_what_they_send_alone(found):
+    inside, alone = found["SpreadUnits in a network"]["inside"], found["LSTM(input_size=3, hidden_size=8)"]["inside"]
+    assert inside == alone
 
 
 @pytest.mark.exhaustive
