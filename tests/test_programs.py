@@ -1,10 +1,17 @@
-"""The programs of `docs/programs.md`: they run, reach what the page says, and are as long as it says."""
+"""The programs of `docs/programs.md` reach what the page says and are as long as it says; those of examples/ end."""
 
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from examples import __main__ as listing
+from tests.conftest import QUICK_FLAGS
 
 PAGE = (Path(__file__).parent.parent / "docs/programs.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -52,3 +59,32 @@ def test_a_program_that_does_not_learn_is_seen(capsys):
     assert holds(0.25, "at most 0.25")
     assert not holds(0.25, "at most 0.2")
     assert not holds(float("nan"), "at least 0.0")
+
+
+# The examples, in their quick forms but for a few steps: to the end, with pictures and samples.
+
+FEW = ["--steps", "4"]
+FEWER = {"recurrent_ppo": ["--updates", "2"], "nce_lm": ["--seconds", "0.5"]}
+DATA = {"time_series": "statsmodels", "classify_series": "aeon", "music": "music21"}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [name for name in listing.MINUTES if name != "demo"])
+def test_quick_forms_run_to_the_end(name, tmp_path):
+    """`demo` runs three of them as a whole."""
+    if name in DATA and importlib.util.find_spec(DATA[name]) is None:
+        pytest.skip(f"its data come with {DATA[name]}")
+    program = importlib.import_module(f"examples.{name}")
+    program.main(["--quick", *FEWER.get(name, FEW), "--directory", str(tmp_path)])
+    assert list(tmp_path.rglob("metrics.jsonl"))
+    assert list(tmp_path.rglob("*.png")) or name == "char_lm"
+
+
+@pytest.mark.exhaustive
+def test_the_quick_character_model_trains_on_two_devices(tmp_path):
+    env = os.environ | {"XLA_FLAGS": f"{QUICK_FLAGS} --xla_force_host_platform_device_count=2", "PYTHONPATH": "."}
+    options = ["--quick", *FEW, "--mesh", "data=2,model=1", "--directory", str(tmp_path)]
+    command = [sys.executable, "-m", "examples.char_lm", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "metrics.jsonl").exists()
