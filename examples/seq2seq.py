@@ -3,13 +3,16 @@
     python -m examples.seq2seq                      # dates in words to ISO: third of may 1987 -> 1987-05-03
     python -m examples.seq2seq --task add           # 12+345 -> 357
     python -m examples.seq2seq --task reverse       # abcd -> dcba
-    python -m examples.seq2seq --task copy
+    python -m examples.seq2seq --task copy --coupling state
 
     memory = encoder(source)                        a bidirectional GRU
     logits = decoder(target so far, memory)         a GRU that attends (Bahdanau et al. 2015)
 
+With `--coupling state` the decoder sees nothing of the source but the encoder's last state, in which it begins; the
+encoder reads backward, so that the first characters are the last ones it saw (Sutskever, Vinyals & Le 2014).
+
 It prints which share of 1000 unseen strings comes out right as a whole, greedily and by beam search, and draws where
-the decoder looks while it writes.
+an attending decoder looks while it writes.
 """
 
 import datetime
@@ -54,12 +57,14 @@ class Settings:
 
     task: Literal["dates", "add", "reverse", "copy"] = "dates"
     """What to translate."""
+    coupling: Literal["attention", "state"] = "attention"
+    """What the decoder sees of the source."""
     length: int = 12
     """Most characters of a string to reverse or to copy; most digits of both numbers to add, and the sign."""
     embedding: int = 32
     """Values that stand for a character."""
     hidden: int = 128
-    """Units of the encoder, both directions together, and of the decoder."""
+    """Units of the encoder, all directions together, and of the decoder."""
     batch: common.Batch = 64
     steps: common.Steps = 1500
     learning_rate: common.WarmRate = 4e-3
@@ -133,34 +138,40 @@ def decode(tokens: Any) -> str:
 
 
 class Translator(nnx.Module):
-    """A bidirectional encoder, a decoder that attends to it."""
+    """An encoder, and a decoder that attends to it or begins in its last state."""
 
     def __init__(self, settings: Settings, source_steps: int, rngs: nnx.Rngs) -> None:
         e, h = settings.embedding, settings.hidden
-        encoder = jaxrnn.Bidirectional(jaxrnn.GRU(e, h // 2))
-        decoder = jaxrnn.Attention(jaxrnn.GRU(e + h, h), memory_size=h, memory_steps=source_steps)
+        self.attends = settings.coupling == "attention"
+        encoder: jaxrnn.Layer = jaxrnn.Reversed(jaxrnn.GRU(e, h))
+        decoder: jaxrnn.Layer = jaxrnn.GRU(e, h)
+        if self.attends:
+            encoder = jaxrnn.Bidirectional(jaxrnn.GRU(e, h // 2))
+            decoder = jaxrnn.Attention(jaxrnn.GRU(e + h, h), memory_size=h, memory_steps=source_steps)
         self.embed = nnx.Embed(len(SYMBOLS), e, embedding_init=nnx.initializers.normal(1.0), rngs=rngs)
         self.encoder = jaxrnn.nnx.RNN(encoder, time_major=True, rngs=rngs)
         self.decoder = jaxrnn.nnx.RNN(decoder, time_major=True, rngs=rngs)
-        self.head = nnx.Linear(2 * h, len(SYMBOLS), rngs=rngs)
+        self.head = nnx.Linear(2 * h if self.attends else h, len(SYMBOLS), rngs=rngs)
 
     def read(self, sources: jax.Array, lengths: jax.Array) -> Any:
         """The decoder's first state, which holds what the encoder makes of `[S, B]`."""
-        _, memory = self.encoder(self.embed(sources), seq_lengths=lengths)
+        state, memory = self.encoder(self.embed(sources), seq_lengths=lengths)
+        if not self.attends:
+            return state
         mask = sequences.mask_from_lengths(lengths, len(sources))
         return self.decoder.cell.cell.attend(nnx.as_pure(self.decoder.cell.params), memory, mask)
 
-    def __call__(self, strings: Strings) -> tuple[jax.Array, jax.Array]:
-        """Logits `[T, B, V]` along the targets (teacher forcing), and alignments `[T, B, S]`."""
+    def __call__(self, strings: Strings) -> tuple[jax.Array, jax.Array | None]:
+        """Logits `[T, B, V]` along the targets (teacher forcing), and alignments `[T, B, S]` if it attends."""
         before = jnp.concatenate([jnp.full_like(strings.targets[:1], START), strings.targets[:-1]])
         carry = self.read(strings.sources, strings.lengths)
         _, seen = self.decoder(self.embed(before), initial_carry=carry)
-        return self.head(seen.y), seen.alignment
+        return (self.head(seen.y), seen.alignment) if self.attends else (self.head(seen), None)
 
     def step(self, carry: Any, token: jax.Array) -> tuple[Any, jax.Array]:
         """One character, as `decoding` asks for it."""
         carry, seen = self.decoder.step(carry, self.embed(token))
-        return carry, self.head(seen.y)
+        return carry, self.head(seen.y if self.attends else seen)
 
 
 def begin(model: Translator, strings: Strings) -> tuple[Any, jax.Array]:
@@ -261,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         Console().print(table(unseen, by_name, settings.show))
     results = {name: accuracy(unseen, tokens) for name, tokens in by_name.items()}
     print(f"right, of {UNSEEN} unseen strings: {results['greedy']:.1%} greedily, {results['beam']:.1%} by beam search")
-    picture(model, Strings(*(leaf[..., :3] for leaf in unseen)), settings.directory / "alignment.png")
+    if model.attends:
+        picture(model, Strings(*(leaf[..., :3] for leaf in unseen)), settings.directory / "alignment.png")
     return results
 
 

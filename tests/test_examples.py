@@ -337,13 +337,30 @@ def test_seq2seq_strings_are_right_and_fit_their_shapes(task):
 
 
 @pytest.mark.exhaustive
-def test_seq2seq_learns_searches_and_draws(tmp_path, capsys):
-    arguments = ["--task", "copy", *SEQ2SEQ, "--directory", str(tmp_path)]
+def test_seq2seq_decoders_begin_in_the_encoders_last_state():
+    """Which has seen the first character last, and nothing beyond the lengths."""
+    settings = seq2seq.Settings(coupling="state", hidden=6, embedding=3)
+    model = seq2seq.Translator(settings, 4, nnx.Rngs(0))
+    sources, lengths = jnp.array([[2, 3], [4, 5], [6, 0], [7, 1]]), jnp.array([4, 2])
+    h = model.read(sources, lengths).h
+    cell, params = model.encoder.cell.cell.cell, nnx.as_pure(model.encoder.cell.params)
+    for row, size in enumerate([4, 2]):
+        state = cell.initial_state()
+        for token in sources[:size, row][::-1]:
+            state, _ = cell(params, state, model.embed(token))
+        np.testing.assert_allclose(h[row], state.h, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("coupling", ["attention", "state"])
+def test_seq2seq_learns_searches_and_draws(tmp_path, capsys, coupling):
+    arguments = ["--task", "copy", "--coupling", coupling, *SEQ2SEQ, "--directory", str(tmp_path)]
     results = seq2seq.main(arguments)
     out = capsys.readouterr().out
     assert results["greedy"] > 0.1, "by chance one in a thousand"
     assert f"{results['greedy']:.1%} greedily, {results['beam']:.1%} by beam search" in out
-    assert_is_picture(tmp_path / "alignment.png")
+    if coupling == "attention":
+        assert_is_picture(tmp_path / "alignment.png")
     with pytest.raises(ValueError, match="seed: got 1, needs 0 as in the run in"):
         seq2seq.main(["--directory", str(tmp_path), "--resume", "--seed", "1"])
 
@@ -384,6 +401,22 @@ def test_memory_tasks_are_what_they_say():
         if task in ("adding", "order"):
             assert mask[-1].all()
             assert not mask[:-1].any()
+
+
+def test_memory_cells_begin_as_their_papers_say():
+    known, key = memory.recipes(memory.Settings(length=100, hidden=8)), jax.random.key(0)
+    cell, initializers = known["LSTM-chrono"]
+    i, f, _, _ = np.split(cell.init(key, **initializers).b, 4)
+    np.testing.assert_array_equal(i, -f)
+    assert (np.exp(f) < 99).all(), "forgets within the sequence"
+    assert np.exp(f).max() > 10
+    cell, initializers = known["IndRNN"]
+    u = np.asarray(cell.init(key, **initializers).u, float)
+    assert ((u**100 >= 0.49) & (u**100 <= 2.01)).all()
+    cell, initializers = known["LRU"]
+    radius = np.exp(-np.exp(cell.init(key, **initializers)[2].nu))
+    assert ((radius > 0.9) & (radius < 0.999)).all()
+    assert cell.output_size == 8
 
 
 def test_memory_draws_the_rate_that_trains_best(tmp_path):
