@@ -139,7 +139,7 @@ def recipes(settings: Settings) -> dict[str, Recipe]:
         "GRU-chrono": Recipe(jaxrnn.GRU(size, h), {"bias_init": chrono}),
         "IndRNN": Recipe(jaxrnn.IndRNN(size, h), {"recurrent_init": lasting}),
         "CoRNN": Recipe(jaxrnn.CoRNN(size, h, step_size=0.06, frequency=66.0, damping=15.0)),  # the authors' for adding
-        "Orthogonal-ModReLU": Recipe(jaxrnn.Orthogonal(jaxrnn.ModReLU(size, h))),
+        "Orthogonal-ModReLU": Recipe(jaxrnn.networks.Orthogonal(jaxrnn.ModReLU(size, h))),
         "LRU": Recipe(block(jaxrnn.LRU(h, h)), {"r_min": 0.9, "r_max": 0.999}),
         "S5": Recipe(block(jaxrnn.S5(h, h))),
     }

@@ -143,7 +143,7 @@ class Translator(nnx.Module):
     def __init__(self, settings: Settings, source_steps: int, rngs: nnx.Rngs) -> None:
         e, h = settings.embedding, settings.hidden
         self.attends = settings.coupling == "attention"
-        encoder: jaxrnn.Layer = jaxrnn.Reversed(jaxrnn.GRU(e, h))
+        encoder: jaxrnn.Layer = jaxrnn.networks.Reversed(jaxrnn.GRU(e, h))
         decoder: jaxrnn.Layer = jaxrnn.GRU(e, h)
         if self.attends:
             encoder = jaxrnn.Bidirectional(jaxrnn.GRU(e, h // 2))
