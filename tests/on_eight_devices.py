@@ -27,6 +27,7 @@ from tests.registry import CELLS, FEW, NETWORKS, example
 
 COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 KINDS = ["auto", "explicit", "shard_map"]
+TWO = "two axes"
 DEVICES = 8
 STEPS = jnp.arange(5 * DEVICES).reshape(5, DEVICES)
 MASKS = jnp.arange(DEVICES) % 6, STEPS % 7 == 3  # lengths, resets
@@ -84,6 +85,13 @@ def compare(fun, args, expected):
     return {"error": error, "outside": outside, "inside": inside, "kernels": kernels, "loops": loops}
 
 
+def mesh_of(kind):
+    """The devices; of two Auto axes, rows are spread over one alone before a run."""
+    axes = {"data": 2, "model": 4} if kind == TWO else {"data": DEVICES}
+    axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(axis_type,) * len(axes))
+
+
 def put(mesh, args, specs):
     return [jax.device_put(a, NamedSharding(mesh, spec)) for a, spec in zip(args, specs, strict=True)]
 
@@ -117,9 +125,7 @@ def training(cells, kinds, *, compiled=True, path="scan", solver=None):
     expected = jax.jit(jax.value_and_grad(loss))(*args) if compiled else None
     found = {}
     for kind in kinds:
-        axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
-        mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(axis_type,))
-        with jax.set_mesh(mesh):
+        with jax.set_mesh(mesh := mesh_of(kind)):
             if kind == "shard_map":
 
                 def spread(*args):
@@ -151,9 +157,7 @@ def derivatives(kinds):
     expected = jax.jit(functools.partial(everything, path="scan"))(*args)
     found = {"derivatives, one device": compare(everything, args, expected)}
     for kind in kinds:
-        axis_type = AxisType.Explicit if kind == "explicit" else AxisType.Auto
-        mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(axis_type,))
-        with jax.set_mesh(mesh):
+        with jax.set_mesh(mesh := mesh_of(kind)):
             fun, at = everything, put(mesh, args, specs)
             if kind == "auto":  # every chunk would add up gradients, so there is no kernel for one
                 fun = functools.partial(everything, save="auto")
@@ -216,7 +220,7 @@ if __name__ == "__main__":
         for cell in [entry.cell for entry in CELLS + NETWORKS]:
             found = {}
             for path in ["scan", *["native"] * len(native([cell]))]:
-                found |= training([cell], KINDS, path=path)
+                found |= training([cell], KINDS if path == "scan" else [*KINDS, TWO], path=path)
             print(cell, json.dumps(found), flush=True)
             assert all(f["error"] < 1e-10 and not f["inside"] for f in found.values()), cell
             assert all(f["kernels"] >= 2 for name, f in found.items() if "native" in name), cell
@@ -226,6 +230,6 @@ if __name__ == "__main__":
         found = training(COMPILED, KINDS) | recipes(units, [COMPILED[1]])
         found |= training([jaxrnn.LSTM(3, 4)], ["explicit"], solver=jaxrnn.Newton(1e-12))
         if native(COMPILED[:1]):
-            found |= training(native(e.cell for e in CELLS if e.cell in FEW), KINDS, path="native")
+            found |= training(native(e.cell for e in CELLS if e.cell in FEW), [*KINDS, TWO], path="native")
             found |= derivatives(KINDS) | recipes(units, [], steps=32)
         print(json.dumps(found))

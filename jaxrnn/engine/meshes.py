@@ -3,7 +3,7 @@
     no mesh                     all: the run is on one device, or XLA divides a program that does not say so
     inside of `jax.shard_map`   those it is given
     Explicit axes               those that the types of the arrays name; the run stands in a `jax.shard_map`
-    one Auto axis               types say nothing: as many as any other, once the run is lowered
+    Auto axes                   types say nothing: as many as any other, once the run is lowered
 
 So a kernel is one of a device always. XLA cannot divide a kernel, and on a TPU it cannot be told how
 (jax-ml/jax#38196).
@@ -61,15 +61,15 @@ class Placement(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """The Auto axis of a mesh over which the rows of a kernel are spread."""
+    """The Auto axes of a mesh over which the rows of a kernel are spread."""
 
     mesh: Any
-    axis: str
+    axes: tuple[str, ...]
 
     @property
     def devices(self) -> int:
         """How many there are."""
-        return int(self.mesh.shape[self.axis])
+        return math.prod(self.mesh.shape[name] for name in self.axes)
 
     def map(self, fun: Callable[..., list[Any]], arguments: list[int], results: list[int]) -> Callable[..., list[Any]]:
         """Returns a function of leaves that runs on every device; what has no rows is added up over devices.
@@ -81,9 +81,9 @@ class Spread(NamedTuple):
         """
 
         def local(*args: Any) -> list[Any]:
-            return [a if axes else lax.psum(a, self.axis) for a, axes in zip(fun(*args), results, strict=True)]
+            return [a if axes else lax.psum(a, self.axes) for a, axes in zip(fun(*args), results, strict=True)]
 
-        specs = PartitionSpec(), PartitionSpec(self.axis), PartitionSpec(None, self.axis)
+        specs = PartitionSpec(), PartitionSpec(self.axes), PartitionSpec(None, self.axes)
         given, found = tuple(specs[axes] for axes in arguments), [specs[axes] for axes in results]
         return jax.shard_map(local, mesh=self.mesh, in_specs=given, out_specs=found, check_vma=False)
 
@@ -107,15 +107,12 @@ def place(consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...
         return Placement(obstacle=f"the axes of its mesh are of several kinds ({names})")
     if AxisType.Explicit in kinds.values():
         return _explicit(mesh, consts, carry, xs, len(batch_shape))
-    wide = [name for name in kinds if mesh.shape[name] > 1]
-    if not wide:
+    spread = Spread(mesh, tuple(name for name in kinds if mesh.shape[name] > 1))
+    if spread.devices == 1:
         return Placement()
-    if len(wide) > 1:
-        return Placement(obstacle=f"types don't say over which of the Auto axes {', '.join(wide)} its rows are spread")
-    (axis,) = wide
-    if len(batch_shape) != 1 or batch_shape[0] % mesh.shape[axis]:
-        return Placement(obstacle=f"its batch axes {batch_shape} are not one that {mesh.shape[axis]} devices divide")
-    return Placement(mesh, (axis,), Spread(mesh, axis))
+    if len(batch_shape) != 1 or batch_shape[0] % spread.devices:
+        return Placement(obstacle=f"its batch axes {batch_shape} are not one that {spread.devices} devices divide")
+    return Placement(mesh, (spread.axes,), spread)
 
 
 def _explicit(mesh: Any, consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> Placement:
