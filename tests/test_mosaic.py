@@ -179,6 +179,9 @@ def test_the_step_has_only_what_must_wait():
     assert [len(specs) for specs in (row.given, row.carry, row.read, row.out)] == [1, 1, 1, 1]
 
 
+SIGNED = np.array([-2, -0.0, 0.0, 3, np.nan], np.float32)
+
+
 def test_rewritten_equations_are_those_of_numpy():
     x = np.concatenate([-np.logspace(2, -9, 50), np.logspace(-9, 1.9, 50)]).astype(np.float32)
     flags = x > 0
@@ -187,11 +190,14 @@ def test_rewritten_equations_are_those_of_numpy():
         weights = jnp.ones((4, 2), jnp.bfloat16)
         rows = jax.lax.broadcast_in_dim(flags, (2, 100), (1,))
         half = jnp.asarray(x[:4], jnp.bfloat16)
-        return [jnp.expm1(x), jnp.cumsum(x.reshape(4, 25), 0), jax.lax.cumsum(x, reverse=True), rows, half @ weights]
+        sums = jnp.cumsum(x.reshape(4, 25), 0), jax.lax.cumsum(x, reverse=True)
+        return [jnp.expm1(x), *sums, rows, half @ weights, jnp.sign(SIGNED)]
 
-    expm1, down, back, rows, product = rewritten(fun)(x, flags)
+    expm1, down, back, rows, product, signs = rewritten(fun)(x, flags)
     np.testing.assert_allclose(expm1, np.expm1(x.astype(np.float64)), rtol=5e-7)
     np.testing.assert_allclose(down, np.cumsum(x.reshape(4, 25), 0), rtol=1e-6)
     np.testing.assert_allclose(back, np.cumsum(x[::-1].astype(np.float64))[::-1], rtol=1e-6, atol=1e-5)
     assert (np.asarray(rows) == flags).all()
     assert product.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(signs, np.sign(SIGNED))
+    np.testing.assert_array_equal(np.signbit(signs[:4]), [True, True, False, False])

@@ -51,4 +51,15 @@ def _cumsum(eqn: Any, x: Array) -> Array:
     return jnp.moveaxis(sums, -1, axis)
 
 
-_RULES: dict[str, Callable[..., Array]] = {"cumsum": _cumsum, "dot_general": _dot_general, "expm1": _expm1}
+def _sign(eqn: Any, x: Array) -> Array:
+    """Mosaic asks the device for its kind, and there may be none; NaN and both zeros are their own signs."""
+    one = jnp.ones_like(x)
+    return jnp.where(x > 0, one, jnp.where(x < 0, -one, x))
+
+
+_RULES: dict[str, Callable[..., Array]] = {
+    "cumsum": _cumsum,
+    "dot_general": _dot_general,
+    "expm1": _expm1,
+    "sign": _sign,
+}
