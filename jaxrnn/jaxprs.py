@@ -125,9 +125,7 @@ def part(
             needed |= dict.fromkeys(variables(eqn.invars))
     computed = {v for eqn in equations for v in eqn.outvars if not given(v)}
     reads = [v for v in needed if v not in computed]
-    jaxpr = Jaxpr(
-        constvars=[], invars=reads, outvars=results, eqns=equations, effects=closed.effects, debug_info=_DEBUG_INFO
-    )
+    jaxpr = closed.jaxpr.replace(constvars=[], invars=reads, outvars=results, eqns=equations, debug_info=_DEBUG_INFO)
     return reads, jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
 
 
