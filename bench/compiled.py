@@ -3,18 +3,22 @@
     python -m bench.compiled --device tpu                  for a TPU v5e     pip install libtpu
     python -m bench.compiled --device tpu --devices 4      for four of them, which share the rows of the batch
     python -m bench.compiled --device cuda                 for an H200       pip install 'jax[cuda12]'
+    python -m bench.compiled --cells all --size 16,64,128,128       every cell of `bench.cells`, forward, too
 
 A training step is the value of `mean(ys²)` and its gradients with respect to all parameters and the inputs.
 `bench.kernels` counts: "fused runs" are runs over all time steps that are one kernel. All numbers are of one device.
+Why a cell of `bench.cells` is run by a scan is said on standard error.
 """
 
 import os
 import pathlib
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +26,11 @@ import numpy as np
 import tyro
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+import jaxrnn
+from bench.cells import cells
 from bench.kernels import launches
 from bench.records import Output, Record, progress, report
-from bench.rivals import Size, programs
+from bench.rivals import CELLS, OURS, Programs, Size, jax_programs, programs
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -49,7 +55,7 @@ class Settings(Output):
     devices: Literal[1, 2, 4] = 1
     """How many TPUs share the rows of the batch."""
     cells: tuple[str, ...] = ("lstm", "gru")
-    """Which cells: lstm, gru, elman."""
+    """Which cells: of lstm, gru, elman, beside rivals; or by their names in `docs/cells.md`, alone; or all of these."""
     size: str = "64,256,512,512"
     """B,T,I,H: batch, time, inputs, hidden."""
     rivals: tuple[str, ...] = ("plain scan", "flax linen")
@@ -79,8 +85,8 @@ def cuda() -> list[Any]:
     return topology._make_compile_only_devices()[:1]
 
 
-DEVICES = {"tpu": ("TPU v5e", tpu, "jaxrnn"), "cuda": ("H200", cuda, "scan path")}
-"""Name, where it is found, and what `jaxrnn.unroll` does there."""
+DEVICES = {"tpu": ("TPU v5e", tpu, "tpu"), "cuda": ("H200", cuda, "gpu")}
+"""Name, where it is found, and what JAX calls such a machine."""
 
 
 def compiled(program: Callable[..., Any], params: Any, xs: Any, devices: list[Any]) -> Any:
@@ -106,31 +112,57 @@ def collectives(text: str) -> tuple[int, int]:
     return every, inside
 
 
+def figures(program: Callable[[], Any], devices: list[Any], **place: Any) -> Iterator[Record]:
+    """Those of a program of `bench.rivals`, compiled for these devices, in a row of a table."""
+
+    def figure(column: str, value: float, unit: str = "") -> Record:
+        return Record(column=column, value=value, unit=unit, **place)
+
+    start = time.perf_counter()
+    ready = compiled(program.func, *program.args, devices)
+    seconds, found = time.perf_counter() - start, launches(ready)
+    yield figure("fused runs", found.fused)
+    yield figure("loops", len(found.loops))
+    yield figure("kernels in them, a step", found.kernels)
+    if len(devices) > 1:
+        every, inside = collectives(ready.as_text())
+        yield figure("collectives", every)
+        yield figure("collectives in loops", inside)
+    yield figure("temporary memory", found.temporary / 1e6, "MB")
+    yield figure("compilation", seconds, "s")
+
+
+def alone(cell: jaxrnn.Cell, size: Size) -> Programs:
+    """The programs of one of our cells, of zeros."""
+    xs = jnp.zeros((size.time, size.batch, *cell.input_spec.shape))
+    return jax_programs(lambda params, xs: jaxrnn.unroll(cell, params, xs)[1], cell.init(jax.random.key(0)), xs)
+
+
 def records(settings: Settings) -> Iterator[Record]:
-    name, find, own = DEVICES[settings.device]
+    name, find, backend = DEVICES[settings.device]
     devices, size = find()[: settings.devices], Size.read(settings.size)
     if len(devices) < settings.devices:
         raise ValueError(f"devices: got {settings.devices}, a program for an {name} is for one")
-    name = f"{len(devices)} x {name}" if len(devices) > 1 else name
-    for kind in progress(settings.cells, "bench.compiled"):
-        for rival, made in programs(kind, size, (own, *settings.rivals)).items():
-            start = time.perf_counter()
-            program = compiled(made.train.func, *made.train.args, devices)
-            seconds, found = time.perf_counter() - start, launches(program)
-            table = f"{kind}, training step at {settings.size}, compiled for {name}"
-
-            def figure(column: str, value: float, unit: str = "", table=table, rival=rival) -> Record:
-                return Record(table, "", "jaxrnn" if rival == own else rival, column, value, unit, rival == own)
-
-            yield figure("fused runs", found.fused)
-            yield figure("loops", len(found.loops))
-            yield figure("kernels in them, a step", found.kernels)
-            if len(devices) > 1:
-                every, inside = collectives(program.as_text())
-                yield figure("collectives", every)
-                yield figure("collectives in loops", inside)
-            yield figure("temporary memory", found.temporary / 1e6, "MB")
-            yield figure("compilation", seconds, "s")
+    at = f"at {settings.size}, compiled for {f'{len(devices)} x ' if len(devices) > 1 else ''}{name}"
+    every = cells(size.inputs, size.hidden)
+    picked = tuple(every) if settings.cells == ("all",) else settings.cells
+    if unknown := set(picked) - {*CELLS, *every}:
+        raise SystemExit(f"cells: got {', '.join(unknown)}, needs all, or some of {', '.join([*CELLS, *every])}")
+    # What the library does depends on the machine that JAX runs on.
+    with mock.patch.object(jax, "default_backend", return_value=backend):
+        for kind in progress(picked, "bench.compiled"):
+            if kind in CELLS:
+                for rival, made in programs(kind, size, ("jaxrnn", *settings.rivals)).items():
+                    place = {"table": f"{kind}, training step {at}", "rows": "", "row": rival, "ours": rival in OURS}
+                    yield from figures(made.train, devices, **place)
+                continue
+            cell = every[kind]
+            for task, made in zip(("forward", "training step"), alone(cell, size), strict=True):
+                place = {"table": f"cells, {task} {at}", "rows": "cell", "row": f"`{kind}`"}
+                yield from figures(made, devices, **place)
+            for choice in jaxrnn.explain(cell, steps=size.time, batch=size.batch // len(devices)):
+                if choice.reason:
+                    print(choice, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 
 import jaxrnn
 from bench import all as everything
-from bench import devices, kernels, plot, rivals, rl, unroll
+from bench import compiled, devices, kernels, plot, rivals, rl, unroll
 from bench.records import SHARE, Record, collect, compare, load, show, store
 
 BENCH = Path(__file__).parent.parent / "bench"
@@ -226,6 +226,24 @@ def test_devices_measures_each_program_of_each_library():
     for table in tables:
         assert values[table, rivals.PLAIN, "kernels a step"] > values[table, "jaxrnn", "kernels a step"] > 0
         assert values[table, rivals.PLAIN, "fused runs"] == 0
+
+
+def test_compiled_has_a_table_a_kind_beside_rivals_and_two_of_cells(monkeypatch):
+    monkeypatch.setitem(compiled.DEVICES, "tpu", ("CPU", lambda: jax.devices()[:1], "cpu"))
+    settings = compiled.Settings(cells=("elman", "IndRNN"), size="2,3,16,16", rivals=(rivals.PLAIN,))
+    values = {record.place: record.value for record in compiled.records(settings)}
+    rows = {
+        ("elman, training step", "jaxrnn"): 2,
+        ("elman, training step", rivals.PLAIN): 2,
+        ("cells, forward", "`IndRNN`"): 1,
+        ("cells, training step", "`IndRNN`"): 2,
+    }
+    for (title, row), loops in rows.items():
+        place = f"{title} at 2,3,16,16, compiled for CPU", row
+        assert (values[(*place, "loops")], values[(*place, "fused runs")]) == (loops, 0)
+        assert values[(*place, "kernels in them, a step")] > 0
+    with pytest.raises(SystemExit, match="cells: got IndRN, needs all, or some of lstm, gru, elman, Elman, LSTM"):
+        next(compiled.records(compiled.Settings(cells=("IndRN",))))
 
 
 def test_cudnn_is_asked_for_what_the_cell_computes(monkeypatch):
