@@ -21,10 +21,10 @@ from tests.registry import example
 from tests.test_operation import needs_native
 
 
-def run(program: str) -> str:
+def run(program: str, *args: str) -> str:
     """What a program prints, run in a process of its own."""
     env = os.environ | {"XLA_FLAGS": QUICK_FLAGS, "PYTHONPATH": "."}
-    done = subprocess.run([sys.executable, "-m", program], capture_output=True, text=True, env=env)
+    done = subprocess.run([sys.executable, "-m", program, *args], capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -77,6 +77,17 @@ def test_one_device_of_many_has_kernels(found):
     one = found["derivatives, one device"]
     assert (one["kernels"], one["loops"], one["outside"]) == (8, 2, {})
     assert found["LSTM(input_size=3, hidden_size=8, heads=4), 32 steps"]["kernels"] == 2
+
+
+@pytest.mark.exhaustive
+def test_a_cell_of_every_kind_equals_one_device():
+    run("tests.on_eight_devices", "typical")
+
+
+@pytest.mark.exhaustive
+def test_a_solver_asks_all_devices_once_a_round(found):
+    """Whether the rows of all have converged."""
+    assert found["training by Newton, explicit"]["inside"] == {"all-reduce": 1}
 
 
 @pytest.mark.exhaustive

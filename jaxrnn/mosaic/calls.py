@@ -38,7 +38,7 @@ def fits(row: Row, steps: int, batch: int) -> str:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(_compile, functools.partial(loop, row, memory), args, jax.enable_x64.value).result()
     except Exception as error:  # of whatever kind
-        return f"Mosaic cannot compile it: {' '.join(str(error).split())[:200]}"
+        return f"Mosaic cannot compile it: {' '.join(str(error).split()).partition('. ')[0][:200]}"
     return ""
 
 
