@@ -145,6 +145,30 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
         choice(counting, path="native")
 
 
+WITHOUT = {
+    "BatchNormLSTM": "Mosaic cannot compile it: ",  # a look-up at a place that its state names
+    "Conv": "Mosaic cannot compile it: ",
+    "MD": "its time step is a recurrence over places",
+    "Mirrored": "its time step is a recurrence over places",
+    "MLSTM": "it runs many steps at once",
+    "DeltaNet": "it runs many steps at once",
+    "GatedLinearAttention": "it runs many steps at once",
+    "MinLSTM(scan='associative'": "it runs many steps at once",
+    "LRU(scan='associative'": "it runs many steps at once",
+    "Stack(cells=(Window": "it runs many steps at once",  # below a QRNN(scan="associative")
+}
+"""How the names of cells begin that have no kernel, and why."""
+
+
+@pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, frozenset()))
+def test_all_others_have_kernels(entry, tpu):
+    """As they are lowered for a TPU."""
+    reason = next((why for name, why in WITHOUT.items() if repr(entry.cell).startswith(name)), "")
+    for choice in jaxrnn.explain(entry.cell, steps=64, batch=16):
+        assert choice.path == ("scan" if reason else "native")
+        assert choice.reason.startswith(reason)
+
+
 def test_what_vmap_has_made_too_large_takes_the_scan_and_warns(tpu):
     cell = Elman(3, 4)
     params = cell.init(jax.random.key(0))
