@@ -207,9 +207,10 @@ def _sums(log_decay: Array) -> Array:
         before = jnp.concatenate([jnp.zeros_like(total[..., :1, :]), total], axis=-2)
         return total[..., :, None, :] - before[..., None, :, :]
     # Added up for each s: the differences of sums from the start on would lose all digits to one large decay.
-    each = jnp.broadcast_to(log_decay[..., :, None, :], (*batch, steps, steps + 1, n))
-    each = jnp.where(_lower(each.ndim, steps, 0), each, jnp.zeros_like(each))
-    return lax.cumsum(each, axis=each.ndim - 3)
+    # Without the last axis: on a TPU a sum along another would have memory for 128 numbers in the place of each.
+    each = jnp.broadcast_to(log_decay, (*batch, steps, steps + 1))
+    each = jnp.where(_lower(each.ndim + 1, steps, 0)[..., 0], each, jnp.zeros_like(each))
+    return lax.cumsum(each, axis=each.ndim - 2)[..., None]
 
 
 def _stabilized(exponents: Array, log_input: Array, m: Array, seen: Array) -> tuple[Array, Array]:
