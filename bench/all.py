@@ -103,10 +103,11 @@ PARTS = {
         (
             compiled.Settings(),
             compiled.Settings(devices=4, rivals=("scan path", "plain scan", "flax linen")),
+            compiled.Settings(cells=("all",), size="16,64,128,128"),
             compiled.Settings(device="cuda"),
         ),
         tuple(compiled.Settings(device=device, cells=("gru",), size="8,8,8,128", rivals=()) for device in COMPILERS),
-        15,
+        25,
         lambda: "" if found_compilers() else "libtpu, or JAX's extra cuda12",
     ),
     "devices": Part(
