@@ -117,8 +117,8 @@ def rows(text: str, header: str) -> list[list[str]]:
 
 def kind_of(cell: str) -> str:
     """The class that a row is about: of a parametrization, the cell in it."""
-    names = re.findall(r"\w+", cell)
-    return names[1] if names[0] in ("Orthogonal", "Antisymmetric") else names[0]
+    names = [name for name in re.findall(r"\w+", cell) if name not in ("networks", "Orthogonal", "Antisymmetric")]
+    return names[0] if names else ""
 
 
 def costs() -> list[Cost]:

@@ -97,7 +97,11 @@ def test_every_module_has_its_page():
         ("docs/cells.md", "[a](../README.md#install)", "[a](project/readme.md#install)"),
         ("docs/cells.md", "[a](flax.md), [b](https://jax.dev)", "[a](flax.md), [b](https://jax.dev)"),
         ("docs/cells.md", "| `LSTM(heads=n)`; `GRU` | b |", "| [`LSTM(heads=n)`](catalog/LSTM.rst); `GRU` | b |"),
-        ("docs/choosing.md", "`LSTM`\n| `Stack`, `GRU` |", "`LSTM`\n| `Stack`, [`GRU`](catalog/GRU.rst) |"),
+        (
+            "docs/choosing.md",
+            "`LSTM`\n| `Stack`, `networks.Orthogonal(GRU)` |",
+            "`LSTM`\n| `Stack`, [`networks.Orthogonal(GRU)`](catalog/GRU.rst) |",
+        ),
         ("README.md", "[a](docs/flax.md#nnx)", "[a](../flax.md#nnx)"),
         ("README.md", "[a](LICENSE), [b](#install)", "a, [b](#install)"),
         ("examples/README.md", "![a](../docs/memory.png)", "![a](../memory.png)"),
