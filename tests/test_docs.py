@@ -205,9 +205,9 @@ def test_every_block_of_python_runs():
 
 def test_signatures_of_cells_are_python_s():
     """With types and defaults as the source writes them."""
-    for kind in catalog.kinds():
-        text, _ = docstrings.process_signature(None, "class", kind.name, kind.cls, None, None, None)
+    for cls in (jaxrnn.LSTM, jaxrnn.MinGRU):
+        text, _ = docstrings.process_signature(None, "class", cls.__name__, cls, None, None, None)
         made = ast.parse(f"def made{text}: ...").body[0].args
-        parameters = inspect.signature(kind.cls).parameters.values()
+        parameters = inspect.signature(cls).parameters.values()
         assert [one.arg for one in made.args] == [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
         assert [one.arg for one in made.kwonlyargs] == [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
