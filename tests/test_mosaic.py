@@ -104,10 +104,13 @@ def test_a_gradient_is_two_kernels_and_no_loop(second, tpu):
     assert (text.count("@tpu_custom_call"), text.count("stablehlo.while")) == (6 if second else 2, 0)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, *rare(AxisType.Explicit)])
-def test_four_devices_have_two_kernels_each(kind, tpu):
-    """Lowered for four TPUs, rows of the batch apart."""
-    cell, mesh = LSTM(8, 128), AbstractMesh((4,), ("data",), axis_types=(kind,))
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [(AxisType.Auto, (4,)), *rare((AxisType.Auto, (2, 2)), (AxisType.Explicit, (4,)))]
+)
+def test_four_devices_have_two_kernels_each(kind, sizes, tpu):
+    """Lowered for four TPUs, rows of the batch apart; on two axes, they were over the first one."""
+    cell, n = LSTM(8, 128), len(sizes)
+    mesh = AbstractMesh(sizes, ("data", "model")[:n], axis_types=(kind,) * n)
 
     def at(tree, *spec):
         there = NamedSharding(mesh, PartitionSpec(*spec))
