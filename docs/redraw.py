@@ -48,6 +48,7 @@ PICTURES = {
     "recurrent_ppo": one("examples.recurrent_ppo", "returns.png"),
     "seq2seq": one("examples.seq2seq --quick", "alignment.png"),
     "sequential_digits": one("examples.sequential_digits", "curves.png"),
+    "sine": one("examples.sine --quick --eval-every 5", "predictions.png"),
     "sorting": Picture(
         (
             f"{SORT} --directory {{}}/sums --steps 450",
