@@ -224,7 +224,10 @@ if __name__ == "__main__":
             for path in ["scan", *["native"] * len(native([cell]))]:
                 found |= training([cell], KINDS if path == "scan" else [*KINDS, TWO], path=path)
             print(cell, json.dumps(found), flush=True)
-            assert all(f["error"] < 1e-10 and not f["inside"] for f in found.values()), cell
+            assert all(f["error"] < 1e-10 for f in found.values()), cell
+            # A time step over a plane is a loop itself, and its gradients are added up in the loop over time.
+            sent = {"all-reduce"} if repr(cell).startswith(("MD", "Mirrored")) else set()
+            assert all(f["inside"].keys() == sent for f in found.values()), cell
             assert all(f["kernels"] >= 2 for name, f in found.items() if "native" in name), cell
     else:
         training(TRACED, ["explicit", "shard_map"], compiled=False)
