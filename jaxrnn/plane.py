@@ -15,6 +15,7 @@ from jaxrnn.engine.chunks import default_chunk, in_chunks
 from jaxrnn.engine.driver import begin_anew, run_cell
 from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
+from jaxrnn.engine.meshes import Placement, place
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.engine.paths import record_scan
@@ -144,10 +145,19 @@ def _row(cell: Plane, params: Params, above: State, drive: PyTree, across: Optio
 
 
 def _run_rows(cell: Plane, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
-    """Runs row after row: `(state, h [R, *batch, C, H])`."""
-    across = Options(xs.shape[-2], options.batch_shape, chunk=options.chunk, save=options.save, path=options.path)
+    """Runs row after row, on every device those of its batch: `(state, h [R, *batch, C, H])`."""
+    data = xs, options.valid, options.resets_before
+    where = place(params, state, data, options.batch_shape)
+    where = Placement() if where.obstacle else where
+    return where.map(functools.partial(_rows, cell, options), params, state, data)
+
+
+def _rows(cell: Plane, options: Options, params: Params, state: State, data: Any) -> tuple[State, Array]:
+    xs, valid, resets = data
+    *batch_shape, columns, _ = xs.shape[1:]
+    across = Options(columns, tuple(batch_shape), chunk=options.chunk, save=options.save, path=options.path)
     across = across._replace(solver=options.solver)
-    start = None if options.resets is None else cell.restart(params, state, options.batch_shape)
+    start = None if resets is None else cell.restart(params, state, across.batch_shape)
     drives = flat_products(cell.project)(params, jnp.moveaxis(xs, -2, 1))
     state, start = jax.tree.map(lambda s: jnp.moveaxis(s, -2, 0), (state, start))
 
@@ -161,8 +171,7 @@ def _run_rows(cell: Plane, params: Params, xs: Array, state: State, options: Opt
         new = new if valid is None else select_rows(valid, new, old)
         return new, new.h
 
-    rows = drives, options.valid, options.resets_before
-    state, h = lax.scan(body, state, rows, reverse=options.reverse)
+    state, h = lax.scan(body, state, (drives, valid, resets), reverse=options.reverse)
     return jax.tree.map(lambda s: jnp.moveaxis(s, 0, -2), state), jnp.moveaxis(h, 1, -2)
 
 
