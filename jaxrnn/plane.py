@@ -17,7 +17,7 @@ from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.meshes import Placement, place
 from jaxrnn.engine.noise import Draw, nothing
-from jaxrnn.engine.options import Options
+from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.paths import record_scan
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.jaxprs import flat_products
@@ -141,7 +141,8 @@ class _Places(Cell[P, S]):
 def _row(cell: Plane, params: Params, above: State, drive: PyTree, across: Options) -> State:
     """Returns the states of a row from those of the row above, leaves `[C, *batch, H]`."""
     left = jax.tree.map(lambda s: jnp.zeros_like(s[0]), above)
-    return run_cell(_Places(cell), params, (above, drive), left, across)[1]
+    row = run_cell(_Places(cell), params, (above, drive), left, across)[1]
+    return jax.tree.map(lambda n, s: cast(n, s.dtype), row, above)
 
 
 def _run_rows(cell: Plane, params: Params, xs: Array, state: State, options: Options) -> tuple[State, Array]:
@@ -149,14 +150,25 @@ def _run_rows(cell: Plane, params: Params, xs: Array, state: State, options: Opt
     data = xs, options.valid, options.resets_before
     where = place(params, state, data, options.batch_shape)
     where = Placement() if where.obstacle else where
-    return where.map(functools.partial(_rows, cell, options), params, state, data)
+    return where.map(functools.partial(_chunks_of_rows, cell, options), params, state, data)
+
+
+def _chunks_of_rows(cell: Plane, options: Options, params: Params, state: State, data: Any) -> tuple[State, Array]:
+    """Projects a chunk of rows at once, all without a chunk; `save` is for the runs over places, but "boundaries"."""
+    boundaries = options.save == "boundaries"
+    segment = functools.partial(_rows, cell, options._replace(save="auto") if boundaries else options)
+    if options.chunk is None and not boundaries:
+        return segment(params, state, data)
+    one_row = jax.tree.leaves(jax.eval_shape(cell.project, params, data[0][0]))
+    chunk = options.chunk or default_chunk(len(data[0]), sum(d.size * d.dtype.itemsize for d in one_row))
+    save: Save = "boundaries" if boundaries else "residuals"
+    return in_chunks(segment, params, state, data, chunk, reverse=options.reverse, save=save)
 
 
 def _rows(cell: Plane, options: Options, params: Params, state: State, data: Any) -> tuple[State, Array]:
     xs, valid, resets = data
     *batch_shape, columns, _ = xs.shape[1:]
-    across = Options(columns, tuple(batch_shape), chunk=options.chunk, save=options.save, path=options.path)
-    across = across._replace(solver=options.solver)
+    across = Options(columns, tuple(batch_shape), save=options.save, path=options.path, solver=options.solver)
     start = None if resets is None else cell.restart(params, state, across.batch_shape)
     drives = flat_products(cell.project)(params, jnp.moveaxis(xs, -2, 1))
     state, start = jax.tree.map(lambda s: jnp.moveaxis(s, -2, 0), (state, start))

@@ -157,6 +157,9 @@ def derivatives(kinds):
 
     expected = jax.jit(functools.partial(everything, path="scan"))(*args)
     found = {"derivatives, one device": compare(everything, args, expected)}
+    # Arrays that were on a mesh keep the type that they had there.
+    given = jax.device_put(put(mesh_of("auto"), args, specs), jax.devices()[0])
+    found["back on one device"] = compare(functools.partial(everything, save="auto"), given, expected)
     for kind in kinds:
         with jax.set_mesh(mesh := mesh_of(kind)):
             fun, at = everything, put(mesh, args, specs)
@@ -225,7 +228,7 @@ if __name__ == "__main__":
                 found |= training([cell], KINDS if path == "scan" else [*KINDS, TWO], path=path)
             print(cell, json.dumps(found), flush=True)
             assert all(f["error"] < 1e-10 for f in found.values()), cell
-            # A time step over a plane is a loop itself; with Auto axes its gradients are added up in the loop over time.
+            # A time step over a plane is a loop; with Auto axes its gradients are added up in the loop over time.
             over_plane = repr(cell).startswith(("MD", "Mirrored"))
             for name, f in found.items():
                 assert f["inside"].keys() == ({"all-reduce"} if over_plane and "auto" in name else set()), (cell, name)

@@ -134,7 +134,7 @@ def test_a_loop_has_the_recurrent_products_alone(device):
     args = example(CELL)
 
     def total(*args):
-        return jnp.sum(jaxrnn.unroll(CELL, *args, chunk=100, path="scan")[1])
+        return jnp.sum(jaxrnn.unroll(CELL, *args, path="scan", chunk=100 if device == "gpu" else None)[1])
 
     length, products = {"cpu": (4, 1), "gpu": (ROWS + 4 - 1, 2)}[device]
     for program, count in ((total, 1), (jax.grad(total), 2)):
@@ -151,6 +151,32 @@ def test_a_row_is_a_kernel(path):
         f"{cell}: native"
     ] * 2
     assert str(jaxrnn.explain(cell, steps=4)[0]) == f"{cell}: scan (fewer than 64 row steps)"
+
+
+@pytest.mark.usefixtures("device")
+def test_a_state_keeps_its_dtypes():
+    params, xs, state = example(CELL)
+    state = state._replace(h=state.h.astype(jnp.bfloat16))
+    with jax.numpy_dtype_promotion("standard"):
+        finals = run(CELL, params, xs, state)[0], jax.eval_shape(CELL, params, state, xs[0])[0]
+    for final in finals:
+        assert [leaf.dtype for leaf in final] == [jnp.bfloat16, jnp.float32]
+
+
+@pytest.mark.exhaustive
+def test_boundaries_bound_the_memory_of_planes():
+    """States of a few rows in place of all; also where a row is a kernel."""
+    cell = jaxrnn.MDRNN((8, 3), 32)
+
+    def memory(**options):
+        def loss(params, xs):
+            return jnp.sum(jaxrnn.unroll(cell, params, xs, **options)[1])
+
+        params, xs, _ = jax.eval_shape(lambda: example(cell, steps=256, batch=(8,)))
+        return jax.jit(jax.grad(loss)).lower(params, xs).compile().memory_analysis().temp_size_in_bytes
+
+    for path in ("scan", "native"):
+        assert memory(path=path, save="boundaries", chunk=16) < 0.5 * memory(path=path, save="states")
 
 
 def test_newton_along_a_row():

@@ -38,7 +38,7 @@ def found():
 @pytest.mark.exhaustive
 def test_all_of_it_equals_one_device(found):
     """Values and gradients, without a state, with lengths and resets, in float64."""
-    assert len(found) == (9 if native.obstacle() else 19)
+    assert len(found) == (9 if native.obstacle() else 20)
     assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-12} == {}
 
 
@@ -74,8 +74,9 @@ def test_every_device_has_kernels_of_other_derivatives(found, kind):
 @needs_native
 @pytest.mark.exhaustive
 def test_one_device_of_many_has_kernels(found):
-    one = found["derivatives, one device"]
+    one, again = found["derivatives, one device"], found["back on one device"]
     assert (one["kernels"], one["loops"], one["outside"]) == (8, 2, {})
+    assert (again["kernels"], again["loops"], again["outside"]) == (5, 0, {})
     assert found["LSTM(input_size=3, hidden_size=8, heads=4), 32 steps"]["kernels"] == 2
 
 

@@ -35,8 +35,8 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
 
         h = φ(x W_x + h_above W_a + h_left W_l + b)             states outside of the plane are zero; y = h
 
-    The projected plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it, and
-    a chunk is one of places in a row.
+    On a GPU or TPU the loop is one over anti-diagonals, which `chunk` of `unroll` counts there; the projected plane is
+    in memory as a whole.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -134,9 +134,9 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         h = σ(o) ⊙ tanh(c)                      states outside of the plane are zero; y = h
 
     On a single row or column it is `LSTM`. `Bidirectional(networks.Mirrored(cell))` runs in all four directions. A
-    memory may grow with the number of paths through the plane, which is exponential; a stable memory is a mean. The
-    projected plane is in memory as a whole: `chunk` and `save` of `unroll` bound only the memory used after it, and a
-    chunk is one of places in a row.
+    memory may grow with the number of paths through the plane, which is exponential; a stable memory is a mean. On a
+    GPU or TPU the loop is one over anti-diagonals, which `chunk` of `unroll` counts there; the projected plane is in
+    memory as a whole.
 
     Args:
         input_size: `(C, I)`, places in a row and values at a place.
@@ -217,8 +217,8 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         w_a, w_l = jnp.split(params.w_h, 2)
         i, f_a, f_l, g, o = add(add(drive, recurrent(above.h, w_a, 5)), recurrent(left.h, w_l, 5))
         if params.w_c is not None:
-            w_i, w_a, w_l, w_o = gates(params.w_c, 4)
-            i, f_a, f_l = i + weigh(above.c + left.c, w_i), f_a + weigh(above.c, w_a), f_l + weigh(left.c, w_l)
+            p_i, p_a, p_l, p_o = gates(params.w_c, 4)
+            i, f_a, f_l = i + weigh(above.c + left.c, p_i), f_a + weigh(above.c, p_a), f_l + weigh(left.c, p_l)
         c = jax.nn.sigmoid(i) * jnp.tanh(g)
         if self.stable:
             # σ(f_a) / (σ(f_a) + σ(f_l)), finite where both round to zero.
@@ -227,5 +227,5 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         else:
             c = c + jax.nn.sigmoid(f_a) * above.c + jax.nn.sigmoid(f_l) * left.c
         if params.w_c is not None:
-            o = o + weigh(c, w_o)
+            o = o + weigh(c, p_o)
         return MDLSTMState(jax.nn.sigmoid(o) * jnp.tanh(c), c)

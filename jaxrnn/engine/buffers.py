@@ -1,13 +1,15 @@
-"""Finds buffers: arrays of a state of which a step reads and writes places, and never the whole.
+"""Finds buffers: arrays of a state which a step reads and writes by index alone.
 
 `recurrence` keeps the state after every step for its derivatives, and computes a tangent of all of it. Of a buffer of N
-places that is N times what a step touches. The loop's own derivative by JAX keeps what was read.
+places that is N times what a step touches. The loop's own derivative by JAX keeps what was read; with lengths or resets
+also a boolean for each place, of the selection between old and new.
 """
 
 from typing import Any
 
 import jax
 
+from jaxrnn.engine.recurrence import is_real
 from jaxrnn.jaxprs import CALLS, interpret
 from jaxrnn.typing import PyTree
 
@@ -16,10 +18,11 @@ __all__ = ["has_buffer"]
 _WRITES = frozenset({"dynamic_update_slice", "scatter", "scatter-add"})
 _READS = frozenset({"dynamic_slice", "gather"})
 _SAME = frozenset({"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "transpose"})
+_SAME |= {"pcast", "pvary", "reshard", "sharding_constraint"}
 
 
 def has_buffer(step: Any, params: PyTree, state: PyTree, data: PyTree) -> bool:
-    """Returns whether an array of the state is a buffer of `step(params, state, data) -> (state, output)`."""
+    """Returns whether real numbers in the state are a buffer of `step(params, state, data) -> (state, output)`."""
     leaves = jax.tree.leaves(state)
     if _size(state) <= _size(data):
         return False  # not worth looking at
@@ -46,7 +49,8 @@ def has_buffer(step: Any, params: PyTree, state: PyTree, data: PyTree) -> bool:
             whole.update(tags)
         return [None] * count, [tag] * count
 
-    given = [*[None] * before, *range(len(leaves)), *[None] * after]
+    numbers = [i if is_real(leaf) else None for i, leaf in enumerate(leaves)]
+    given = [*[None] * before, *numbers, *[None] * after]
     _, tags = interpret(closed, [None] * len(given), given, rule, CALLS)
     whole.update(tags[len(leaves) :])
     return any(tags[i] == i and i not in whole for i in written)

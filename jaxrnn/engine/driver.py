@@ -311,12 +311,11 @@ class CellRun:
         """Returns the run of a state that has a buffer, this one for any other state, solver or `save`."""
         if self.solver or self.cell.chunkwise or self.save == "states" or callable(self.save):
             return self
-        steps = jax.tree.leaves(data)[0].shape[0]
         one_step = jax.eval_shape(lambda data: jax.tree.map(lambda a: a[0], data), data)
         if not has_buffer(self.row, consts, carry, one_step):
             return self
         if self.save == "auto":
-            return replace(self, buffered=True, save="residuals", chunk=self.chunk or steps)
+            return replace(self, buffered=True, save="residuals")
         return replace(self, buffered=True)
 
     def in_chunks(self, segment: Any, consts: PyTree, carry: PyTree, data: _Data) -> tuple[PyTree, PyTree]:

@@ -209,15 +209,18 @@ def _lower(platform: str, ctx: Any, *args: Any, call: Call | Tangents) -> Any:
     That is known only here where `vmap` has added rows, where the run is differentiated forward, where JAX lowers for
     another machine than its own, and where it divides a program among devices though no array of the run says so.
     """
-    machine, spread = MACHINES[platform], call.spread
+    machine, divided = MACHINES[platform], _divided(ctx.module_context.axis_context)
+    # An array that was on a mesh keeps the type when it is put on a single device.
+    spread = call.spread if divided else None
     axes = leading(call.arguments()), leading(call.results())
     steps, batch = next(a.shape[:2] for a, count in zip(ctx.avals_in, axes[0], strict=True) if count == 2)
     # What is exported runs in processes that have not made the loops of the CPU.
     exported = platform == "cpu" and ctx.module_context.lowering_parameters.for_export
     reason = ""
     if not exported:
-        divided = "" if spread else _divided(ctx.module_context.axis_context)
-        reason = divided or refusal(call, machine, steps, batch // (spread.devices if spread else 1))
+        reason = refusal(call, machine, steps, batch // (spread.devices if spread else 1))
+        if divided and not spread:
+            reason = "XLA divides it among devices, and no array of it is on a mesh"
     if reason:
         _warn(call, reason)
     way = call.reference if exported or reason else functools.partial(call.kernel, machine)
@@ -233,13 +236,11 @@ def _warn(call: Call | Tangents, reason: str) -> None:
     warnings.warn(f"{call.run}: its {call.kind} run is a scan, not a native kernel: {reason}", stacklevel=3)
 
 
-def _divided(context: Any) -> str:
-    """Returns why a program that is lowered in this context can have no kernels; empty if it can."""
+def _divided(context: Any) -> bool:
+    """Returns whether XLA divides a program that is lowered in this context among devices."""
     if isinstance(context, mlir.SPMDAxisContext):
-        divided = context.manual_axes | set(context.mesh.manual_axes) != set(context.mesh.axis_names)
-    else:
-        divided = isinstance(context, mlir.ShardingContext) and context.num_devices > 1
-    return "XLA divides it among devices, and no array of it is on a mesh" if divided else ""
+        return context.manual_axes | set(context.mesh.manual_axes) != set(context.mesh.axis_names)
+    return isinstance(context, mlir.ShardingContext) and context.num_devices > 1
 
 
 # Not a jitted function of our own: JAX would run it again without `jit` under `jax.debug_nans` and `jax.disable_jit`.
