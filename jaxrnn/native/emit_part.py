@@ -14,6 +14,9 @@ from jaxrnn.native.vectors import Fn, Index, Kind, Types
 
 __all__ = ["Part"]
 
+PACKED_BYTES = 32 * 1024
+"""Of the rows of a sum's right factors that are packed together: they stay in a core's nearest caches."""
+
 
 class Part:
     """The function `@part(task, member)`.
@@ -171,15 +174,26 @@ class Part:
                     writer.write(turn)
 
     def _outer(self, turn: Index, index: int, left: Node, right: Node, rows: Index) -> None:
-        """Adds the outer products of the rows of a chunk to a sum: a product of matrices."""
+        """Adds the outer products of the rows of a chunk to a sum: a product of matrices.
+
+        Each tile of columns is packed, some rows at a time: they are far apart, and every tile of the sum reads them.
+        """
         f, w, total = self.f, self.t.w, self.memory.sums[index]
         a, c = (self._cells(self.plan.homes[node]) for node in (left, right))
         vectors = min(self.registers.vectors(8), -(-total.columns // w))
         height = self.registers.height(vectors)
+        most = max(1, PACKED_BYTES // (vectors * w * self.t.bytes))
+        panel = f.alloca(self.t.s, most * vectors * w, 64)
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
-        with f.loop(high, low) as j:
+        with f.loop(high, low) as j, f.loop(rows, 0, most) as first:
             column = f.mul(j, vectors * w)
             target = f.ptr(f.byte_ptr(self.own, total.offset), column)
+            count = f.min(most, f.sub(rows, first))
+            with f.loop(count) as row:
+                source = f.ptr(c, f.add(f.mul(f.add(first, row), self.memory.ld(right.size)), column))
+                for v in range(vectors):
+                    f.store(f.load(f.ptr(source, v * w)), f.ptr(panel, f.add(f.mul(row, vectors * w), v * w)))
+            left_rows = f.ptr(a, f.mul(first, self.memory.ld(left.size)))
 
             def tile(k: Index, m: Index) -> None:
                 self.products.call(
@@ -187,10 +201,10 @@ class Part:
                     vectors,
                     height,
                     m,
-                    a=Factor(f.ptr(a, k), 1, self.memory.ld(left.size)),
-                    w=f.ptr(c, column),
-                    w_step=self.memory.ld(right.size),
-                    k=rows,
+                    a=Factor(f.ptr(left_rows, k), 1, self.memory.ld(left.size)),
+                    w=panel,
+                    w_step=vectors * w,
+                    k=count,
                     c=f.ptr(target, f.mul(k, total.ld)),
                     c_row=total.ld,
                     more=True,
