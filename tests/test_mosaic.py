@@ -151,8 +151,8 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
 WITHOUT = {
     "BatchNormLSTM": "Mosaic cannot compile it: ",  # a look-up at a place that its state names
     "Conv": "Mosaic cannot compile it: ",
-    "MD": "its time step is a recurrence over places",
-    "Mirrored": "its time step is a recurrence over places",
+    "MD": "on this device a loop runs over the anti-diagonals",
+    "Mirrored": "on this device a loop runs over the anti-diagonals",
     "MLSTM": "it runs many steps at once",
     "DeltaNet": "it runs many steps at once",
     "GatedLinearAttention": "it runs many steps at once",
