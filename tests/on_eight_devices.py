@@ -1,7 +1,7 @@
 """Programs on a mesh of eight devices of the CPU, against one device; `test_meshes.py` runs the first two forms.
 
 python -m tests.on_eight_devices            prints, by name, the greatest error, collectives, kernels and loops, as JSON
-python -m tests.on_eight_devices typical    a cell of every kind of the registry; stops at an error
+python -m tests.on_eight_devices typical    a cell of every kind, each on one kind of mesh; stops at an error
 python -m tests.on_eight_devices every      every cell of the registry, ten minutes on an idle core; stops at an error
 """
 
@@ -222,10 +222,12 @@ if __name__ == "__main__":
         found = recipes(units, time, reverse=True)
         print(json.dumps(found), flush=True)
         assert all(f["error"] < 1e-10 for f in found.values())
-        for cell in [entry.cell for entry in CELLS + NETWORKS if picked(entry.cell)]:
+        for i, cell in enumerate(entry.cell for entry in CELLS + NETWORKS if picked(entry.cell)):
             found = {}
             for path in ["scan", *["native"] * len(native([cell]))]:
-                found |= training([cell], KINDS if path == "scan" else [*KINDS, TWO], path=path)
+                kinds = KINDS if path == "scan" else [*KINDS, TWO]
+                kinds = kinds if sys.argv[1] == "every" else [kinds[i % len(kinds)]]
+                found |= training([cell], kinds, path=path)
             print(cell, json.dumps(found), flush=True)
             assert all(f["error"] < 1e-10 for f in found.values()), cell
             # A time step over a plane is a loop; with Auto axes its gradients are added up in the loop over time.
