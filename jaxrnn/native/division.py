@@ -81,8 +81,8 @@ def slower(row: Row, steps: int, batch: int) -> str:
     if _sizes(row).weights >= WIDE_WEIGHTS:
         if steps * batch < 4 * ROW_STEPS:
             return f"fewer than {4 * ROW_STEPS} row steps"
-        if steps < 4:
-            return "fewer than 4 steps with wide weights"
+        if steps == 1:
+            return "one step with wide weights"
     return ""
 
 
