@@ -11,7 +11,7 @@ It trains for a fixed number of steps, so the test series have no say in what is
 for which.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,21 +154,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     state = training.init_state(jax.random.key(settings.seed), model, optimizer)
 
-    def loss_fn(model: Classifier, carry: tuple[()], batch: Any, key: jax.Array) -> Any:
-        xs, lengths, labels = batch
-        logits = model(xs, lengths, nnx.Rngs(dropout=key))
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)), (carry, {})
-
-    def labeled(start: int) -> Iterator[Any]:
-        for padded in batches.padded(train.series, settings.batch, seed=settings.seed)(start):
-            yield padded.xs, padded.lengths, train.labels[padded.numbers]
+    def loss_fn(model: Classifier, carry: tuple[()], rows: batches.PaddedRows, key: jax.Array) -> Any:
+        logits = model(rows.xs, rows.lengths, nnx.Rngs(dropout=key))
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, rows.labels)), (carry, {})
 
     unseen = sequences.pad(test.series)
     classify = jax.jit(lambda model: jnp.argmax(model(unseen.xs, unseen.lengths), axis=-1))
     state = training.fit(
         state,
         training.make_train_step(loss_fn, optimizer),
-        labeled,
+        batches.padded(train.series, settings.batch, labels=train.labels, seed=settings.seed),
         steps=settings.steps,
         directory=settings.directory,
         evaluate=lambda model: {"accuracy": float(np.mean(classify(model) == test.labels))},

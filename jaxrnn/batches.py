@@ -4,7 +4,7 @@
 of the next batch. Each function here returns such a `batches`.
 
     shuffled        examples of equal shape, in epochs
-    padded          sequences of different length, padded, with boundaries in few shapes
+    padded          sequences of different length with their labels, padded, with boundaries in few shapes
     packed          the same, several in a row, in one shape
     streams         windows of one long sequence for truncated backpropagation, the state carried from each to the next
     windows         windows of series, for forecasts
@@ -22,11 +22,12 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxrnn.checks import check_sizes
-from jaxrnn.sequences import Padded, pack, pad
+from jaxrnn.checks import check_boundaries, check_counts, check_sizes
+from jaxrnn.sequences import pack, pad
+from jaxrnn.sequences.lists import array_of, arrays_of
 from jaxrnn.typing import PyTree
 
-__all__ = ["PackedRows", "Window", "numbered", "packed", "padded", "shuffled", "streams", "windows"]
+__all__ = ["PackedRows", "PaddedRows", "Window", "numbered", "packed", "padded", "shuffled", "streams", "windows"]
 
 B = TypeVar("B")
 
@@ -34,12 +35,22 @@ B = TypeVar("B")
 def numbered(batch: Callable[[int], B]) -> Callable[[int], Iterator[B]]:
     """Turns a function of a batch's number into `batches(start)`.
 
+    Raises:
+        TypeError, ValueError: `batch` is no function, or (from `batches`) `start` no integer of at least 0.
+
     Example:
         >>> batches = numbered(lambda number: number * number)
         >>> list(itertools.islice(batches(3), 2))
         [9, 16]
     """
-    return lambda start: map(batch, itertools.count(start))
+    if not callable(batch):
+        raise TypeError(f"batch: got {type(batch).__name__}, needs a function of a batch's number")
+
+    def batches(start: int) -> Iterator[B]:
+        check_counts(start=start)
+        return map(batch, itertools.count(start))
+
+    return batches
 
 
 def _order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -77,7 +88,7 @@ def shuffled(data: PyTree, batch_size: int, *, seed: int = 0, axis: int = 0) -> 
         axis: of the examples, 1 in time-major data `[T, N, ...]`.
 
     Raises:
-        ValueError: leaves of different N, or none.
+        TypeError, ValueError: leaves of different N, or none, or an argument of another kind or range.
 
     Example:
         >>> batches = shuffled({"x": np.arange(10), "y": np.arange(10) ** 2}, batch_size=4)
@@ -89,26 +100,50 @@ def shuffled(data: PyTree, batch_size: int, *, seed: int = 0, axis: int = 0) -> 
         True
     """
     check_sizes(batch_size=batch_size)
+    check_counts(seed=seed)
+    if not isinstance(axis, int):
+        raise TypeError(f"axis: got {axis!r}, needs an integer")
     arrays = jax.tree.map(np.asarray, data)
-    sizes = {leaf.shape[axis] if leaf.ndim > axis else 0 for leaf in jax.tree.leaves(arrays)}
+    shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
+    sizes = {shape[axis] if -len(shape) <= axis < len(shape) else 0 for shape in shapes}
     if len(sizes) != 1 or not (n := sizes.pop()):
-        shapes = [leaf.shape for leaf in jax.tree.leaves(arrays)]
         way = "; labels [N] become [1, N] by labels[None]" if axis == 1 and any(len(s) == 1 for s in shapes) else ""
+        if () in shapes:
+            way = "; a list is a pytree of its elements, np.asarray makes an array of it"
+        got = ", ".join(map(str, shapes[:4])) + ", ..." * (len(shapes) > 4)
         raise ValueError(
-            f"data: got the shapes {shapes}, needs as many examples along axis {axis} in each, one at least{way}"
+            f"data: got the shapes {got or 'of no arrays'}, needs as many examples along axis {axis} in each, one at "
+            f"least{way}"
         )
     numbers = _shuffle(n, batch_size, seed)
     return numbered(lambda batch: jax.tree.map(lambda leaf: leaf.take(numbers(batch), axis), arrays))
 
 
+class PaddedRows(NamedTuple):
+    """Sequences side by side, with their labels: `unroll(cell, params, xs, lengths=lengths)`."""
+
+    xs: np.ndarray  # [T, B, ...], zero beyond the lengths
+    lengths: np.ndarray  # [B]
+    numbers: np.ndarray  # [B], the number of the sequence in each row; -1: none, the row has length 0
+    labels: np.ndarray | None  # [B, ...], zero where there is no sequence; None: no labels were given
+
+
 def padded(
-    sequences: Sequence[Any], batch_size: int, *, boundaries: Sequence[int] | None = None, seed: int = 0
-) -> Callable[[int], Iterator[Padded]]:
-    """Pads sequences `[T_i, ...]` into batches, in a new order for each epoch; `numbers` say which: `labels[numbers]`.
+    sequences: Sequence[Any],
+    batch_size: int,
+    *,
+    labels: Any = None,
+    boundaries: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Callable[[int], Iterator[PaddedRows]]:
+    """Pads sequences `[T_i, ...]` into batches, in a new order for each epoch, and brings the label of each along.
 
     Args:
         sequences: of equal dtype and shape but for the first axis.
         batch_size: B.
+        labels: `[N, ...]`, what belongs to each of the N sequences, such as its class; None: nothing. Labels of single
+            steps are sequences themselves: a second `padded` of the same batch size, boundaries and seed pads them
+            alike.
         boundaries: rising lengths; a batch has the sequences that fit into one of them and not the one before, so a
             compiled function traces that many shapes at most. In each epoch the last batch of a boundary is filled up
             with rows of length 0 and number -1, which a loss leaves out: `losses.mean(where=numbers >= 0)`. None: one
@@ -116,48 +151,69 @@ def padded(
         seed: of the orders.
 
     Raises:
-        ValueError: no sequences, different shapes or dtypes, or one longer than the last boundary.
+        TypeError, ValueError: no sequences, different shapes or dtypes, or one longer than the last boundary; as many
+            labels as there are sequences are needed.
 
     Example:
-        >>> data = [np.full(n, n) for n in (2, 4, 1, 3)]
-        >>> [b.xs.shape for b in itertools.islice(padded(data, 2)(0), 3)]
-        [(4, 2), (4, 2), (4, 2)]
+        >>> data, labels = [np.full(n, n) for n in (2, 4, 1, 3)], np.array([20, 40, 10, 30])
+        >>> rows = next(padded(data, 2, labels=labels)(0))
+        >>> rows.xs.shape, bool((rows.labels == 10 * rows.lengths).all())
+        ((4, 2), True)
         >>> sorted(b.xs.shape for b in itertools.islice(padded(data, 2, boundaries=(2, 4))(0), 2))
         [(2, 2), (4, 2)]
     """
     check_sizes(batch_size=batch_size)
-    lengths = pad(sequences).lengths
+    check_counts(seed=seed)
+    arrays = arrays_of(sequences)
+    lengths = np.array([len(a) for a in arrays])
+    known = None if labels is None else _labels_of(labels, len(arrays))
+
+    def rows(numbers: np.ndarray, steps: int) -> PaddedRows:
+        """The rows of these sequences; those of number -1 are empty."""
+        real = numbers >= 0
+        xs, lengths, _ = pad([arrays[i] if i >= 0 else arrays[0][:0] for i in numbers], steps)
+        if known is None:
+            return PaddedRows(xs, lengths, numbers, None)
+        found = np.zeros((len(numbers), *known.shape[1:]), known.dtype)
+        found[real] = known[numbers[real]]
+        return PaddedRows(xs, lengths, numbers, found)
+
+    longest = int(lengths.max())
     if boundaries is None:
-        numbers = _shuffle(len(lengths), batch_size, seed)
-        longest = int(lengths.max())
-
-        def one(batch: int) -> Padded:
-            found = numbers(batch)
-            return pad([sequences[i] for i in found], longest)._replace(numbers=found)
-
-        return numbered(one)
-    check_sizes(**{f"boundaries[{i}]": n for i, n in enumerate(boundaries)})
-    if any(a >= b for a, b in itertools.pairwise(boundaries)) or lengths.max() > boundaries[-1]:
-        raise ValueError(f"boundaries: got {boundaries}, needs rising lengths up to {lengths.max()}, the longest")
-    bucket = np.searchsorted(boundaries, lengths)
+        numbers = _shuffle(len(arrays), batch_size, seed)
+        return numbered(lambda batch: rows(numbers(batch), longest))
+    limits = check_boundaries(boundaries)
+    if longest > limits[-1]:
+        raise ValueError(f"boundaries: got {limits}, needs rising lengths up to {longest}, the longest sequence")
+    bucket = np.searchsorted(limits, lengths)
     per_epoch = sum(-(-n // batch_size) for n in np.bincount(bucket).tolist())
 
     def plan(epoch: int) -> list[tuple[int, np.ndarray]]:
-        order = _order(seed, epoch, len(lengths))
+        order = _order(seed, epoch, len(arrays))
         batches = []
         for b in np.unique(bucket).tolist():
             members = order[bucket[order] == b]
-            batches += [(boundaries[b], members[i : i + batch_size]) for i in range(0, len(members), batch_size)]
+            batches += [(limits[b], members[i : i + batch_size]) for i in range(0, len(members), batch_size)]
         return [batches[i] for i in np.random.default_rng((seed, epoch, 1)).permutation(len(batches))]
 
-    def bucketed(batch: int) -> Padded:
+    def bucketed(batch: int) -> PaddedRows:
         epoch, place = divmod(batch, per_epoch)
         steps, found = plan(epoch)[place]
-        empty = [np.asarray(sequences[0])[:0]] * (batch_size - len(found))
-        filled = pad([*(sequences[i] for i in found), *empty], steps)
-        return filled._replace(numbers=np.concatenate([found, np.full(len(empty), -1)]))
+        return rows(np.concatenate([found, np.full(batch_size - len(found), -1)]), steps)
 
     return numbered(bucketed)
+
+
+def _labels_of(labels: Any, count: int) -> np.ndarray:
+    """Returns the labels as an array; raises unless there is one for each of `count` sequences."""
+    try:
+        known = np.asarray(labels)
+    except ValueError:
+        known = np.empty((), object)
+    if known.dtype == object or known.shape[:1] != (count,):
+        got = f"an array of the shape {known.shape}" if known.dtype != object else "no array of numbers"
+        raise ValueError(f"labels: got {got}, needs [N, ...], one for each of the N = {count} sequences")
+    return known
 
 
 class PackedRows(NamedTuple):
@@ -223,7 +279,8 @@ def streams(
         ([True, True], [False, False], [0, 7])
     """
     check_sizes(batch_size=batch_size, window=window)
-    symbols = np.asarray(stream)
+    check_counts(seed=seed)
+    symbols = array_of(stream, "stream")
     part = len(symbols) // batch_size if stretch is None else len(symbols)
     if part <= window:
         raise ValueError(
@@ -255,24 +312,26 @@ def windows(
     """Draws windows `[length, B, ...]` of series in a new order for each epoch: a forecast's inputs and targets in one.
 
     Args:
-        series: `[N, ...]`, or a list of series `[N_i, ...]`; no window reaches from one into another.
+        series: `[N, ...]`, or a list of series `[N_i, ...]` of one dtype; no window reaches from one into another.
         length: of a window, the steps of the forecast included.
         batch_size: B.
         stride: steps from the beginning of one window to that of the next.
         seed: of the orders.
 
     Raises:
-        ValueError: no series is as long as a window.
+        ValueError: no series is as long as a window, or they are of different shapes or dtypes.
 
     Example:
         >>> sorted(next(windows(np.arange(6.0), 4, batch_size=3)(0)).T.tolist())
         [[0.0, 1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0]]
     """
     check_sizes(length=length, batch_size=batch_size, stride=stride)
-    parts = [np.asarray(part) for part in series] if isinstance(series, list) else [np.asarray(series)]
+    check_counts(seed=seed)
+    parts = arrays_of(series, "series") if isinstance(series, list | tuple) else [array_of(series, "series")]
     starts = [(i, at) for i, part in enumerate(parts) for at in range(0, len(part) - length + 1, stride)]
     if not starts:
-        raise ValueError(f"series: got lengths {[len(part) for part in parts]}, needs one of {length} or more (length)")
+        longest = max(map(len, parts))
+        raise ValueError(f"series: got lengths of at most {longest}, needs one of {length} or more (length)")
     numbers = _shuffle(len(starts), batch_size, seed)
 
     def one(batch: int) -> np.ndarray:

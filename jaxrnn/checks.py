@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import math
 import numbers
 from typing import Any
@@ -23,7 +24,32 @@ def check_sizes(**sizes: Any) -> None:
     """Raises unless every size is a positive integer."""
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name}: got {size!r}, needs a positive integer")
+            raise ValueError(f"{name}: got {_show(size)}, needs a positive integer")
+
+
+def _show(value: Any) -> str:
+    """Returns a value as it is written, or, where that takes more than a line, its type."""
+    written = repr(value)
+    return written if len(written) <= 80 and "\n" not in written else type(value).__name__
+
+
+def check_boundaries(boundaries: Any) -> tuple[int, ...]:
+    """Returns `boundaries` as a tuple; raises unless they are lengths that rise, one at least."""
+    needs = "needs rising lengths, such as (50, 100)"
+    if not isinstance(boundaries, list | tuple | np.ndarray):
+        raise TypeError(f"boundaries: got {boundaries!r}, {needs}")
+    check_sizes(**{f"boundaries[{i}]": n for i, n in enumerate(boundaries)})
+    lengths = tuple(map(int, boundaries))
+    if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
+        raise ValueError(f"boundaries: got {lengths}, {needs}")
+    return lengths
+
+
+def check_counts(**counts: Any) -> None:
+    """Raises unless every count is an integer of at least zero."""
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
+            raise ValueError(f"{name}: got {_show(count)}, needs an integer of at least 0")
 
 
 def check_heads(heads: Any, **sizes: int) -> None:

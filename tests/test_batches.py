@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,7 +14,7 @@ ALL = {
     "shuffled": batches.shuffled({"x": np.arange(14).reshape(7, 2), "y": np.arange(7)}, 3),
     "shuffled by columns": batches.shuffled(np.arange(14).reshape(2, 7), 3, axis=1),
     "padded": batches.padded(SEQUENCES, 3),
-    "padded in buckets": batches.padded(SEQUENCES, 3, boundaries=(2, 4, 8)),
+    "padded in buckets": batches.padded(SEQUENCES, 3, labels=range(7), boundaries=(2, 4, 8)),
     "packed": batches.packed(SEQUENCES, 2, steps=8),
     "streams": batches.streams(np.arange(100), 3, 7),
     "streams that jump": batches.streams(np.arange(100), 3, 7, stretch=4),
@@ -22,20 +23,13 @@ ALL = {
 }
 
 
-def leaves(batch):
-    if isinstance(batch, dict):
-        batch = tuple(batch.values())
-    return batch if isinstance(batch, tuple) else (batch,)
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_a_resumed_run_sees_what_it_would_have_seen(name):
     whole = list(itertools.islice(ALL[name](0), 30))
     for start in (1, 7, 23):  # in any order, also back
         for got, want in zip(ALL[name](start), whole[start : start + 5], strict=False):
-            for g, w in zip(leaves(got), leaves(want), strict=True):
-                np.testing.assert_array_equal(g, w)
-    assert len({str([leaf.tolist() for leaf in leaves(batch)]) for batch in whole}) > 3, "not always the same"
+            jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert len({str(jax.tree.map(np.ndarray.tolist, batch)) for batch in whole}) > 3, "not always the same"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -62,7 +56,8 @@ def test_padded_sequences_are_whole(boundaries):
         itertools.islice(batches.padded(SEQUENCES, 3 if boundaries is None else 2, boundaries=boundaries)(0), per_epoch)
     )
     seen = []
-    for xs, lengths, numbers in made:
+    for xs, lengths, numbers, labels in made:
+        assert labels is None
         assert xs.shape[0] == (7 if boundaries is None else min(b for b in boundaries if b >= lengths.max()))
         for row, (n, number) in enumerate(zip(lengths, numbers, strict=True)):
             if number < 0:
@@ -72,6 +67,27 @@ def test_padded_sequences_are_whole(boundaries):
             assert not xs[n:, row].any()
             seen.append(number)
     assert sorted(seen) == sorted(list(range(7)) * (3 if boundaries is None else 1))
+
+
+@pytest.mark.parametrize("boundaries", [None, (2, 4, 8)])
+def test_each_row_has_its_label(boundaries):
+    labels = [[10 * i, i] for i in range(7)]  # lists, as they come from a file
+    seen = set()
+    for rows in itertools.islice(batches.padded(SEQUENCES, 2, labels=labels, boundaries=boundaries)(0), 4):
+        assert rows.labels.shape == (2, 2)
+        for number, label in zip(rows.numbers.tolist(), rows.labels.tolist(), strict=True):
+            assert label == (labels[number] if number >= 0 else [0, 0])
+            seen.add(number)
+    assert seen >= set(range(7))
+
+
+def test_labels_of_steps_are_padded_alike():
+    tags = [np.full(len(sequence), 10 * i) for i, sequence in enumerate(SEQUENCES)]
+    options = {"boundaries": (2, 4, 8), "seed": 1}
+    for xs, ys in zip(batches.padded(SEQUENCES, 2, **options)(3), batches.padded(tags, 2, **options)(3), strict=False):
+        np.testing.assert_array_equal(ys.xs, np.where(xs.xs[..., 0] > 0, 10 * (xs.xs[..., 0] - 1), 0))
+        if xs.numbers.max() == 6:
+            break
 
 
 def test_packed_rows_hold_each_sequence_once_an_epoch():
@@ -120,7 +136,7 @@ def test_windows_of_series_do_not_reach_from_one_into_another():
         (lambda: batches.shuffled(np.arange(3), 0), "batch_size: got 0, needs a positive integer"),
         (
             lambda: batches.shuffled((np.arange(3), np.arange(4)), 2),
-            r"data: got the shapes \[\(3,\), \(4,\)\], needs as many",
+            r"data: got the shapes \(3,\), \(4,\), needs as many",
         ),
         (
             lambda: batches.shuffled((np.ones((5, 3, 2)), np.arange(3)), 2, axis=1),
@@ -128,11 +144,11 @@ def test_windows_of_series_do_not_reach_from_one_into_another():
         ),
         (
             lambda: batches.shuffled(np.zeros((0, 2)), 2),
-            r"data: got the shapes \[\(0, 2\)\], needs as many examples along axis 0",
+            r"data: got the shapes \(0, 2\), needs as many examples along axis 0",
         ),
         (
             lambda: batches.padded(SEQUENCES, 2, boundaries=(4, 2)),
-            r"boundaries: got \(4, 2\), needs rising lengths up to 7",
+            r"boundaries: got \(4, 2\), needs rising lengths, such as",
         ),
         (
             lambda: batches.padded(SEQUENCES, 2, boundaries=(2, 4)),
@@ -141,9 +157,26 @@ def test_windows_of_series_do_not_reach_from_one_into_another():
         (lambda: batches.padded([], 2), "sequences: got none"),
         (lambda: batches.streams(np.arange(20), 3, 6), "stream: got 20 steps, needs more than 6 for each of the rows"),
         (lambda: batches.streams(np.arange(20), 3, 6, stretch=0), "stretch: got 0, needs a positive integer"),
-        (lambda: batches.windows(np.arange(3), 4, 2), r"series: got lengths \[3\], needs one of 4 or more \(length\)"),
+        (lambda: batches.windows(np.arange(3), 4, 2), r"series: got .* at most 3, needs one of 4 or more \(length\)"),
+        (lambda: batches.windows([1.0, 2.0], 1, 2), r"series\[0\]: got the shape \(\) of float64, needs an array"),
+        (lambda: batches.windows((np.ones((5, 2)), np.ones((5, 3))), 2, 2), r"series\[1\]: got the shape \(5, 3\)"),
+        (lambda: batches.streams("a text of some length", 2, 3), r"stream: got the shape \(\) of <U21, needs an array"),
+        (lambda: batches.padded(SEQUENCES, 2, boundaries=50), "boundaries: got 50, needs rising lengths, such as"),
+        (lambda: batches.padded(SEQUENCES, 2, boundaries=()), r"boundaries: got \(\), needs rising lengths, such as"),
+        (
+            lambda: batches.padded(SEQUENCES, 2, boundaries=(2, 8.5)),
+            r"boundaries\[1\]: got 8.5, needs a positive integer",
+        ),
+        (lambda: batches.padded(2, SEQUENCES), "batch_size: got list, needs a positive integer"),
+        (lambda: batches.padded(SEQUENCES, 2, labels=[0, 1]), r"labels: got .* \(2,\), needs \[N, ...\], .* N = 7"),
+        (lambda: batches.padded(SEQUENCES, 2, labels=[[0, 1], [0]]), r"labels: got no array of numbers, needs \[N, "),
+        (lambda: batches.padded(SEQUENCES, 2, seed=None), "seed: got None, needs an integer of at least 0"),
+        (lambda: batches.shuffled([1, 2], 2), r"data: got the shapes \(\), \(\), .*np.asarray makes an array"),
+        (lambda: batches.shuffled(np.arange(3), 2, axis="x"), "axis: got 'x', needs an integer"),
+        (lambda: batches.shuffled(np.arange(3), 2)(-1), "start: got -1, needs an integer of at least 0"),
+        (lambda: batches.numbered(3), "batch: got int, needs a function of a batch's number"),
     ],
 )
 def test_bad_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         call()

@@ -1,12 +1,11 @@
 """Lists of sequences as arrays: side by side, packed into rows, in batches of few shapes, in PyTorch's form. NumPy."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxrnn.checks import check_arrays, check_lengths, check_sizes
+from jaxrnn.checks import check_arrays, check_boundaries, check_lengths, check_sizes
 from jaxrnn.typing import Array
 
 __all__ = [
@@ -45,7 +44,7 @@ def pad(sequences: Sequence[Any], steps: int | None = None) -> Padded:
         >>> xs.shape, lengths.tolist()
         ((4, 2, 3), [2, 4])
     """
-    arrays = _arrays(sequences)
+    arrays = arrays_of(sequences)
     sizes = np.array([len(a) for a in arrays], np.int32)
     steps = _steps(sizes, steps)
     xs = np.zeros((steps, len(arrays), *arrays[0].shape[1:]), arrays[0].dtype)
@@ -54,16 +53,30 @@ def pad(sequences: Sequence[Any], steps: int | None = None) -> Padded:
     return Padded(xs, sizes, np.arange(len(arrays)))
 
 
-def _arrays(sequences: Sequence[Any]) -> list[np.ndarray]:
-    arrays = [np.asarray(a) for a in sequences]
+def arrays_of(sequences: Any, name: str = "sequences") -> list[np.ndarray]:
+    """Returns sequences as arrays; raises unless they are `[T_i, ...]` of one dtype, one at least."""
+    needs = "needs a list of arrays [T_i, ...] of one dtype"
+    if not isinstance(sequences, Iterable) or isinstance(sequences, str | bytes | Mapping):
+        raise TypeError(f"{name}: got {type(sequences).__name__}, {needs}")
+    arrays = [array_of(a, f"{name}[{i}]") for i, a in enumerate(sequences)]
     if not arrays:
-        raise ValueError("sequences: got none, needs at least one")
-    kinds = {(a.shape[1:] if a.ndim else None, a.dtype) for a in arrays}
-    if len(kinds) != 1 or not arrays[0].ndim:
-        raise ValueError(
-            f"sequences: got arrays of the shapes {[a.shape for a in arrays]}, needs [T_i, ...] of one dtype"
-        )
+        raise ValueError(f"{name}: got none, needs at least one")
+    for i, (a, first) in enumerate(zip(arrays, arrays[:1] * len(arrays), strict=True)):
+        if (a.shape[1:], a.dtype) != (first.shape[1:], first.dtype):
+            like = f"[T_i, ...] as {name}[0], {first.shape} of {first.dtype}"
+            raise ValueError(f"{name}[{i}]: got the shape {a.shape} of {a.dtype}, needs {like}")
     return arrays
+
+
+def array_of(sequence: Any, name: str) -> np.ndarray:
+    """Returns a sequence as an array; raises unless it is `[T, ...]`."""
+    try:
+        array = np.asarray(sequence)
+    except ValueError:
+        raise ValueError(f"{name}: got lists of different lengths, needs an array [T, ...]") from None
+    if not array.ndim:
+        raise ValueError(f"{name}: got the shape () of {array.dtype}, needs an array [T, ...]")
+    return array
 
 
 def _steps(sizes: np.ndarray, steps: int | None) -> int:
@@ -104,10 +117,10 @@ def pack(sequences: Sequence[Any], steps: int | None = None) -> Packed:
         >>> [part.tolist() for part in unpack(packed, packed.xs)]
         [[1.0, 1.0], [2.0, 2.0, 2.0, 2.0, 2.0], [3.0, 3.0, 3.0]]
     """
-    arrays = _arrays(sequences)
+    arrays = arrays_of(sequences)
     sizes = np.array([len(a) for a in arrays], np.int32)
     if not sizes.all():
-        raise ValueError(f"sequences: got lengths {sizes.tolist()}, needs one step in each at least")
+        raise ValueError(f"sequences[{int(np.argmin(sizes))}]: got no steps, needs one at least")
     steps = _steps(sizes, steps)
     rows, starts = _first_fit(sizes, steps)
     filled = np.bincount(rows, sizes).astype(np.int32)
@@ -144,14 +157,22 @@ def _first_fit(sizes: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray]:
 
 def unpack(packed: Packed, ys: Array) -> list[Array]:
     """Splits `ys` `[T, R, ...]` into the packed sequences: a list of `[T_i, ...]` in their original order."""
-    check_arrays(ys=ys)
+    _check_outputs(packed, ys)
     return [ys[s : s + n, r] for r, s, n in zip(packed.rows, packed.starts, packed.sizes, strict=True)]
 
 
 def last_of_each(packed: Packed, ys: Array) -> Array:
     """Returns `ys` `[T, R, ...]` at the last step of each packed sequence: `[N, ...]`."""
-    check_arrays(ys=ys)
+    _check_outputs(packed, ys)
     return ys[packed.starts + packed.sizes - 1, packed.rows]
+
+
+def _check_outputs(packed: Any, ys: Any) -> None:
+    if not isinstance(packed, Packed):
+        raise TypeError(f"packed: got {type(packed).__name__}, needs what pack gives")
+    check_arrays(ys=ys)
+    if np.shape(ys)[:2] != packed.resets.shape:
+        raise ValueError(f"ys: got the shape {np.shape(ys)}, needs [T, R, ...] of packed, {packed.resets.shape}")
 
 
 def buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: int) -> Iterator[Padded]:
@@ -166,17 +187,17 @@ def buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: int
         batch_size: B.
 
     Raises:
-        ValueError: boundaries that do not rise, or a sequence longer than the last.
+        TypeError, ValueError: boundaries that do not rise, or a sequence longer than the last.
 
     Example:
         >>> stream = (np.ones(n) for n in [2, 7, 3, 8, 4])
         >>> [(b.xs.shape, b.numbers.tolist()) for b in buckets(stream, (4, 8), batch_size=2)]
         [((4, 2), [0, 2]), ((8, 2), [1, 3]), ((4, 2), [4, -1])]
     """
-    check_sizes(batch_size=batch_size, **{f"boundaries[{i}]": n for i, n in enumerate(boundaries)})
-    if not len(boundaries) or any(a >= b for a, b in itertools.pairwise(boundaries)):
-        raise ValueError(f"boundaries: got {boundaries}, needs rising lengths")
-    return _buckets(sequences, boundaries, batch_size)
+    check_sizes(batch_size=batch_size)
+    if not isinstance(sequences, Iterable):
+        raise TypeError(f"sequences: got {type(sequences).__name__}, needs an iterable of arrays [T_i, ...]")
+    return _buckets(sequences, check_boundaries(boundaries), batch_size)
 
 
 def _buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: int) -> Iterator[Padded]:
@@ -190,7 +211,7 @@ def _buckets(sequences: Iterable[Any], boundaries: Sequence[int], batch_size: in
         return padded._replace(numbers=np.array([*numbers, *[-1] * fill]))
 
     for i, sequence in enumerate(sequences):
-        (array,) = _arrays([sequence])
+        array = array_of(sequence, f"sequences[{i}]")
         steps = next((n for n in boundaries if len(array) <= n), None)
         if steps is None:
             raise ValueError(f"sequences: got one of length {len(array)}, needs at most {boundaries[-1]}")
@@ -219,6 +240,8 @@ def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, n
         ([5, 1, 6, 7], [2, 1, 1], [1, 0])
     """
     xs, lengths = np.asarray(xs), np.asarray(lengths)
+    if xs.ndim < 2:
+        raise ValueError(f"xs: got the shape {xs.shape}, needs [T, B, ...]")
     check_lengths(lengths, len(xs), xs.shape[1:2])
     if not lengths.all():
         raise ValueError(f"lengths: got {lengths.tolist()}, PyTorch needs at least 1")
@@ -232,14 +255,30 @@ def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, n
 def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = None) -> Padded:
     """Pads a PyTorch `PackedSequence`; rows are in their original order.
 
+    Args:
+        data: `[sum(batch_sizes), ...]`.
+        batch_sizes: `[T]`, how many rows reach each step.
+        unsorted_indices: `[B]`, where each row stands in the order of falling lengths; None: the rows are in it.
+
+    Raises:
+        ValueError: they are not of one `PackedSequence`.
+
     Example:
         >>> from_packed_sequence([5, 1, 6, 7], [2, 1, 1], [1, 0]).xs.tolist()
         [[1, 5], [0, 6], [0, 7]]
     """
-    data, sizes = np.asarray(data), np.asarray(batch_sizes, np.int64)
-    batch = sizes.max(initial=0)
+    data, sizes = array_of(data, "data"), array_of(batch_sizes, "batch_sizes")
+    whole = np.issubdtype(sizes.dtype, np.integer) or not sizes.size
+    if not whole or sizes.ndim != 1 or (np.diff(sizes) > 0).any():
+        raise ValueError(f"batch_sizes: got {sizes.tolist()}, needs integers [T] that never rise")
+    sizes = sizes.astype(np.int64)
+    if len(data) != sizes.sum():
+        raise ValueError(f"data: got the shape {data.shape}, needs [{sizes.sum()}, ...], the sum of batch_sizes")
+    batch = int(sizes.max(initial=0))
     valid = np.arange(batch)[None] < sizes[:, None]
     xs = np.zeros((*valid.shape, *data.shape[1:]), data.dtype)
     xs[valid] = data
     back = np.arange(batch) if unsorted_indices is None else np.asarray(unsorted_indices, np.int64)
+    if not np.array_equal(np.sort(back), np.arange(batch)):
+        raise ValueError(f"unsorted_indices: got {back.tolist()}, needs each of 0..{batch - 1} once")
     return Padded(xs[:, back], valid.sum(0)[back].astype(np.int32), np.arange(batch))
