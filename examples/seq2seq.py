@@ -158,8 +158,8 @@ class Translator(nnx.Module):
         state, memory = self.encoder(self.embed(sources), seq_lengths=lengths)
         if not self.attends:
             return state
-        mask = sequences.mask_from_lengths(lengths, len(sources))
-        return self.decoder.cell.cell.attend(nnx.as_pure(self.decoder.cell.params), memory, mask)
+        decoder, params = self.decoder.pure()
+        return decoder.attend(params, memory, sequences.mask_from_lengths(lengths, len(sources)))
 
     def __call__(self, strings: Strings) -> tuple[jax.Array, jax.Array | None]:
         """Logits `[T, B, V]` along the targets (teacher forcing), and alignments `[T, B, S]` if it attends."""

@@ -150,7 +150,7 @@ class Observer(nnx.Module):
                 return jax.random.uniform(key, (len(images), 2), minval=-1)
             return self.mean(y) + std * jax.random.normal(key, (len(images), 2))
 
-        cell, params = self.rnn.cell.cell, nnx.as_pure(self.rnn.cell.params)
+        cell, params = self.rnn.pure()
         state = cell.initial_state((len(images),))
         seen = reinforce.recurrent_attention(key, cell, params, look, act, settings.glimpses, state)
         before = jnp.concatenate([jnp.zeros_like(seen.ys[:1]), seen.ys[:-1]])

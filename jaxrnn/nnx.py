@@ -97,8 +97,20 @@ class Cell(nnx.RNNCellBase):
 
     def __call__(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
         """Runs one time step: `(carry, y)` from inputs `[*batch, I]`; rows that `reset` `[*batch]` flags begin anew."""
-        params, inputs = _flax.in_dtype(self.dtype, nnx.as_pure(self.params), inputs)
-        return self.cell(params, carry, inputs, reset=reset)
+        cell, params = self.pure()
+        params, inputs = _flax.in_dtype(self.dtype, params, inputs)
+        return cell(params, carry, inputs, reset=reset)
+
+    def pure(self) -> tuple[Any, Params]:
+        """Returns the cell and its parameters as arrays: `(cell, params)`, as the functions of this library take them.
+
+        Example:
+            >>> import jaxrnn
+            >>> decoder = jaxrnn.Attention(jaxrnn.GRU(3 + 5, 4), memory_size=5, memory_steps=6)
+            >>> cell, params = Cell(decoder, rngs=nnx.Rngs(0)).pure()
+            >>> carry = cell.attend(params, jnp.ones((6, 2, 5)))       # a memory [S, B, M] into the first carry
+        """
+        return self.cell, nnx.as_pure(self.params)
 
     def initialize_carry(
         self,
@@ -190,6 +202,18 @@ class RNN(nnx.Module):
         check_bools(time_major=time_major)
         self.time_major = time_major
 
+    def pure(self) -> tuple[Any, Params]:
+        """Returns the cell and its parameters as arrays: `(cell, params)`, as the functions of this library take them.
+
+        Example:
+            >>> import jaxrnn
+            >>> rnn = RNN(jaxrnn.LSTM(3, 4), time_major=True, rngs=nnx.Rngs(0))
+            >>> xs = jnp.ones((5, 2, 3))
+            >>> bool((rnn(xs)[1] == jaxrnn.unroll(*rnn.pure(), xs)[1]).all())
+            True
+        """
+        return self.cell.pure()
+
     def initialize_carry(
         self,
         input_shape: tuple[int, ...],
@@ -244,8 +268,7 @@ class RNN(nnx.Module):
         """
         stream = None if rngs is None else _stream(rngs, "dropout")
         return _flax.run(
-            self.cell.cell,
-            nnx.as_pure(self.cell.params),
+            *self.pure(),
             xs,
             initial_carry,
             lengths=seq_lengths,

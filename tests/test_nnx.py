@@ -173,7 +173,7 @@ def test_learned_initial_carry():
             return self.rnn(xs, initial_carry=nnx.as_pure(self.start))
 
     model, xs = Model(nnx.Rngs(0)), inputs()
-    cell, params = model.rnn.cell.cell, nnx.as_pure(model.rnn.cell.params)
+    cell, params = model.rnn.pure()
     ours = jax.grad(lambda params, start: squares(unroll(cell, params, xs, start)), (0, 1))
     grads = quick(nnx.grad(lambda model: squares(model(xs))), model)
     want = jax.jit(ours)(params, cell.initial_state((B,)))
@@ -216,7 +216,7 @@ def test_randomness_only_with_rngs():
     chex.assert_tree_all_finite((first, second))
     assert not jnp.allclose(first, calm)
     assert not jnp.allclose(first, second)
-    cell, params, key = rnn.cell.cell, nnx.as_pure(rnn.cell.params), nnx.Rngs(dropout=1).dropout()
+    (cell, params), key = rnn.pure(), nnx.Rngs(dropout=1).dropout()
     close(calm, unroll(cell, params, xs)[1])
     close(first, unroll(cell, params, xs, key=key)[1])
     close(rnn(xs, rngs=nnx.Rngs(dropout=1).dropout)[1], first)
