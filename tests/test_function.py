@@ -107,6 +107,13 @@ def test_a_state_with_a_buffer(save):
     close(derived(ours), derived(by_steps))
 
 
+def test_whose_derivative_a_buffer_has_is_said():
+    (choice,) = jaxrnn.explain(LATTICE, steps=5, batch=2)
+    assert choice.reason.endswith("; its state has a buffer, so the derivative is JAX's own"), choice
+    (choice,) = jaxrnn.explain(LATTICE, steps=5, batch=2, save="states")
+    assert "buffer" not in choice.reason
+
+
 def test_the_gradient_of_a_buffer_keeps_what_was_read():
     """All of it, at every step, is 64 times what a step touches."""
     params, xs, _ = example(LATTICE, steps=64, batch=(16,))

@@ -131,7 +131,8 @@ def test_a_kernel_is_refused_where_devices_do_not_know_their_rows():
     cell = jaxrnn.Elman(4, 4)
 
     def traced(sizes, kind, xs=(None, "data"), params=(), shape=(64, 8, 4), run=jaxrnn.unroll, **options):
-        mesh = AbstractMesh(sizes, ("data", "model")[: len(sizes)], axis_types=(kind,) * len(sizes))
+        kinds = kind if isinstance(kind, tuple) else (kind,) * len(sizes)
+        mesh = AbstractMesh(sizes, ("data", "model")[: len(sizes)], axis_types=kinds)
 
         def at(a, spec):
             return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, P(*spec)))
@@ -155,13 +156,24 @@ def test_a_kernel_is_refused_where_devices_do_not_know_their_rows():
         return run(params, xs)
 
     auto, explicit = AxisType.Auto, AxisType.Explicit
-    for sizes, kind in (((8,), auto), ((8, 1), auto), ((2, 4), auto), ((8,), explicit), ((2, 4), explicit)):
+    for sizes, kind in (
+        ((8,), auto),
+        ((8, 1), auto),
+        ((2, 4), auto),
+        ((8,), explicit),
+        ((2, 4), explicit),
+        ((8, 1), (explicit, auto)),
+        ((1, 8), (explicit, auto)),
+        ((1, 1), (explicit, auto)),
+    ):
         assert [choice.path for choice in traced(sizes, kind)] == ["native"]
     for sizes, kind, options, reason in (
         ((8,), auto, {"shape": (64, 6, 4), "xs": ()}, r"its batch axes \(6,\) are not one that 8 devices divide"),
         ((2, 4), auto, {"shape": (64, 4, 4)}, r"its batch axes \(4,\) are not one that 8 devices divide"),
         ((8,), auto, {"save": "boundaries"}, "every chunk would add up gradients"),
         ((2, 4), auto, {"run": stretches}, "of several kinds .'data': Manual, 'model': Auto"),
+        ((8, 1), auto, {"run": stretches}, "of several kinds .'data': Manual, 'model': Auto"),
+        ((2, 4), (explicit, auto), {}, "of several kinds .'data': Explicit, 'model': Auto"),
         ((8,), explicit, {"xs": ("data",)}, "spread by more than its rows: float32.64@data,8,4"),
         ((2, 4), explicit, {"params": ("model",)}, "spread by more than its rows"),
         ((8,), explicit, {"run": rows}, "`jax.vmap` goes along an axis"),

@@ -196,6 +196,16 @@ def test_a_refusal_under_other_settings_of_jax_is_forgotten():
 
 
 @needs_native
+def test_each_backend_has_equations_of_its_own(monkeypatch):
+    """Those of another one, traced before, had no kernel on this one."""
+    cell = LSTM(4, 8, heads=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(jax, "default_backend", lambda: "tpu")
+        jaxrnn.explain(cell, steps=64, batch=2)
+    assert jaxrnn.explain(cell, steps=64, batch=2)[0].path == "native"
+
+
+@needs_native
 def test_an_exported_program_has_no_native_call():
     """It runs where these loops were not made."""
     cell = LSTM(3, 4)

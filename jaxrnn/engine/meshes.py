@@ -101,15 +101,17 @@ def place(consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...
     mesh = next(iter(meshes), None)
     if mesh is None or set(mesh.axis_types) == {AxisType.Manual}:
         return Placement()
-    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    every = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    # An axis of length one spreads nothing. But within a `jax.shard_map` over some axes, XLA divides over all others.
+    kinds = {name: kind for name, kind in every.items() if mesh.shape[name] > 1 or AxisType.Manual in every.values()}
     if len(set(kinds.values())) > 1:
         names = ", ".join(f"{name!r}: {kind.name}" for name, kind in kinds.items())
         return Placement(obstacle=f"the axes of its mesh are of several kinds ({names})")
-    if AxisType.Explicit in kinds.values():
+    if AxisType.Explicit in (kinds or every).values():
         return _explicit(mesh, consts, carry, xs, len(batch_shape))
-    spread = Spread(mesh, tuple(name for name in kinds if mesh.shape[name] > 1))
-    if spread.devices == 1:
+    if not kinds:
         return Placement()
+    spread = Spread(mesh, tuple(kinds))
     if len(batch_shape) != 1 or batch_shape[0] % spread.devices:
         return Placement(obstacle=f"its batch axes {batch_shape} are not one that {spread.devices} devices divide")
     return Placement(mesh, (spread.axes,), spread)

@@ -135,9 +135,12 @@ class RowFunction:
 
 
 def jax_settings() -> tuple[Any, ...]:
-    """Returns JAX's settings that change what a step is traced to: runs under different ones are different runs."""
+    """Returns JAX's settings that change what a step is traced to: runs under different ones are different runs.
+
+    The backend is one of them: equations may differ from one to the other, such as those of `ops.blockwise`.
+    """
     states = jax.enable_x64, jax.default_matmul_precision, jax.numpy_dtype_promotion, jax.numpy_rank_promotion
-    return tuple(state.value for state in states)
+    return (jax.default_backend(), *(state.value for state in states))
 
 
 @functools.lru_cache(maxsize=512)
