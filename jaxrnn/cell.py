@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, final
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_choice
+from jaxrnn.checks import check_choice, check_returned
 from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData, default_chunk
 from jaxrnn.engine.driver import read_out, run_cell, run_steps, take_step
@@ -69,14 +69,20 @@ class Cell(Layer[P, S]):
     @final
     def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         """Runs a sequence, as `unroll` after its checks."""
+        check_returned(self, "init", params)
+        check_returned(self, "project", jax.eval_shape(self.project, params, xs))
         return run_cell(self, params, xs, state, options)
 
     @final
     def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         """Runs one time step, unchecked."""
+        check_returned(self, "init", params)
         drive = self.project(params, x)
+        check_returned(self, "project", drive)
         state, output = take_step(self, params, state, drive, draw)
-        return state, read_out(self, params, output, drive, x)
+        y = read_out(self, params, output, drive, x)
+        check_returned(self, "step, readout: output", y)
+        return state, y
 
     def run_chunk(self, params: P, state: S, data: StepData, reverse: bool) -> tuple[S, PyTree]:
         """Runs the sequential part of a chunk: `(state after it, outputs [T, ...])`, here step after step."""

@@ -76,7 +76,7 @@ def check_key(key: Any, *, optional: bool = False) -> Any:
     if dtype == np.uint32:  # of `jax.random.PRNGKey`
         key = jax.random.wrap_key_data(key)
     elif not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key: got {key!r}, {needs}")
+        raise TypeError(f"key: got {_show(key)}, {needs}")
     if key.shape:
         raise ValueError(f"key: got keys of the shape {key.shape}, {needs}")
     return key
@@ -86,21 +86,21 @@ def check_rate(**rates: Any) -> None:
     """Raises unless every rate is a number in [0, 1)."""
     for name, rate in rates.items():
         if not (_is_number(rate) and 0 <= rate < 1):
-            raise ValueError(f"{name}: got {rate!r}, needs a rate in [0, 1)")
+            raise ValueError(f"{name}: got {_show(rate)}, needs a rate in [0, 1)")
 
 
 def check_positive(**values: Any) -> None:
     """Raises unless every number is finite and greater than zero."""
     for name, number in values.items():
         if not (_is_number(number) and number > 0):
-            raise ValueError(f"{name}: got {number!r}, needs a positive number")
+            raise ValueError(f"{name}: got {_show(number)}, needs a positive number")
 
 
 def check_at_least(minimum: float, /, **values: Any) -> None:
     """Raises unless every number is finite and at least `minimum`."""
     for name, number in values.items():
         if not (_is_number(number) and number >= minimum):
-            raise ValueError(f"{name}: got {number!r}, needs a number of at least {minimum}")
+            raise ValueError(f"{name}: got {_show(number)}, needs a number of at least {minimum}")
 
 
 def _is_number(value: Any) -> bool:
@@ -122,7 +122,25 @@ def check_arrays(**arrays: Any) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _params_spec(cell: Any) -> PyTree:
-    return jax.eval_shape(cell.init, jax.random.key(0))
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    check_returned(cell, "init", params)
+    return params
+
+
+def check_returned(cell: Any, method: str, result: PyTree) -> None:
+    """Raises if a method of `cell` returned nothing."""
+    if result is None:
+        raise TypeError(f"{method}: got None from {cell}, needs a pytree of arrays; is there a `return`?")
+
+
+def check_start(cell: Any, state: Any, batch_shape: tuple[int, ...]) -> None:
+    """Raises unless what `cell.initial_state` returned is a pytree of arrays `[*batch_shape, ...]`."""
+    check_returned(cell, "initial_state", state)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if not hasattr(leaf, "dtype") or leaf.shape[: len(batch_shape)] != batch_shape:
+            got = f"the shape {leaf.shape}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+            where = f"initial_state: state{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where}: got {got} from {cell}, needs [*batch_shape, ...], batch_shape = {batch_shape}")
 
 
 def check_params(cell: Any, params: Params) -> None:
@@ -133,6 +151,7 @@ def check_params(cell: Any, params: Params) -> None:
 def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str = "state", way: str = "") -> None:
     """Raises unless `state` is one of `cell` for `batch_shape`; `way` says what may be wrong."""
     spec = jax.eval_shape(lambda: cell.initial_state(batch_shape))
+    check_start(cell, spec, batch_shape)
     _check_tree(name, state, spec, f"as from {cell}.initial_state({batch_shape}){way}")
 
 
@@ -146,6 +165,7 @@ def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
 
 def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> None:
     """Raises unless the outputs of `cell` over time have the leading axes of the input."""
+    check_returned(cell, "step, readout: output", ys)
     for path, y in jax.tree_util.tree_leaves_with_path(ys):
         if jnp.shape(y)[: len(leading)] != leading:
             where = f"step, readout: output{jax.tree_util.keystr(path)}"
@@ -155,7 +175,7 @@ def check_output(cell: Any, ys: PyTree, leading: tuple[int, ...]) -> None:
 def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tuple[int, ...]:
     """Returns the leading axes of `x`, all but those of one example; raises unless `x` is an input of `cell`."""
     spec = cell.input_spec
-    _check_structure(name, x, spec, f"{cell} needs {structure(spec)}")
+    check_structure(name, x, spec, f"{cell} needs {structure(spec)}")
     leading = set()
     for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(x), jax.tree.leaves(spec), strict=True):
         check_arrays(**{f"{name}{jax.tree_util.keystr(path)}": leaf})
@@ -174,7 +194,7 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
 
 
 def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
-    _check_structure(name, got, want, f"needs {structure(want)}, {source}")
+    check_structure(name, got, want, f"needs {structure(want)}, {source}")
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, w), g in zip(paths, jax.tree.leaves(got), strict=True):
         where = f"{name}{jax.tree_util.keystr(path)}"
@@ -185,7 +205,8 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
             raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
 
 
-def _check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:
+def check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:
+    """Raises unless `got` has the structure of `want`; `needs` says which that is."""
     tree: Any = jax.tree.structure(want)
     if tree == jax.tree.structure(got):
         return
@@ -265,6 +286,41 @@ def check_bools(**flags: Any) -> None:
     for name, flag in flags.items():
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(f"{name}: got {flag!r}, needs a bool")
+
+
+def check_functions(needs: str, /, **functions: Any) -> None:
+    """Raises unless every function can be called; `needs` says as what."""
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"{name}: got {_show(function)}, needs a function {needs}")
+
+
+def check_integers(**arrays: Any) -> None:
+    """Raises unless every array is one of integers."""
+    check_arrays(**arrays)
+    for name, array in arrays.items():
+        if _kind(array) != "integer":
+            raise TypeError(f"{name}: got the dtype {_dtype(array)}, needs integers")
+
+
+def check_inexact(**arrays: Any) -> None:
+    """Raises unless every array is one of real or complex numbers."""
+    check_arrays(**arrays)
+    for name, array in arrays.items():
+        if _kind(array) not in ("real", "complex"):
+            raise TypeError(f"{name}: got the dtype {_dtype(array)}, needs real values")
+
+
+def check_axes(array: Any, name: str, axes: str, least: int) -> None:
+    """Raises unless an array has `least` axes or more, whose letters are `axes`."""
+    if jnp.ndim(array) < least:
+        raise ValueError(f"{name}: got the shape {jnp.shape(array)}, needs {axes}")
+
+
+def check_shape(array: Any, name: str, axes: str, shape: tuple[int, ...]) -> None:
+    """Raises unless an array has this shape, whose letters are `axes`."""
+    if jnp.shape(array) != shape:
+        raise ValueError(f"{name}: got the shape {jnp.shape(array)}, needs {axes} = {shape}")
 
 
 def check_activations(**activations: Any) -> None:

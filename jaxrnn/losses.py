@@ -15,12 +15,17 @@ import optax
 
 from jaxrnn.checks import (
     check_arrays,
+    check_axes,
     check_bools,
     check_choice,
     check_flags,
+    check_functions,
+    check_inexact,
+    check_integers,
     check_key,
     check_lengths,
     check_positive,
+    check_shape,
     check_sizes,
 )
 from jaxrnn.engine.masks import mean, valid_steps
@@ -74,10 +79,12 @@ def sequence_loss(
         6.9315
     """
     check_bools(repeat_targets=repeat_targets)
+    check_functions("(predictions, targets) -> [T, *batch], such as optax.squared_error", loss=loss)
     check_arrays(predictions=predictions, targets=targets)
+    check_axes(predictions, "predictions", "[T, *batch, ...]", 1)
     check_choice(reduction=reduction, among=("tokens", "time", "sequences"))
     if repeat_targets:
-        targets = jnp.broadcast_to(targets[None], (predictions.shape[0], *targets.shape))
+        targets = jnp.broadcast_to(targets, (predictions.shape[0], *jnp.shape(targets)))
     if jnp.shape(targets)[:1] != jnp.shape(predictions)[:1]:
         raise ValueError(f"targets: got the shape {jnp.shape(targets)}, needs [T, *batch, ...] of {predictions.shape}")
     if mask is not None:
@@ -85,6 +92,8 @@ def sequence_loss(
             mask = check_flags(mask, array.shape[: jnp.ndim(mask)], "mask")
         predictions, targets = keep(mask, (predictions, targets))
     values = loss(predictions, targets)
+    if not isinstance(values, jax.Array | np.ndarray):
+        raise TypeError(f"loss: got {type(values).__name__} from it, needs values [T, *batch], one for each step")
     leading = predictions.shape[: values.ndim]
     if not values.shape or values.shape != leading or (mask is not None and values.shape != mask.shape):
         raise ValueError(f"loss: got values of the shape {values.shape}, needs [T, *batch], one for each step")
@@ -116,6 +125,8 @@ def piano_roll_loss(logits: Array, keys: Array, mask: Array | None = None) -> Ar
         return jnp.sum(optax.sigmoid_binary_cross_entropy(logits, keys), axis=-1)
 
     check_arrays(logits=logits, keys=keys)
+    check_axes(logits, "logits", "[T, *batch, K]", 2)
+    check_shape(keys, "keys", "[T, *batch, K]", logits.shape)
     return sequence_loss(per_step, logits, keys, mask)
 
 
@@ -137,8 +148,15 @@ def ctc_loss(
 
     Reference: Graves, Fernández, Gomez & Schmidhuber 2006, "Connectionist temporal classification".
     """
-    check_arrays(logits=logits, labels=labels)
-    steps, rows = logits.shape[:2]
+    check_inexact(logits=logits)
+    check_integers(labels=labels)
+    if logits.ndim != 3:
+        raise ValueError(f"logits: got the shape {logits.shape}, needs [T, B, K]")
+    steps, rows, classes = logits.shape
+    if labels.ndim != 2 or len(labels) != rows:
+        raise ValueError(f"labels: got the shape {labels.shape}, needs [B, N], B = {rows} as in logits [T, B, K]")
+    if not isinstance(blank, int | np.integer) or not 0 <= blank < classes:
+        raise ValueError(f"blank: got {blank!r}, needs a class in 0..{classes - 1}")
     paddings = []
     for name, n, given in (("lengths", steps, lengths), ("label_lengths", labels.shape[1], label_lengths)):
         known = check_lengths(np.full(rows, n) if given is None else given, n, (rows,), name)
@@ -174,7 +192,10 @@ def alias_table(probabilities: Any) -> AliasTable:
     Reference: Walker 1977; in the form of Vose 1991, "A linear algorithm for generating random numbers with a given
     distribution".
     """
-    p = np.asarray(probabilities, np.float64)
+    try:
+        p = np.asarray(probabilities, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"probabilities: got {type(probabilities).__name__}, needs numbers [V]") from None
     if p.ndim != 1 or not p.size or not (p >= 0).all() or abs(p.sum() - 1) > 1e-4:
         raise ValueError(
             f"probabilities: got the shape {p.shape} and the sum {p.sum()}, needs [V] of at least 0, sum 1"
@@ -196,11 +217,17 @@ def alias_table(probabilities: Any) -> AliasTable:
 
 def draw_noise(key: Key, table: AliasTable, shape: tuple[int, ...]) -> Array:
     """Draws `shape` independent integers from the table."""
+    _check_table(table)
     key = check_key(key)
     which, coin = jax.random.split(key)
     column = jax.random.randint(which, shape, 0, table.alias.shape[0], table.alias.dtype)
     kept = jax.random.uniform(coin, shape, table.threshold.dtype) < table.threshold[column]
     return jnp.where(kept, column, table.alias[column])
+
+
+def _check_table(table: Any) -> None:
+    if not isinstance(table, AliasTable):
+        raise TypeError(f"table: got {type(table).__name__}, needs an AliasTable, alias_table(probabilities)")
 
 
 def _noisy_scores(
@@ -209,13 +236,16 @@ def _noisy_scores(
     """Scores of the targets `[*leading]` and of the noise `[*leading, k]`, less log(k q); and the noise."""
     check_bools(per_row=per_row)
     check_sizes(samples=samples)
-    check_arrays(hidden=hidden, w=w, b=b, targets=targets)
+    _check_table(table)
+    check_arrays(hidden=hidden, w=w, b=b)
+    check_integers(targets=targets)
+    check_axes(hidden, "hidden", "[T, *batch, H]", 1)
+    check_axes(b, "b", "[V]", 1)
     if w.shape != (hidden.shape[-1], b.shape[0]) or table.alias.shape != b.shape:
         raise ValueError(
             f"w: got the shape {w.shape}, needs [H, V] of hidden {hidden.shape}, b {b.shape}, table {table.alias.shape}"
         )
-    if targets.shape != hidden.shape[:-1]:
-        raise ValueError(f"targets: got the shape {targets.shape}, needs {hidden.shape[:-1]}")
+    check_shape(targets, "targets", "[T, *batch]", hidden.shape[:-1])
     noise = draw_noise(key, table, (*targets.shape, samples) if per_row else (samples,))
     expected = (table.log_probability + float(np.log(samples))).astype(hidden.dtype)
     columns = jnp.moveaxis(w[:, targets], 0, -1)
@@ -320,6 +350,10 @@ def max_norm(limit: float, axis: int | tuple[int, ...] | None = None) -> optax.G
     Reference: Srebro & Shraibman 2005; Hinton et al. 2012; torch/rnn's `maxParamNorm`.
     """
     check_positive(limit=limit)
+    if not (
+        axis is None or isinstance(axis, int) or (isinstance(axis, tuple) and all(isinstance(a, int) for a in axis))
+    ):
+        raise TypeError(f"axis: got {axis!r}, needs an integer, a tuple of them or None")
 
     def one(update: Array, param: Array) -> Array:
         if jnp.ndim(param) < 2:

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_at_least, check_counts, check_sizes
 from jaxrnn.typing import Array
 
 __all__ = ["bits_per_symbol", "bleu", "perplexity", "rouge_n", "rouge_s"]
@@ -23,7 +23,7 @@ def perplexity(nll: Any) -> Array:
         >>> round(float(perplexity(np.log(50.0))), 3)
         50.0
     """
-    return jnp.exp(nll)
+    return jnp.exp(jnp.asarray(nll))
 
 
 def bits_per_symbol(nll: Any) -> Array:
@@ -34,6 +34,16 @@ def bits_per_symbol(nll: Any) -> Array:
         2.0
     """
     return jnp.asarray(nll) / float(np.log(2.0))
+
+
+def _words(words: Any, name: str) -> Words:
+    """Returns tokens as a sequence of what can be compared; raises unless they are one."""
+    words = words.tolist() if hasattr(words, "tolist") else words
+    if not isinstance(words, Sequence):
+        raise TypeError(f"{name}: got {type(words).__name__}, needs a sequence of tokens, such as text.split()")
+    if not all(isinstance(word, Hashable) for word in words):
+        raise TypeError(f"{name}: got a sequence of {type(words[0]).__name__}, needs the tokens of one text")
+    return words
 
 
 def _ngrams(words: Words, n: int) -> Counter[tuple[Hashable, ...]]:
@@ -57,6 +67,11 @@ def bleu(candidate: Words, references: Sequence[Words], n: int = 4) -> float:
     Reference: Papineni, Roukos, Ward & Zhu 2002, "BLEU"; smoothing as in torch/rnn's `get_bleu` and NIST's script.
     """
     check_sizes(n=n)
+    candidate = _words(candidate, "candidate")
+    # A word of a text is itself a sequence, of characters.
+    if isinstance(references, str) or (not isinstance(candidate, str) and any(isinstance(r, str) for r in references)):
+        raise TypeError("references: got one text, needs a list of them, [reference]")
+    references = [_words(reference, f"references[{i}]") for i, reference in enumerate(references)]
     if not references:
         raise ValueError("references: got none, needs at least one")
     if not candidate:
@@ -88,8 +103,8 @@ def rouge_n(candidate: Words, reference: Words, n: int = 2) -> float:
     Reference: Lin 2004, "ROUGE: a package for automatic evaluation of summaries".
     """
     check_sizes(n=n)
-    wanted = _ngrams(reference, n)
-    return (wanted & _ngrams(candidate, n)).total() / max(wanted.total(), 1)
+    wanted = _ngrams(_words(reference, "reference"), n)
+    return (wanted & _ngrams(_words(candidate, "candidate"), n)).total() / max(wanted.total(), 1)
 
 
 def rouge_s(candidate: Words, reference: Words, beta: float = 1.0, skip: int | None = None) -> float:
@@ -107,12 +122,15 @@ def rouge_s(candidate: Words, reference: Words, beta: float = 1.0, skip: int | N
 
     Reference: Lin 2004, section 5.
     """
+    check_at_least(0, beta=beta)
+    if skip is not None:
+        check_counts(skip=skip)
 
     def pairs(words: Words) -> Counter[tuple[Hashable, Hashable]]:
         found = combinations(enumerate(words), 2)
         return Counter((a, b) for (i, a), (j, b) in found if skip is None or j - i - 1 <= skip)
 
-    ours, theirs = pairs(candidate), pairs(reference)
+    ours, theirs = pairs(_words(candidate, "candidate")), pairs(_words(reference, "reference"))
     common = (ours & theirs).total()
     if not common:
         return 0.0

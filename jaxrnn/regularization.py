@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_arrays, check_choice, check_key, check_rate, check_sizes
+from jaxrnn.checks import (
+    check_arrays,
+    check_axes,
+    check_choice,
+    check_functions,
+    check_integers,
+    check_key,
+    check_rate,
+    check_sizes,
+)
 from jaxrnn.engine.noise import Draw, Kept, Request
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import drop
@@ -37,11 +46,10 @@ def embedding_dropout(key: Key, rate: float, tokens: Array, embedded: Array, sha
     """
     key = check_key(key)
     check_rate(rate=rate)
-    for axis in share:
-        check_choice(share=axis, among=("batch",))
-    check_arrays(tokens=tokens, embedded=embedded)
-    if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(f"tokens: got the dtype {tokens.dtype}, needs integers")
+    check_choice(share=share, among=((), ("batch",)))
+    check_arrays(embedded=embedded)
+    check_integers(tokens=tokens)
+    check_axes(tokens, "tokens", "[T, *batch]", 1)
     if embedded.shape[:-1] != tokens.shape:
         raise ValueError(f"embedded: got the shape {embedded.shape}, needs [*tokens.shape, E] = {(*tokens.shape, 'E')}")
     number = jnp.arange(int(np.prod(tokens.shape[1:]))) * (0 if "batch" in share else 1)
@@ -82,6 +90,7 @@ def monte_carlo(key: Key, predict: Callable[[Key], PyTree], samples: int) -> Mon
     """
     check_sizes(samples=samples)
     key = check_key(key)
+    check_functions("of a key", predict=predict)
     drawn = jax.vmap(predict)(jax.random.split(key, samples))
     return MonteCarlo(*(jax.tree.map(lambda y, f=f: f(y, axis=0), drawn) for f in (jnp.mean, jnp.std)))
 

@@ -14,10 +14,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy import stats
 
-from jaxrnn.checks import check_key, check_sizes
+from jaxrnn.checks import (
+    check_arrays,
+    check_axes,
+    check_functions,
+    check_integers,
+    check_key,
+    check_shape,
+    check_sizes,
+    check_state,
+)
 from jaxrnn.engine.layer import Layer, check_layer, computation_dtype
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
@@ -37,26 +47,43 @@ __all__ = [
 
 def bernoulli_log_prob(logits: Array, sample: Array) -> Array:
     """Returns `log p(sample)` of independent coins with `p = σ(logits)`, element-wise; finite for any logits."""
+    logits, sample = _alike(logits=logits, sample=sample)
     sample = lax.stop_gradient(sample)
     return jnp.where(sample != 0, jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits))
 
 
 def categorical_log_prob(logits: Array, sample: Array) -> Array:
     """Returns `log p(sample)` of a class in 0..V-1: `[*batch, V], [*batch] -> [*batch]`."""
+    check_arrays(logits=logits)
+    check_integers(sample=sample)
+    check_axes(logits, "logits", "[*batch, V]", 1)
+    check_shape(sample, "sample", "[*batch]", logits.shape[:-1])
     log_p = jax.nn.log_softmax(logits)
     return jnp.take_along_axis(log_p, lax.stop_gradient(sample)[..., None], axis=-1)[..., 0]
 
 
-def normal_log_prob(mean: Array, std: Array | float, sample: Array) -> Array:
+def normal_log_prob(mean: Array | float, std: Array | float, sample: Array) -> Array:
     """Returns `log p(sample)` of independent normal values, element-wise."""
-    std = jnp.broadcast_to(jnp.asarray(std, mean.dtype), mean.shape)
-    return stats.norm.logpdf(lax.stop_gradient(sample), mean, std)
+    mean, std, sample = _alike(mean=mean, std=std, sample=sample)
+    return stats.norm.logpdf(lax.stop_gradient(sample), mean, std.astype(mean.dtype))
 
 
-def gamma_log_prob(shape: Array, scale: Array | float, sample: Array) -> Array:
+def gamma_log_prob(shape: Array | float, scale: Array | float, sample: Array) -> Array:
     """Returns `log p(sample)` of independent gamma values with mean `shape * scale`, element-wise."""
-    scale = jnp.broadcast_to(jnp.asarray(scale, shape.dtype), shape.shape)
-    return stats.gamma.logpdf(lax.stop_gradient(sample), shape, scale=scale)
+    shape, scale, sample = _alike(shape=shape, scale=scale, sample=sample)
+    return stats.gamma.logpdf(lax.stop_gradient(sample), shape, scale=scale.astype(shape.dtype))
+
+
+def _alike(**arrays: Any) -> tuple[Array, ...]:
+    """Returns arrays broadcast to one shape; raises unless they can be."""
+    check_arrays(**arrays)
+    *others, last = shapes = [jnp.shape(a) for a in arrays.values()]
+    try:
+        shape = np.broadcast_shapes(*shapes)
+    except ValueError:
+        wanted = ", ".join(f"{name} {other}" for name, other in zip(arrays, others, strict=False))
+        raise ValueError(f"{[*arrays][-1]}: got the shape {last}, needs one that broadcasts with {wanted}") from None
+    return tuple(jnp.broadcast_to(a, shape) for a in arrays.values())
 
 
 def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> Array:
@@ -79,7 +106,8 @@ def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> 
     Reference: Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement
     learning".
     """
-    reward = jnp.asarray(reward)
+    check_arrays(log_prob=log_prob, reward=reward)
+    log_prob, reward = jnp.asarray(log_prob), jnp.asarray(reward)
     if log_prob.shape[log_prob.ndim - reward.ndim :] != reward.shape:
         raise ValueError(f"reward: got the shape {reward.shape}, needs the last axes of log_prob, {log_prob.shape}")
     advantage = reward if baseline is None else reward - _like(baseline, reward)
@@ -90,7 +118,8 @@ def surrogate(log_prob: Array, reward: Array, baseline: Array | None = None) -> 
 
 def baseline_loss(baseline: Array, reward: Array) -> Array:
     """Returns the mean squared error between baseline and reward; the reward is a constant."""
-    reward = jnp.asarray(reward)
+    check_arrays(baseline=baseline, reward=reward)
+    baseline, reward = jnp.asarray(baseline), jnp.asarray(reward)
     return jnp.mean((_like(baseline, reward) - lax.stop_gradient(reward).astype(baseline.dtype)) ** 2)
 
 
@@ -109,6 +138,10 @@ def class_reward(scores: Array, targets: Array, scale: float = 1.0) -> Array:
         >>> class_reward(jnp.array([[1.0, 2.0], [2.0, 1.0]]), jnp.array([1, 1])).tolist()
         [1.0, 0.0]
     """
+    check_arrays(scores=scores)
+    check_integers(targets=targets)
+    check_axes(scores, "scores", "[*batch, V]", 1)
+    check_shape(targets, "targets", "[*batch]", scores.shape[:-1])
     return scale * (jnp.argmax(scores, axis=-1) == targets).astype(scores.dtype)
 
 
@@ -134,9 +167,10 @@ def glimpse(images: Array, locations: Array, size: int, depth: int = 3, scale: i
     Reference: Mnih, Heess, Graves & Kavukcuoglu 2014, "Recurrent models of visual attention".
     """
     check_sizes(size=size, depth=depth, scale=scale)
+    check_arrays(images=images, locations=locations)
+    check_axes(images, "images", "[*batch, height, width, C]", 3)
     batch_shape = images.shape[:-3]
-    if locations.shape != (*batch_shape, 2):
-        raise ValueError(f"locations: got the shape {locations.shape}, needs {(*batch_shape, 2)}")
+    check_shape(locations, "locations", "[*batch, 2] of images [*batch, height, width, C]", (*batch_shape, 2))
 
     def one(image: Array, location: Array) -> Array:
         patches = []
@@ -211,7 +245,10 @@ def recurrent_attention(
     """
     check_layer(cell)
     check_sizes(steps=steps)
+    check_functions("action -> x", look=look)
+    check_functions("(key, y) -> action", act=act)
     key = check_key(key)
+    batch_shape = _batch_of(cell, state)
 
     def step(before: tuple[State, Array], key: Key) -> tuple[tuple[State, Array], tuple[Array, PyTree]]:
         state, y = before
@@ -222,10 +259,16 @@ def recurrent_attention(
     def first(key: Key, y: Array) -> Array:
         return cell(params, state, look(act(key, y)))[1]
 
-    axes = jax.eval_shape(cell.initial_state)
-    batch = jax.tree.leaves(state)[0].ndim - len(jax.tree.leaves(axes)[0].shape)
-    shape = (*jax.tree.leaves(state)[0].shape[:batch], cell.output_size)
-    nothing = jnp.zeros(shape, computation_dtype(params, state))
+    nothing = jnp.zeros((*batch_shape, cell.output_size), computation_dtype(params, state))
     like = jax.eval_shape(first, key, nothing)
     (state, _), (ys, actions) = lax.scan(step, (state, jnp.zeros(like.shape, like.dtype)), jax.random.split(key, steps))
     return Glimpses(state, ys, actions)
+
+
+def _batch_of(cell: Layer, state: State) -> tuple[int, ...]:
+    """Returns the batch axes of a state; raises unless it is one of `cell`."""
+    one = jax.tree.leaves(jax.eval_shape(cell.initial_state))[0]
+    first = next(iter(jax.tree.leaves(state)), jnp.zeros(one.shape))
+    batch_shape = jnp.shape(first)[: max(0, jnp.ndim(first) - len(one.shape))]
+    check_state(cell, state, batch_shape)
+    return batch_shape

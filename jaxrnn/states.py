@@ -10,8 +10,8 @@ carried     the state that a call gives is an argument of the next; `remember` s
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_arrays, check_choice, check_key
-from jaxrnn.engine.layer import Layer
+from jaxrnn.checks import check_arrays, check_bools, check_choice, check_key
+from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Array, DTypeLike, Key, State
 
 __all__ = ["constant_state", "noisy_state", "remember"]
@@ -27,6 +27,10 @@ def constant_state(
         >>> constant_state(jaxrnn.GRU(3, 2), 0.5, (1,)).h.tolist()
         [[0.5, 0.5]]
     """
+    check_layer(cell)
+    check_arrays(value=value)
+    if not isinstance(batch_shape, tuple):
+        raise TypeError(f"batch_shape: got {batch_shape!r}, needs a tuple, such as (2,)")
     zero = cell.initial_state(batch_shape, dtype)
     return jax.tree.map(lambda s: jnp.full_like(s, value) if jnp.issubdtype(s.dtype, jnp.inexact) else s, zero)
 
@@ -41,11 +45,12 @@ def noisy_state(key: Key, std: float, state: State) -> State:
         True
     """
     key = check_key(key)
+    check_arrays(std=std)
     keys = iter(jax.random.split(key, len(jax.tree.leaves(state))))
 
     def one(leaf: Array) -> Array:
         check_arrays(state=leaf)
-        k = next(keys)
+        k, leaf = next(keys), jnp.asarray(leaf)
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             return leaf
         return leaf + std * jax.random.normal(k, leaf.shape, leaf.dtype)
@@ -74,6 +79,7 @@ def remember(mode: str, training: bool, state: State) -> State | None:
     Reference: Element-Research/rnn, `AbstractSequencer.remember`.
     """
     check_choice(mode=mode, among=("both", "train", "eval", "neither"))
+    check_bools(training=training)
     if mode not in ("both", "train" if training else "eval"):
         return None
     return jax.tree.map(jax.lax.stop_gradient, state)

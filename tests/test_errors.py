@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import re
 import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.nnx
 import jax
@@ -12,7 +14,21 @@ import numpy as np
 import pytest
 
 import jaxrnn
-from jaxrnn import checks, convert, linen, losses, nnx, ops, penalties, regularization, sequences, states
+from jaxrnn import (
+    checks,
+    convert,
+    decoding,
+    linen,
+    losses,
+    metrics,
+    nnx,
+    ops,
+    penalties,
+    regularization,
+    reinforce,
+    sequences,
+    states,
+)
 from tests.cells import Counter, Token
 from tests.registry import example
 
@@ -375,6 +391,153 @@ def test_tensors_and_lists_are_refused_by_name(name):
                 call(bad)
 
 
+TABLE7, WORDS = losses.alias_table(np.full(7, 1 / 7)), ["the", "cat", "sat"]
+HIDDEN, W_OUT, B_OUT, TARGETS = jnp.ones((5, 2, 4)), jnp.ones((4, 7)), jnp.ones(7), jnp.zeros((5, 2), int)
+NET = jaxrnn.Stack((jaxrnn.Embedding(7, 3), jaxrnn.GRU(3, 7)))
+STEP, NET_STATE, TOKEN = decoding.make_step(NET, example(NET)[0]), NET.initial_state((2,)), jnp.array([0, 1])
+
+
+def looking(look, act, state):
+    return reinforce.recurrent_attention(KEY, GRU, example(GRU)[0], look, act, 5, state)
+
+
+# What is easily mistaken: the wrong kind, arguments exchanged, an axis too few, numbers out of range.
+MISTAKES = {
+    "a mask of T alone": (lambda: sequences.mask_from_lengths(3, jnp.array([2])), "steps: got ArrayImpl, needs T"),
+    "zeros in numbers": (
+        lambda: sequences.mask_from_zeros(jnp.ones(3)),
+        r"xs: got the shape \(3,\), needs \[T, \*batch, I",
+    ),
+    "no time in a mask": (
+        lambda: sequences.lengths_from_mask(np.array(True)),
+        r"mask: got the shape \(\), needs \[T, ",
+    ),
+    "leaves of other T": (
+        lambda: sequences.reverse_sequence((jnp.ones((3, 2)), jnp.ones((4, 2)))),
+        r"xs: got the shapes \[\(3, 2\), \(4, 2\)\], needs the same T",
+    ),
+    "the mean of integers": (lambda: sequences.mean_output(TARGETS), "ys: got the dtype int32, needs real values"),
+    "the greatest integer": (lambda: sequences.max_output(TARGETS), "ys: got the dtype int32, needs real values"),
+    "a word for a direction": (
+        lambda: sequences.held_output(HIDDEN, jnp.ones((5, 2), bool), reverse="yes"),
+        "reverse: got 'yes', needs a bool",
+    ),
+    "half of three": (
+        lambda: sequences.bidirectional_last_output(jnp.ones((5, 3))),
+        "forward_size: got None, needs the length of the forward part of 3 outputs",
+    ),
+    "params for a cell": (
+        lambda: sequences.repeat(PARAMS, LSTM, XS[0], 5),
+        "cell: got LSTMParams, needs a jaxrnn.Cell",
+    ),
+    "no loss": (lambda: losses.sequence_loss("mse", HIDDEN, HIDDEN), "loss: got 'mse', needs a function"),
+    "a loss of nothing": (
+        lambda: losses.sequence_loss(lambda y, t: None, HIDDEN, HIDDEN),
+        "loss: got NoneType from it",
+    ),
+    "one prediction": (lambda: losses.sequence_loss(jnp.subtract, 1.0, 1.0), r"predictions: got the shape \(\), needs"),
+    "keys of another piano": (
+        lambda: losses.piano_roll_loss(HIDDEN, jnp.ones((5, 2, 3))),
+        r"keys: got the shape \(5, 2, 3\), needs \[T, \*batch, K\] = \(5, 2, 4\)",
+    ),
+    "one row of CTC": (lambda: losses.ctc_loss(jnp.ones((5, 4)), TARGETS), r"logits: .*\(5, 4\), needs \[T, B, K\]"),
+    "batch-major CTC": (lambda: losses.ctc_loss(jnp.ones((5, 2, 4)), jnp.ones((5, 3), int)), r"labels: .* B = 2 as in"),
+    "real CTC labels": (
+        lambda: losses.ctc_loss(HIDDEN, jnp.ones((2, 3))),
+        "labels: got the dtype float32, needs integ",
+    ),
+    "no such blank": (lambda: losses.ctc_loss(HIDDEN, TARGETS[:2], blank=9), r"blank: got 9, needs a class in 0\.\.3"),
+    "probabilities for a table": (
+        lambda: losses.nce_loss(KEY, HIDDEN, W_OUT, B_OUT, TARGETS, np.full(7, 1 / 7), 3),
+        "table: got ndarray, needs an AliasTable",
+    ),
+    "real targets": (
+        lambda: losses.nce_loss(KEY, HIDDEN, W_OUT, B_OUT, jnp.zeros((5, 2)), TABLE7, 3),
+        "targets: got the dtype float32, needs integers",
+    ),
+    "a name for an axis": (lambda: losses.max_norm(1.0, axis="a"), "axis: got 'a', needs an integer"),
+    "words for a table": (lambda: losses.alias_table("words"), r"probabilities: got str, needs numbers \[V\]"),
+    "one reference": (
+        lambda: metrics.bleu(WORDS, WORDS),
+        r"references: got one text, needs a list of them, \[reference\]",
+    ),
+    "several references": (
+        lambda: metrics.rouge_n(WORDS, [WORDS]),
+        "reference: got a sequence of list, needs the tokens",
+    ),
+    "no tokens": (lambda: metrics.rouge_s(3, WORDS), "candidate: got int, needs a sequence of tokens"),
+    "half a word": (lambda: metrics.rouge_s(WORDS, WORDS, skip=0.5), "skip: got 0.5, needs an integer of at least 0"),
+    "params for a state": (lambda: states.constant_state(PARAMS, 0.5), "cell: got LSTMParams, needs a jaxrnn.Cell"),
+    "a number for a shape": (lambda: states.constant_state(GRU, 0.5, 2), r"batch_shape: got 2, needs a tuple"),
+    "a state for a number": (lambda: states.noisy_state(KEY, STATE, 0.1), "std: got a .*LSTMState, needs an array"),
+    "a cell for a phase": (lambda: states.remember("train", GRU, None), r"training: got GRU\(.*, needs a bool"),
+    "samples of another shape": (
+        lambda: reinforce.normal_log_prob(jnp.ones(3), 1.0, jnp.ones(2)),
+        r"sample: got the shape \(2,\), needs one that broadcasts with mean \(3,\), std \(\)",
+    ),
+    "real classes": (lambda: reinforce.categorical_log_prob(HIDDEN, HIDDEN[..., 0]), "sample: got .*, needs integers"),
+    "one-hot classes": (
+        lambda: reinforce.categorical_log_prob(HIDDEN, jnp.ones((5, 2, 4), int)),
+        r"sample: got the shape \(5, 2, 4\), needs \[\*batch\] = \(5, 2\)",
+    ),
+    "a list of rewards": (lambda: reinforce.surrogate([1.0], [1.0]), "log_prob: got a list, needs an array"),
+    "a list for a baseline": (lambda: reinforce.baseline_loss([1.0], [1.0]), "baseline: got a list, needs an array"),
+    "targets of another batch": (
+        lambda: reinforce.class_reward(HIDDEN, TARGETS[:3]),
+        r"targets: got the shape \(3, 2\), needs \[\*batch\] = \(5, 2\)",
+    ),
+    "images without channels": (
+        lambda: reinforce.glimpse(jnp.ones((28, 28)), jnp.zeros(2), 8),
+        r"images: got the shape \(28, 28\), needs \[\*batch, height, width, C\]",
+    ),
+    "nowhere to look": (lambda: looking(None, jnp.add, GRU.initial_state((2,))), "look: got None, needs a function"),
+    "no state to begin in": (
+        lambda: looking(jnp.tanh, jnp.add, None),
+        r"state: got the structure None, needs GRUState",
+    ),
+    "a word for axes": (
+        lambda: regularization.embedding_dropout(KEY, 0.5, TARGETS, HIDDEN, share="batch"),
+        r"share: got 'batch', needs one of \(\), \('batch',\)",
+    ),
+    "no predictor": (lambda: regularization.monte_carlo(KEY, HIDDEN, 3), "predict: got ArrayImpl, needs a function"),
+    "a state for a token": (
+        lambda: decoding.generate(STEP, TOKEN, NET_STATE, 4),
+        r"token: got tuple, needs integers \[B\]",
+    ),
+    "the class of a transform": (
+        lambda: decoding.generate(STEP, NET_STATE, TOKEN, 4, transforms=(decoding.Temperature,)),
+        r"transforms\[0\]: got the class Temperature, needs one made of it",
+    ),
+    "a transform of one row": (
+        lambda: decoding.generate(STEP, NET_STATE, TOKEN, 4, transforms=(lambda logits, counts: logits[0],)),
+        r"transforms\[0\]: got the shape \(7,\) from it, needs logits \[B, V\] = \(2, 7\)",
+    ),
+    "no rate": (lambda: decoding.teacher_forcing(STEP, NET_STATE, TOKEN, TARGETS, own=None), "own: got a NoneType"),
+    "several rates": (
+        lambda: decoding.teacher_forcing(STEP, NET_STATE, TOKEN, TARGETS, own=jnp.ones(2), key=KEY),
+        r"own: got Array\(\[1., 1.\].*, needs a rate in",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        call()
+
+
+def test_values_of_many_lines_are_named_by_their_type():
+    for check in (checks.check_sizes, checks.check_positive, checks.check_rate, checks.check_counts):
+        with pytest.raises(ValueError, match="of: got ndarray, needs a"):
+            check(of=np.ones((9, 9)))
+
+
+def test_what_arrays_of_numpy_and_numbers_are_good_for_still_holds():
+    assert metrics.bleu(np.array([1, 2]), jnp.array([[1, 2]])) == metrics.rouge_n(jnp.array([1, 2]), [1, 2]) == 1.0
+    found = reinforce.normal_log_prob(0.0, 1.0, jnp.zeros(3))
+    np.testing.assert_allclose(found, np.full(3, -0.5 * np.log(2 * np.pi)), rtol=1e-6)
+
+
 def test_tensors_are_refused_where_lists_are_pytrees():
     for call in (lambda a: ops.dropout(KEY, 0.5, a), lambda a: states.noisy_state(KEY, 0.1, a)):
         with pytest.raises(TypeError, match=r"got a torch\.Tensor, needs an array"):
@@ -388,6 +551,75 @@ def test_numbers_for_sequences_are_refused():
         sequences.last_output(3.0)
     with pytest.raises(ValueError, match=r"sequences\[0\]: got the shape \(\) of int.*, needs an array \[T, "):
         next(sequences.buckets([3, 4], (2,), 1))
+
+
+class LeakyState(NamedTuple):
+    h: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaky(jaxrnn.Cell):
+    """The README's cell; the method `broken` returns what it should not."""
+
+    input_size: int = 3
+    hidden_size: int = 4
+    broken: str = ""
+    by: Callable[[Any], Any] = lambda result: None
+
+    def given(self, name, result):
+        return self.by(result) if name == self.broken else result
+
+    def init(self, key, *, dtype=jnp.float32):
+        return self.given("init", (jnp.ones((3, 4), dtype), jnp.ones((4, 4), dtype)))
+
+    def initial_state(self, batch_shape=(), dtype=jnp.float32):
+        return self.given("initial_state", LeakyState(jnp.zeros((*batch_shape, 4), dtype)))
+
+    def project(self, params, x):
+        return self.given("project", x @ params[0])
+
+    def step(self, params, state, drive):
+        h = jnp.tanh(drive + state.h @ params[1])
+        return self.given("step", (LeakyState(h), h))
+
+    def readout(self, params, output, drive):
+        return self.given("readout", output)
+
+
+NOTHING = r"got None from Leaky\(.*needs a pytree of arrays; is there a `return`\?"
+
+
+@pytest.mark.parametrize(
+    ("broken", "by", "message"),
+    [
+        ("init", lambda params: None, f"init: {NOTHING}"),
+        ("initial_state", lambda state: None, f"initial_state: {NOTHING}"),
+        ("initial_state", lambda state: LeakyState(0.0), r"initial_state: state\.h: got .*, needs \[\*batch_shape, "),
+        (
+            "initial_state",
+            lambda state: LeakyState(jnp.zeros(4)),
+            r"initial_state: state\.h: got the shape \(4,\) from Leaky\(.*, needs \[\*batch_shape, .* = \(2,\)",
+        ),
+        ("project", lambda drive: None, f"project: {NOTHING}"),
+        ("step", lambda result: None, r"step: got NoneType from Leaky\(.*needs a pair \(state, output\)"),
+        ("step", lambda result: (None, result[1]), r"step: state: got the structure None, needs LeakyState\(h\)"),
+        ("step", lambda result: (result[0], None), f"step, readout: output: {NOTHING}"),
+        ("readout", lambda y: None, f"step, readout: output: {NOTHING}"),
+    ],
+)
+def test_a_method_that_returns_nothing_is_named(broken, by, message):
+    """In a run, within a network, and in a single step."""
+    cell = Leaky(broken=broken, by=by)
+    params, state, xs = Leaky().init(KEY), Leaky().initial_state((2,)), jnp.ones((5, 2, 3))
+    given = None if broken == "init" else params
+    calls = [
+        lambda: jaxrnn.unroll(cell, given, xs),
+        lambda: jaxrnn.unroll(jaxrnn.Stack((cell,)), (given,), xs),
+        lambda: cell(given, state, xs[0]),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            call()
 
 
 def test_bad_calls_inside_of_jit():

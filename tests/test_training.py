@@ -18,12 +18,13 @@ import optax
 import pytest
 
 import jaxrnn
+from jaxrnn import training
 from jaxrnn.training import NonFiniteError, checkpoints, fit, init_state, make_train_step, restore, restore_params
 from tests.registry import rare, unrolled
 
 T, B, I, H = 5, 2, 3, 4  # noqa: E741
 NET = jaxrnn.Stack((jaxrnn.GRU(I, H), jaxrnn.LSTM(H, I)), dropout=0.5)
-OPTIMIZER = optax.adam(1e-2)
+OPTIMIZER, KEY = optax.adam(1e-2), jax.random.key(0)
 
 
 def loss_fn(params, carry, batch, key):
@@ -113,10 +114,11 @@ def damage(directory, step):
 # The step.
 
 
-def test_the_step_is_the_formula_of_sgd():
-    def squares(params, carry, batch, key):
-        return jnp.sum((params - batch) ** 2), (carry, {"first": params[0]})
+def squares(params, carry, batch, key):
+    return jnp.sum((params - batch) ** 2), (carry, {"first": params[0]})
 
+
+def test_the_step_is_the_formula_of_sgd():
     step = make_train_step(squares, optax.sgd(0.25))
     state, metrics = step(init_state(jax.random.key(0), jnp.array([1.0, 2.0]), optax.sgd(0.25)), jnp.array([4.0, 6.0]))
     np.testing.assert_array_equal(state.params, [2.5, 4.0])  # p - 0.25 * 2 (p - b)
@@ -157,6 +159,59 @@ def test_the_state_is_donated_and_the_arguments_of_init_state_are_not(train_step
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((params, key, carry)))
 
 
+def test_a_state_that_a_step_took_is_refused():
+    step, state = make_train_step(squares, optax.sgd(0.25)), init_state(jax.random.key(0), jnp.ones(2), optax.sgd(0.25))
+    kept = jax.tree.map(jnp.copy, state)
+    after, _ = step(state, jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"state: got one that a train step took, .*jnp\.copy, state\) before"):
+        step(state, jnp.zeros(2))
+    again, _ = step(kept, jnp.zeros(2))
+    np.testing.assert_array_equal(after.params, again.params)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: init_state(KEY, jaxrnn.GRU(3, 4), OPTIMIZER), r"params: got GRU\(.*, needs arrays, such as those of"),
+        (lambda: init_state(KEY, {"w": "a"}, OPTIMIZER), r"params\['w'\]: got a str, needs an array"),
+        (lambda: make_train_step(0.5, OPTIMIZER), r"loss_fn: got 0.5, needs a function \(params, carry, batch, key\)"),
+        (
+            lambda: make_train_step(squares, optax.adam(0.1))(
+                init_state(KEY, jnp.ones(2), optax.sgd(0.1)), jnp.ones(2)
+            ),
+            r"state.opt_state: got the structure \(EmptyState\(\), .*, needs \(ScaleByAdamState.*of the train step",
+        ),
+        (
+            lambda: make_train_step(squares, OPTIMIZER)(jnp.ones(2), jnp.ones(2)),
+            "state: got ArrayImpl, needs a TrainState",
+        ),
+        (lambda: training.triggered_average(0.5, every=1), "validate: got 0.5, needs a function of parameters"),
+        (lambda: training.restore(None, None), "like: got NoneType, needs a TrainState"),
+        (lambda: training.restore_params(None, {}), "directory: got NoneType, needs a path"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"train_step": None}, r"train_step: got None, needs a function \(state, batch\)"),
+        ({"train_step": lambda state, batch: state}, r"train_step: got TrainState from it, needs \(state, metrics\)"),
+        ({"batches": lambda start: 3.0}, "batches: got float from it, needs an iterator"),
+        ({"evaluate": {"loss": 0.0}}, r"evaluate: got {'loss': 0.0}, needs a function of parameters"),
+        ({"params_of": "params"}, "params_of: got 'params', needs a function of a state"),
+        ({"directory": 3}, "directory: got int, needs a path"),
+    ],
+)
+def test_mistakes_in_fit_are_named(bad, message):
+    given = {"train_step": lambda state, batch: (state, {}), "batches": lambda start: iter([1, 2])} | bad
+    with pytest.raises(TypeError, match=f"^{message}"):
+        fit(init_state(KEY, 1.0, OPTIMIZER), steps=1, progress=False, **given)
+
+
 def test_every_step_has_a_key_of_its_own():
     def draw(params, carry, batch, key):
         return params * 0.0, (carry, {"drawn": jax.random.uniform(key)})
@@ -179,9 +234,6 @@ def test_a_state_needs_a_key():
 
 
 def test_lbfgs_gets_what_its_line_search_needs():
-    def squares(params, carry, batch, key):
-        return jnp.sum((params - batch) ** 2), (carry, {})
-
     step = make_train_step(squares, optax.lbfgs())
     state = init_state(jax.random.key(0), jnp.zeros(3), optax.lbfgs())
     for _ in range(3):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxrnn.checks import check_lengths
+from jaxrnn.checks import check_arrays, check_lengths
 from jaxrnn.decoding.steps import Step, begin, check_tokens, draw, row_keys, wide
 from jaxrnn.engine.masks import valid_steps
 from jaxrnn.ops import keep
@@ -93,7 +93,8 @@ def teacher_forcing(
     """
     step, state, token, _ = begin(step, state, token)
     targets = _check_targets(targets, token, "targets")
-    if not isinstance(own, jax.Array) and not 0 <= own <= 1:
+    check_arrays(own=own)
+    if jnp.shape(own) or (not isinstance(own, jax.Array) and not 0 <= own <= 1):
         raise ValueError(f"own: got {own!r}, needs a rate in [0, 1]")
     if key is None and (isinstance(own, jax.Array) or own):
         raise ValueError(f"key: got None, own = {own} needs one")

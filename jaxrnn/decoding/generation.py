@@ -12,7 +12,7 @@ from jax import lax
 
 from jaxrnn.checks import check_sizes
 from jaxrnn.decoding.steps import Step, begin, check_stop, draw, is_one_of, row_keys, wide
-from jaxrnn.decoding.transforms import Transform, check_transforms
+from jaxrnn.decoding.transforms import Transform, check_transforms, transformed
 from jaxrnn.ops import keep, select
 from jaxrnn.reinforce import categorical_log_prob
 from jaxrnn.typing import Array, Key, State
@@ -44,7 +44,7 @@ def _advance(
     number, state, token, counts, stopped = before
     new_state, logits = step(state, token)
     logits = wide(logits)
-    new = draw(functools.reduce(lambda z, transform: transform(z, counts), transforms, logits), keys, number)
+    new = draw(transformed(transforms, logits, counts), keys, number)
     log_prob = categorical_log_prob(logits, new)
     if stop:
         new_state = jax.tree.map(lambda n, s: select(stopped, s, n), new_state, state)

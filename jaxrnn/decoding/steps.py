@@ -128,7 +128,10 @@ def count_tokens(tokens: Array, vocabulary: int, lengths: Array | None = None) -
 
 def check_tokens(tokens: Any, name: str, axes: str) -> Array:
     """Returns `tokens` as int32; raises unless they are integers with these axes."""
-    tokens = jnp.asarray(tokens)
+    try:
+        tokens = jnp.asarray(tokens)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: got {type(tokens).__name__}, needs integers {axes}") from None
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(f"{name}: got the dtype {tokens.dtype}, needs integers")
     if tokens.ndim != axes.count(",") + 1 or not tokens.shape[0]:

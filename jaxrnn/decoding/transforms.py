@@ -138,7 +138,21 @@ def check_transforms(transforms: Any) -> tuple[Transform, ...]:
     """Returns the transforms; raises unless a tuple of functions."""
     if not isinstance(transforms, tuple | list) or not all(map(callable, transforms)):
         raise TypeError(f"transforms: got {transforms!r}, needs a tuple of functions, such as (Temperature(0.7),)")
+    for i, transform in enumerate(transforms):
+        if isinstance(transform, type):
+            raise TypeError(f"transforms[{i}]: got the class {transform.__name__}, needs one made of it")
     return tuple(transforms)
+
+
+def transformed(transforms: tuple[Transform, ...], logits: Array, counts: Array | None) -> Array:
+    """Returns what the transforms make of logits, one after the other; raises unless each gives logits."""
+    for i, transform in enumerate(transforms):
+        new = transform(logits, counts)
+        if jnp.shape(new) != logits.shape:
+            got = f"the shape {jnp.shape(new)}" if isinstance(new, jax.Array) else type(new).__name__
+            raise TypeError(f"transforms[{i}]: got {got} from it, needs logits [B, V] = {logits.shape}")
+        logits = new
+    return logits
 
 
 def _leave(count: Array | int, least: Array, logits: Array) -> Array:

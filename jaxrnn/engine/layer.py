@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_flags, check_input, check_params, check_state
+from jaxrnn.checks import check_flags, check_input, check_params, check_start, check_state
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
@@ -68,8 +68,10 @@ class Layer(Generic[P, S], metaclass=_LayerType):
     def restart(self, params: P, state: S, batch_shape: tuple[int, ...]) -> S:
         """Returns the state in which a sequence begins, in the dtypes of `state`: the initial state."""
         del params
-        real = [jnp.finfo(s.dtype).dtype for s in jax.tree.leaves(state) if jnp.issubdtype(s.dtype, jnp.inexact)]
+        dtypes = map(jnp.result_type, jax.tree.leaves(state))
+        real = [jnp.finfo(dtype).dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)]
         start = self.initial_state(batch_shape, functools.reduce(np.promote_types, real, jnp.float32))
+        check_start(self, start, batch_shape)
         return jax.tree.map(lambda a, s: spread_like(a.astype(s.dtype), s), start, state)
 
     def with_cells(self, function: "Callable[[Layer], Layer]") -> "Layer":

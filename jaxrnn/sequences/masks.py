@@ -1,9 +1,12 @@
 """Masks, lengths, and what they do to inputs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrnn.checks import check_arrays, check_flags, check_lengths
+from jaxrnn.checks import check_arrays, check_axes, check_flags, check_lengths
 from jaxrnn.engine.masks import flip, valid_steps
 from jaxrnn.typing import Array, PyTree
 
@@ -17,6 +20,8 @@ def mask_from_lengths(lengths: Array, steps: int) -> Array:
         >>> mask_from_lengths(jnp.array([2, 0]), 3).T.tolist()
         [[True, True, False], [False, False, False]]
     """
+    if isinstance(steps, bool | float | str | None) or np.ndim(steps):  # T may be a symbol of `jax.export`
+        raise TypeError(f"steps: got {type(steps).__name__}, needs T, an integer")
     lengths = jnp.asarray(lengths)
     return valid_steps(jnp.arange(steps), check_lengths(lengths, steps, lengths.shape))
 
@@ -31,6 +36,7 @@ def mask_from_zeros(xs: Array) -> Array:
         [True, False, True]
     """
     check_arrays(xs=xs)
+    check_axes(xs, "xs", "[T, *batch, I]", 2)
     return jnp.any(xs != 0, axis=-1)
 
 
@@ -45,6 +51,7 @@ def lengths_from_mask(mask: Array) -> Array:
         [2, 1]
     """
     mask = check_flags(mask, jnp.shape(mask), "mask")
+    check_axes(mask, "mask", "[T, *batch]", 1)
     if not isinstance(mask, jax.core.Tracer) and bool(jnp.any(mask[1:] & ~mask[:-1])):
         raise ValueError("mask: got a valid step after one that is not, needs rows valid from the start; see Masked")
     return jnp.sum(mask, axis=0, dtype=jnp.int32)
@@ -57,9 +64,13 @@ def reverse_sequence(xs: PyTree, lengths: Array | None = None) -> PyTree:
         >>> reverse_sequence(jnp.array([[1, 1], [2, 2], [3, 3]]), jnp.array([3, 2])).T.tolist()
         [[3, 2, 1], [2, 1, 3]]
     """
-    for leaf in [xs] if isinstance(xs, list) else jax.tree.leaves(xs):
+    leaves: list[Any] = [xs] if isinstance(xs, list) else jax.tree.leaves(xs)
+    for leaf in leaves:
         check_arrays(xs=leaf)
-    if lengths is not None:
-        steps, *rest = jnp.shape(jax.tree.leaves(xs)[0])
+        check_axes(leaf, "xs", "[T, *batch, ...]", 1)
+    if len({jnp.shape(leaf)[0] for leaf in leaves}) > 1:
+        raise ValueError(f"xs: got the shapes {[jnp.shape(leaf) for leaf in leaves]}, needs the same T in each")
+    if lengths is not None and leaves:
+        steps, *rest = jnp.shape(leaves[0])
         lengths = check_lengths(lengths, steps, tuple(rest[: jnp.ndim(lengths)]))
     return jax.tree.map(lambda x: flip(jnp.asarray(x), lengths), xs)

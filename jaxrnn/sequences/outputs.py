@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxrnn.checks import check_arrays, check_flags
+from jaxrnn.checks import check_arrays, check_axes, check_bools, check_flags, check_inexact
 from jaxrnn.engine.masks import at, mean
 from jaxrnn.networks.bidirectional import Merge, check_merge, merge_outputs
 from jaxrnn.ops import keep, select
@@ -39,6 +40,7 @@ def held_output(ys: Array, mask: Array, *, reverse: bool = False) -> Array:
         >>> held_output(ys, mask)[:, 0].tolist(), held_output(ys, mask, reverse=True)[:, 0].tolist()
         ([0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 2.0, 2.0])
     """
+    check_bools(reverse=reverse)
     mask = _mask_of(ys, mask)
     steps = ys.shape[0]
     if not steps:
@@ -57,6 +59,7 @@ def mean_output(ys: Array, mask: Array | None = None) -> Array:
         >>> mean_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
         [1.5]
     """
+    check_inexact(ys=ys)
     return mean(ys, _mask_of(ys, mask), axis=0)
 
 
@@ -67,6 +70,7 @@ def max_output(ys: Array, mask: Array | None = None) -> Array:
         >>> max_output(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False])).tolist()
         [2.0]
     """
+    check_inexact(ys=ys)
     mask = _mask_of(ys, mask)
     if not ys.shape[0]:
         return jnp.zeros(ys.shape[1:], ys.dtype)
@@ -90,7 +94,7 @@ def bidirectional_last_output(
         merge: "concat", "sum", or a function, such as `jnp.multiply`, as in `Bidirectional`.
 
     Raises:
-        ValueError: another `merge`.
+        ValueError: another `merge`, or no `forward_size` of a part of the outputs.
 
     Example:
         >>> ys = jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]])
@@ -99,7 +103,10 @@ def bidirectional_last_output(
     """
     check_merge(merge)
     mask = _mask_of(ys, mask)
-    size = ys.shape[-1] // 2 if forward_size is None else forward_size
+    whole = ys.shape[-1]
+    size = whole // 2 if forward_size is None and whole % 2 == 0 else forward_size
+    if not isinstance(size, int | np.integer) or not 0 < size < whole:
+        raise ValueError(f"forward_size: got {forward_size!r}, needs the length of the forward part of {whole} outputs")
     forward = _output_at_end(ys[..., :size], mask, reverse=False)
     return merge_outputs(merge, forward, _output_at_end(ys[..., size:], mask, reverse=True))
 
@@ -107,8 +114,7 @@ def bidirectional_last_output(
 def _mask_of(ys: Array, mask: Array | None) -> Array:
     """Returns the mask of outputs; raises unless they and it are `[T, *batch, H]` and `[T, *batch]`."""
     check_arrays(ys=ys)
-    if jnp.ndim(ys) < 2:
-        raise ValueError(f"ys: got the shape {jnp.shape(ys)}, needs [T, *batch, H]")
+    check_axes(ys, "ys", "[T, *batch, H]", 2)
     if mask is None:
         return jnp.ones(ys.shape[:-1], bool)
     return check_flags(mask, ys.shape[:-1], "mask")

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from jaxrnn.checks import check_input, check_sizes
+from jaxrnn.checks import check_input, check_params, check_sizes
 from jaxrnn.engine.driver import unroll
-from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Key, Params, PyTree, State
 
 __all__ = ["repeat"]
@@ -33,7 +33,9 @@ def repeat(
 
     Reference: Element-Research/rnn, `Repeater`.
     """
+    check_layer(cell)
     check_sizes(steps=steps)
+    check_params(cell, params)
     check_input(cell, x)
     xs = jax.tree.map(lambda a: jnp.broadcast_to(jnp.asarray(a)[None], (steps, *jnp.shape(a))), x)
     return unroll(cell, params, xs, state, key=key)

@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_functions, check_sizes
+from jaxrnn.training.steps import form
 from jaxrnn.typing import Array, Params, PyTree
 
 __all__ = ["TriggeredAverage", "averaged_params", "triggered_average"]
@@ -41,7 +43,8 @@ def triggered_average(
         patience: n of the paper, the looks without a better loss.
 
     Raises:
-        ValueError: `every` or `patience` is not a positive integer; from `update`, no `params`.
+        TypeError, ValueError: `every` or `patience` is not a positive integer, `validate` no function that gives a
+            scalar; from `update`, no `params`.
 
     Example:
         >>> optimizer = optax.chain(optax.sgd(1.9), triggered_average(lambda w: w**2, every=1, patience=1))
@@ -56,6 +59,7 @@ def triggered_average(
     Reference: Merity, Keskar & Socher 2017, "Regularizing and optimizing LSTM language models", algorithm 1; the
     average: Polyak & Juditsky 1992.
     """
+    check_functions("of parameters", validate=validate)
     check_sizes(every=every, patience=patience)
 
     def init(params: Params) -> TriggeredAverage:
@@ -70,7 +74,12 @@ def triggered_average(
         new, steps = optax.apply_updates(params, updates), state.steps + 1
 
         def look() -> tuple[Array, Array, Array]:
-            loss = jnp.asarray(validate(new), jnp.float32)
+            loss = validate(new)
+            if not isinstance(loss, jax.Array | np.ndarray | float):
+                raise TypeError(f"validate: got {form(loss)} from it, needs a scalar")
+            if jnp.shape(loss):
+                raise ValueError(f"validate: got the shape {jnp.shape(loss)} from it, needs a scalar")
+            loss = jnp.asarray(loss, jnp.float32)
             best = jnp.minimum(state.best, state.recent[0])
             return jnp.append(state.recent[1:], loss), best, loss > state.best
 

@@ -27,7 +27,7 @@ import orbax.checkpoint as ocp
 
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["Run", "Which", "difference", "load", "named", "open_run"]
+__all__ = ["Run", "Which", "difference", "folder", "load", "named", "open_run"]
 
 Which = int | Literal["newest", "best"]
 
@@ -82,6 +82,13 @@ class Run:
             f"The last checkpoint in {self.directory} is {self.manager.latest_step()}; to go on, give fit the state "
             f"that restore({str(self.directory)!r}, state) gives"
         )
+
+
+def folder(directory: Any) -> Path:
+    """Returns the path of a run's directory; raises unless it is one."""
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"directory: got {type(directory).__name__}, needs a path")
+    return Path(directory).absolute()
 
 
 @contextlib.contextmanager
@@ -193,7 +200,7 @@ def load(
         at: what the names of the arrays of `like` begin with in the checkpoint.
         skip: beginnings of the names that are left out; their arrays are those of `like`.
     """
-    checkpoints = Path(directory).absolute() / "checkpoints"
+    checkpoints = folder(directory) / "checkpoints"
     if not checkpoints.is_dir():
         raise _absent(directory)
     with _manager(checkpoints, write=False) as manager:

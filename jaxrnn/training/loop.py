@@ -4,16 +4,15 @@ import contextlib
 import operator
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_bools, check_choice, check_sizes
-from jaxrnn.training.checkpoints import Run, Which, load, open_run
+from jaxrnn.checks import check_bools, check_choice, check_functions, check_sizes
+from jaxrnn.training.checkpoints import Run, Which, folder, load, open_run
 from jaxrnn.training.progress import interrupts, show_progress
 from jaxrnn.training.steps import FIT_METRICS, Batch, TrainState, TrainStep, check_names, check_train_state, form
 from jaxrnn.typing import Params
@@ -105,11 +104,10 @@ def fit(
     check_choice(best_mode=best_mode, among=("min", "max"))
     check_bools(progress=progress)
     check_train_state(state)
-    if isinstance(state.step, jax.Array) and state.step.is_deleted():
-        raise ValueError(
-            "state: got one that a train step took, needs the state that came back from it, or a new one of init_state "
-            "or restore"
-        )
+    check_functions("(state, batch) -> (state, metrics), as of make_train_step", train_step=train_step)
+    if evaluate is not None:
+        check_functions("of parameters", evaluate=evaluate)
+    check_functions("of a state", params_of=params_of)
     if not callable(batches):
         raise TypeError(
             f"batches: got {type(batches).__name__}, needs a function of the number of the first batch, as those of "
@@ -119,14 +117,14 @@ def fit(
         raise ValueError(f"best: got {best!r}, needs evaluate, which gives it, and directory, where checkpoints go")
     start = step = int(state.step)
     with contextlib.ExitStack() as stack:
-        files = None if directory is None else stack.enter_context(open_run(Path(directory).absolute(), start))
+        files = None if directory is None else stack.enter_context(open_run(folder(directory), start))
         show = stack.enter_context(
             show_progress(progress and jax.process_index() == 0, start, steps, items_per_batch, unit)
         )
         interrupted = stack.enter_context(interrupts())
         try:
-            for step, batch in zip(range(start + 1, steps + 1), batches(start), strict=False):
-                state, metrics = train_step(state, batch)
+            for step, batch in zip(range(start + 1, steps + 1), _iterable(batches(start)), strict=False):
+                state, metrics = _result(train_step(state, batch))
                 if step == start + 1:
                     check_names("train_step", metrics, FIT_METRICS)
                 line: dict[str, float] = {}
@@ -168,6 +166,19 @@ def fit(
                 files.save(state, step)
             raise ValueError(f"batches: ended after number {step}, needs {steps} (steps). {_last(files)}")
     return state
+
+
+def _iterable(batches: Any) -> Iterator[Batch]:
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: got {type(batches).__name__} from it, needs an iterator over batches")
+    return iter(batches)
+
+
+def _result(result: Any) -> tuple[TrainState, dict[str, Any]]:
+    """Returns what a train step gave; raises unless it is a pair of a state and metrics."""
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], TrainState)):
+        raise TypeError(f"train_step: got {form(result)} from it, needs (state, metrics), as of make_train_step")
+    return result
 
 
 def _evaluated(values: Any) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Train steps: one update each, skipped where it is not finite."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxrnn.checks import check_key
+from jaxrnn.checks import check_arrays, check_functions, check_key, check_structure, structure
 from jaxrnn.training.checkpoints import difference, named
 from jaxrnn.typing import Array, Key, Params, PyTree
 
@@ -52,9 +53,17 @@ def init_state(key: Key, params: Params, optimizer: optax.GradientTransformation
         params: any pytree of arrays.
         optimizer: the one that `make_train_step` gets.
         carry: the recurrent state before the first window, where one crosses windows.
+
+    Raises:
+        TypeError, ValueError: `key` is no key, `params` has no arrays, or something else than arrays, or `optimizer` is
+            none of Optax.
     """
     zero, key = jnp.zeros((), jnp.int32), check_key(key)
     _check_optimizer(optimizer)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        check_arrays(**{f"params{jax.tree_util.keystr(path)}": leaf})
+    if not jax.tree.leaves(params):
+        raise ValueError(f"params: got {params!r}, needs arrays, such as those of cell.init(key)")
     state = TrainState(zero, params, optimizer.init(params), key, carry, zero, zero)
     # The explicit dtype also strips weak types, which would make the second step compile again.
     return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), state)
@@ -63,7 +72,8 @@ def init_state(key: Key, params: Params, optimizer: optax.GradientTransformation
 def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) -> TrainStep:
     """Makes a jitted update, `(state, batch) -> (state, metrics)`, to which the state's buffers are donated.
 
-    A state is gone once it was given to the update; go on with the one that comes back.
+    A state is gone once it was given to the update; go on with the one that comes back. To keep one, copy it before:
+    `jax.tree.map(jnp.copy, state)`.
 
     An update is skipped and counted if its loss, its gradients or anything that it would change is not finite:
     parameters, optimizer state and carry stay as they were. What is infinite from the start, as some optimizers' states
@@ -80,7 +90,9 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         The step. Its metrics are those of `loss_fn`, "loss", "grad_norm" and "skipped", as device scalars.
 
     Raises:
-        TypeError, ValueError: (at the first call) the state is no `TrainState`; `loss_fn` returns anything but `(loss,
+        TypeError: `loss_fn` is no function, or `optimizer` none of Optax.
+        TypeError, ValueError: (from the step) the state is no `TrainState`, of another optimizer, or one that a step
+            took; `loss_fn` returns anything but `(loss,
             (carry, metrics))`, a carry of another structure, shape or dtype, or a metric that is not a scalar or has
             the name of one that is written beside it ("step", "seconds", "loss", "grad_norm", "skipped", "eval_...").
 
@@ -95,10 +107,13 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         (9.0, 3.0, 1)
     """
     _check_optimizer(optimizer)
+    check_functions("(params, carry, batch, key) -> (loss, (carry, metrics))", loss_fn=loss_fn)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        check_train_state(state)
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        needed = jax.eval_shape(optimizer.init, state.params)
+        source = f"needs {structure(needed)}, as from the optimizer of the train step"
+        check_structure("state.opt_state", state.opt_state, needed, source)
         key = jax.random.fold_in(state.key, state.step)
 
         def loss_of(params: Params) -> tuple[Array, tuple[PyTree, Metrics]]:
@@ -131,13 +146,26 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         )
         return state, {**metrics, "loss": loss, "grad_norm": grad_norm, "skipped": state.skipped}
 
-    return jax.jit(train_step, donate_argnums=0)
+    jitted = jax.jit(update, donate_argnums=0)
+
+    @functools.wraps(jitted)
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        check_train_state(state)
+        return jitted(state, batch)
+
+    return train_step
 
 
 def check_train_state(state: Any) -> None:
-    """Raises unless it is a `TrainState`."""
+    """Raises unless it is a `TrainState` whose buffers are there."""
     if not isinstance(state, TrainState):
         raise TypeError(f"state: got {type(state).__name__}, needs a TrainState, init_state(key, params, optimizer)")
+    step = state.step
+    if isinstance(step, jax.Array) and not isinstance(step, jax.core.Tracer) and step.is_deleted():
+        raise ValueError(
+            "state: got one that a train step took, needs the state that came back from it, or a new one of init_state "
+            "or restore; jax.tree.map(jnp.copy, state) before the step keeps one"
+        )
 
 
 def _check_optimizer(optimizer: Any) -> None:
