@@ -210,9 +210,13 @@ def _labels_of(labels: Any, count: int) -> np.ndarray:
         known = np.asarray(labels)
     except ValueError:
         known = np.empty((), object)
-    if known.dtype == object or known.shape[:1] != (count,):
-        got = f"an array of the shape {known.shape}" if known.dtype != object else "no array of numbers"
-        raise ValueError(f"labels: got {got}, needs [N, ...], one for each of the N = {count} sequences")
+    if known.dtype.kind in "OSU":
+        way = "; np.unique(labels, return_inverse=True)[1] numbers words" if known.dtype.kind != "O" else ""
+        raise TypeError(f"labels: got {known.dtype} values, needs numbers [N, ...]{way}")
+    if known.shape[:1] != (count,):
+        raise ValueError(
+            f"labels: got the shape {known.shape}, needs [N, ...], one for each of the N = {count} sequences"
+        )
     return known
 
 

@@ -169,7 +169,11 @@ def test_windows_of_series_do_not_reach_from_one_into_another():
         ),
         (lambda: batches.padded(2, SEQUENCES), "batch_size: got list, needs a positive integer"),
         (lambda: batches.padded(SEQUENCES, 2, labels=[0, 1]), r"labels: got .* \(2,\), needs \[N, ...\], .* N = 7"),
-        (lambda: batches.padded(SEQUENCES, 2, labels=[[0, 1], [0]]), r"labels: got no array of numbers, needs \[N, "),
+        (lambda: batches.padded(SEQUENCES, 2, labels=[[0, 1], [0]]), r"labels: got object values, needs numbers \[N, "),
+        (
+            lambda: batches.padded(SEQUENCES, 2, labels="ab"),
+            r"labels: got <U2 values, .*return_inverse=True\)\[1\] numbers",
+        ),
         (lambda: batches.padded(SEQUENCES, 2, seed=None), "seed: got None, needs an integer of at least 0"),
         (lambda: batches.shuffled([1, 2], 2), r"data: got the shapes \(\), \(\), .*np.asarray makes an array"),
         (lambda: batches.shuffled(np.arange(3), 2, axis="x"), "axis: got 'x', needs an integer"),

@@ -183,7 +183,7 @@ def _check_result(result: Any) -> Any:
     if not (pair(result) and pair(result[1]) and isinstance(result[1][1], dict)):
         raise TypeError(
             f"loss_fn: got {form(result)}, needs (loss, (carry, metrics)), where metrics is a dict and carry, where "
-            "nothing crosses windows, is the one it got"
+            "nothing crosses windows, is the one it got: return loss, (carry, {})"
         )
     loss = result[0]
     if jnp.shape(loss) or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
