@@ -130,7 +130,7 @@ def _params_spec(cell: Any) -> PyTree:
 def check_returned(cell: Any, method: str, result: PyTree) -> None:
     """Raises if a method of `cell` returned nothing."""
     if result is None:
-        raise TypeError(f"{method}: got None from {cell}, needs a pytree of arrays; is there a `return`?")
+        raise TypeError(f"{method}: got None from {cell}, needs a pytree of arrays, () for none; is there a `return`?")
 
 
 def check_start(cell: Any, state: Any, batch_shape: tuple[int, ...]) -> None:

@@ -586,7 +586,7 @@ class Leaky(jaxrnn.Cell):
         return self.given("readout", output)
 
 
-NOTHING = r"got None from Leaky\(.*needs a pytree of arrays; is there a `return`\?"
+NOTHING = r"got None from Leaky\(.*needs a pytree of arrays, \(\) for none; is there a `return`\?"
 
 
 @pytest.mark.parametrize(

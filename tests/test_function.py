@@ -107,6 +107,18 @@ def test_a_state_with_a_buffer(save):
     close(derived(ours), derived(by_steps))
 
 
+def test_functions_that_return_nothing_are_named():
+    def cell(function=lambda params, state, x: (state, x), params=(), state=()):
+        return jaxrnn.Function(function, lambda key, dtype: params, lambda batch_shape, dtype: state, 3)
+
+    cell()
+    for name in ("params", "state"):
+        with pytest.raises(
+            TypeError, match=rf"^make_{name}: got None from Function.*, \(\) for none; is there a `return`"
+        ):
+            cell(**{name: None})
+
+
 def test_whose_derivative_a_buffer_has_is_said():
     (choice,) = jaxrnn.explain(LATTICE, steps=5, batch=2)
     assert choice.reason.endswith("; its state has a buffer, so the derivative is JAX's own"), choice

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_sizes
+from jaxrnn.checks import check_returned, check_sizes
 from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["Function"]
@@ -122,8 +122,10 @@ class Function(Cell[Any, Any]):
 
     def _step_spec(self) -> Any:
         """Returns the shapes and dtypes that `function` returns for one example."""
-        params = jax.eval_shape(self.init, jax.random.key(0))
-        return jax.eval_shape(self.function, params, self._state_spec(), self.input_spec)
+        params, state = jax.eval_shape(self.init, jax.random.key(0)), self._state_spec()
+        check_returned(self, "make_params", params)
+        check_returned(self, "make_state", state)
+        return jax.eval_shape(self.function, params, state, self.input_spec)
 
 
 def _is_spec(size: Any) -> bool:
