@@ -110,7 +110,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
     check_functions("(params, carry, batch, key) -> (loss, (carry, metrics))", loss_fn=loss_fn)
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         needed = jax.eval_shape(optimizer.init, state.params)
         source = f"needs {structure(needed)}, as from the optimizer of the train step"
         check_structure("state.opt_state", state.opt_state, needed, source)
@@ -146,14 +146,14 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         )
         return state, {**metrics, "loss": loss, "grad_norm": grad_norm, "skipped": state.skipped}
 
-    jitted = jax.jit(update, donate_argnums=0)
+    jitted = jax.jit(train_step, donate_argnums=0)
 
     @functools.wraps(jitted)
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def checked(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         check_train_state(state)
         return jitted(state, batch)
 
-    return train_step
+    return checked
 
 
 def check_train_state(state: Any) -> None:
