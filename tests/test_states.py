@@ -71,12 +71,21 @@ def test_a_row_without_a_step_ends_in_the_learned_state():
 
 
 def test_a_learned_state_may_hold_integers_and_stand_inside_of_others():
-    """The integers of a state are those of the cell."""
+    """The integers of a state are those of the cell, and no parameters: `jax.grad` and Optax take none."""
     cell = jaxrnn.LearnedState(Counter(3, 4))
     params, xs, _ = example(cell)
-    params = params._replace(initial=params.initial._replace(count=jnp.int32(0)))
-    final, _ = unrolled(cell, params, xs)
-    assert final.count.tolist() == [T, T]
+    assert params.initial.count is None
+    resets = np.zeros((T, 2), bool)
+    resets[3, 0] = True
+
+    @jax.jit
+    @jax.grad
+    def grad(params):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, resets=resets)[1] ** 2)
+
+    assert (np.abs(grad(params).initial.h) > 0).all()
+    final, _ = unrolled(cell, params, xs, resets=resets)
+    assert final.count.tolist() == [T - 3, T]
     outside, inside = jaxrnn.Zoneout(jaxrnn.LearnedState(GRU), 0.25), jaxrnn.LearnedState(jaxrnn.Zoneout(GRU, 0.25))
     params, xs, _ = example(outside)
     close(unrolled(outside, params, xs), unrolled(inside, params, xs))

@@ -12,7 +12,7 @@ from jaxrnn.checks import check_initializers
 from jaxrnn.engine.noise import Draw
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.ops import repeat_like, spread_like
-from jaxrnn.typing import DTypeLike, Initializer, Key, Params, PyTree, S, State
+from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, S, State
 
 __all__ = ["LearnedState", "LearnedStateParams"]
 
@@ -21,7 +21,7 @@ class LearnedStateParams(NamedTuple):
     """Parameters of `LearnedState`."""
 
     cell: Params
-    initial: State  # of one row
+    initial: State  # of one row; None for leaves that are not real or complex, such as a count of time steps
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,26 @@ class LearnedState(StepWrapper[LearnedStateParams, S]):
         state_init: Initializer = initializers.zeros,
         **initializers: Any,
     ) -> LearnedStateParams:
-        """Returns the cell's parameters and an initial state whose real leaves are `state_init(key, shape, dtype)`."""
+        """Returns the cell's parameters and an initial state, whose leaves are `state_init(key, shape, dtype)`."""
         check_initializers(state_init=state_init)
         leaves, tree = jax.tree.flatten(self.cell.initial_state((), dtype))
         key, *keys = jax.random.split(key, 1 + len(leaves))
         drawn = [
-            state_init(k, s.shape, s.dtype) if jnp.issubdtype(s.dtype, jnp.inexact) else s
+            state_init(k, s.shape, s.dtype) if jnp.issubdtype(s.dtype, jnp.inexact) else None
             for k, s in zip(keys, leaves, strict=True)
         ]
         return LearnedStateParams(self.cell.init(key, dtype=dtype, **initializers), jax.tree.unflatten(tree, drawn))
 
     def restart(self, params: LearnedStateParams, state: S, batch_shape: tuple[int, ...]) -> S:
-        """Returns the learned state for every row."""
-        del batch_shape
-        return jax.tree.map(lambda a, s: spread_like(repeat_like(a.astype(s.dtype), s), s), params.initial, state)
+        """Returns the learned state for every row; integers and booleans are those of the cell."""
+        learned = iter(jax.tree.leaves(params.initial))
+
+        def one(own: Array, s: Array) -> Array:
+            if not jnp.issubdtype(s.dtype, jnp.inexact):
+                return own
+            return spread_like(repeat_like(next(learned).astype(s.dtype), s), s)
+
+        return jax.tree.map(one, self.cell.restart(params.cell, state, batch_shape), state)
 
     def project(self, params: LearnedStateParams, x: PyTree) -> PyTree:
         """Returns the cell's drive."""
