@@ -11,15 +11,32 @@ from flax import traverse_util
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input, check_lengths, check_state
 from jaxrnn.engine.driver import for_all_rows, unroll
-from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
-__all__ = ["FlaxCell", "by_name", "feature_axes", "from_names", "in_dtype", "initial_carry", "run", "sharding_names"]
+__all__ = [
+    "FlaxCell",
+    "by_name",
+    "check_cell",
+    "feature_axes",
+    "from_names",
+    "in_dtype",
+    "initial_carry",
+    "run",
+    "sharding_names",
+]
 
 Sharding = Mapping[str, tuple[str | None, ...]]
+
+
+def check_cell(cell: Any, flax_kind: type, way: str) -> None:
+    """Raises unless `cell` is a jaxrnn cell or network; `way` says how to make one of a cell of Flax."""
+    if isinstance(cell, flax_kind):
+        raise TypeError(f"cell: got {type(cell).__name__} of Flax, needs a jaxrnn.Cell or a network of cells; {way}")
+    check_layer(cell)
 
 
 def by_name(params: Params) -> dict[str, Any]:

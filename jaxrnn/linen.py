@@ -22,12 +22,14 @@ from flax.core import FrozenDict
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.checks import check_bools
-from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.layer import Layer, state_dtype
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["RNN", "Cell", "from_dict", "from_flax", "to_dict"]
+
+_WAY = "jaxrnn.linen.from_flax(cell, input_size=…) makes one"
 
 
 class Cell(nn.RNNCellBase):
@@ -73,7 +75,7 @@ class Cell(nn.RNNCellBase):
     initializers: Mapping[str, Any] = FrozenDict()
 
     def __post_init__(self) -> None:
-        check_layer(self.cell)
+        _flax.check_cell(self.cell, nn.RNNCellBase, _WAY)
         super().__post_init__()
 
     def __call__(self, carry: State, inputs: PyTree, *, reset: Array | None = None) -> tuple[State, PyTree]:
@@ -152,7 +154,7 @@ class RNN(nn.Module):
     time_major: bool = False
 
     def __post_init__(self) -> None:
-        check_layer(self.cell)
+        _flax.check_cell(self.cell, nn.RNNCellBase, _WAY)
         check_bools(time_major=self.time_major)
         super().__post_init__()
 

@@ -21,7 +21,7 @@ from flax import nnx
 from jaxrnn import _flax
 from jaxrnn._flax import FlaxCell
 from jaxrnn.checks import check_bools, check_params
-from jaxrnn.engine.layer import Layer, check_layer, state_dtype
+from jaxrnn.engine.layer import Layer, state_dtype
 from jaxrnn.engine.newton import Newton
 from jaxrnn.engine.options import Path, Save
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key, Params, PyTree, State
@@ -75,7 +75,8 @@ class Cell(nnx.RNNCellBase):
         sharding: _flax.Sharding | None = None,
         initializers: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        check_layer(cell)
+        way = "jaxrnn.nnx.from_flax(cell) makes one, and jaxrnn.nnx.params_of(cell) its params"
+        _flax.check_cell(cell, nnx.RNNCellBase, way)
         if params is None:
             if rngs is None:
                 raise ValueError("rngs: got None, needs nnx.Rngs, unless params are given")

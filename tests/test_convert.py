@@ -273,6 +273,8 @@ def test_outputs_held_over_gaps_are_those_of_keras():
     with jax.legacy_prng_key("allow"):
         layer = keras.layers.SimpleRNN(4, return_sequences=True)
         layer.build((None, None, 3))
+        with pytest.raises(TypeError, match=r"source: got Sequential, .*model.layers\[i\]"):
+            convert.from_keras(keras.Sequential([layer]))
         cell, params = convert.from_keras(layer)
         for reverse in (False, True):
             layer.go_backwards = reverse

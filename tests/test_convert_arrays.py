@@ -359,6 +359,7 @@ WRONG = {
         "'tanh' or 'relu'",
     ),
     "a Keras activation": (lambda: convert.from_keras(K, activation="gelu"), "activation: got 'gelu'"),
+    "a Keras lambda": (lambda: convert.from_keras(K, activation=np.tanh), "a function of the layer's own, .*replace"),
     "a Keras option": (lambda: convert.from_keras(K, units=4), r"options: got \['units'\]"),
     "backwards": (lambda: convert.from_keras(K, go_backwards=True), r"unroll\(…, reverse=True\)"),
     "dropout of every gate": (lambda: convert.from_keras(K, dropout=0.1, recurrent_dropout=0.1), "leaves them out"),

@@ -467,7 +467,7 @@ def test_from_flax_takes_a_users_cell():
 
 def test_errors():
     rngs = nnx.Rngs(0)
-    with pytest.raises(TypeError, match="cell: got GRUCell, needs a jaxrnn"):
+    with pytest.raises(TypeError, match=r"cell: got GRUCell of Flax, needs a jaxrnn.*; jaxrnn.nnx.from_flax"):
         jaxrnn.nnx.RNN(nnx.GRUCell(I, H, rngs=rngs), rngs=rngs)
     with pytest.raises(ValueError, match=r"rngs: got None, needs .* unless params"):
         jaxrnn.nnx.Cell(GRU(I, H))

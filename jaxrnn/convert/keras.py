@@ -105,7 +105,8 @@ def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: 
         return from_keras(source.cell, **options)
     is_conv = type(source).__name__ == "ConvLSTMCell"  # Keras does not export it
     if not isinstance(source, layers.SimpleRNNCell | layers.LSTMCell | layers.GRUCell) and not is_conv:
-        raise TypeError(f"source: got {type(source).__name__}, needs a recurrent layer or cell of Keras")
+        way = "; of a model, its layers one by one, model.layers[i]" if isinstance(source, keras.Model) else ""
+        raise TypeError(f"source: got {type(source).__name__}, needs a recurrent layer or cell of Keras{way}")
     if not source.built:
         raise ValueError(f"source: got {source.name} without weights, needs a layer that was built")
     config = source.get_config()
@@ -135,7 +136,11 @@ def _bidirectional(source: Any, options: dict[str, Any]) -> Direction:
 def _activation(name: str, value: Any) -> Activation:
     ours = _NAMES.get(value, value) if isinstance(value, str) else ""
     if ours not in ACTIVATIONS or ours in _DIFFERENT:
-        raise ValueError(f"{name}: got {value!r}, needs one of Keras's activations that JAX has, such as 'tanh'")
+        got = repr(value) if isinstance(value, str) else "a function of the layer's own"
+        raise ValueError(
+            f"{name}: got {got}, needs one of Keras's activations that JAX has, such as 'tanh'; "
+            f"from_keras(layer, {name}='tanh') takes that one, and dataclasses.replace(cell, …) any function of JAX's"
+        )
     return ACTIVATIONS[ours]
 
 
@@ -174,7 +179,7 @@ def _cell(source: Mapping[str, Any], config: dict[str, Any], space: tuple[int, .
     masked = dropout and gates > 1 and (recurrent_dropout or config["implementation"] == 1)
     if masked or (recurrent_dropout and gates == 3 and not after):
         raise ValueError(
-            f"dropout: got {dropout} with recurrent_dropout={recurrent_dropout}, whose masks jaxrnn has not; "
+            f"dropout: got {dropout} with recurrent_dropout={recurrent_dropout}, whose masks jaxrnn does not have; "
             "from_keras(layer, dropout=0.0, recurrent_dropout=0.0) leaves them out"
         )
     if recurrent_dropout:
