@@ -1,6 +1,7 @@
 """`Stack`, `Bidirectional` and `Residual`: against compositions by hand."""
 
 import functools
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -276,6 +277,25 @@ def test_functions_stand_between_layers():
         jaxrnn.Stack((jax.nn.relu, jaxrnn.GRU(4, 2)))
     with pytest.raises(TypeError, match=r"cells\[1\]: got the class GRU, needs a jaxrnn.Cell"):
         jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU))
+
+
+@dataclass(frozen=True)
+class Twice(networks.StepWrapper):
+    """Gives its outputs twice and says nothing of it."""
+
+    def step_with(self, params, state, drive, draw):
+        state, output = self.cell.step_with(params, state, drive, draw)
+        return state, jnp.concatenate([output, output], axis=-1)
+
+
+def test_outputs_are_as_long_as_a_cell_says():
+    net = jaxrnn.Stack((Twice(jaxrnn.GRU(3, 4)), jaxrnn.GRU(4, 2)))
+    params, xs, state = example(net)
+    message = r"cells: Twice.* gives the shape \[..., 8\], GRU.* needs \[..., 4\]; the property output_size"
+    with pytest.raises(ValueError, match=message):
+        jaxrnn.unroll(net, params, xs)
+    with pytest.raises(ValueError, match=message):
+        net(params, state, xs[0])
 
 
 def test_a_merge_may_make_any_outputs():

@@ -117,6 +117,8 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
             key = between = None
             if options.key is not None:
                 key, between = jax.random.split(jax.random.fold_in(options.key, i))
+            if i:
+                _check_fits(self.cells[i - 1], cell, xs)
             if i and between is not None and self.dropout:
                 xs = dropout(between, self.dropout, xs)
             final, xs = cell.run(params[i], xs, state[i], options._replace(key=key))
@@ -129,6 +131,8 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
         """Runs one time step of every layer, from the first to the last."""
         states = []
         for i, cell in enumerate(self.cells):
+            if i:
+                _check_fits(self.cells[i - 1], cell, x)
             if i and self.dropout:
                 kept = jax.tree.map(lambda x: draw(Kept(self.dropout, (), x.shape)), x)
                 x = jax.tree.map(lambda x, k: drop(k, self.dropout, x), x, kept) if jax.tree.leaves(kept) else x
@@ -139,3 +143,14 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
     def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:
         """Returns the stack with `function` applied in every layer."""
         return dataclasses.replace(self, cells=tuple(cell.with_cells(function) for cell in self.cells))
+
+
+def _check_fits(below: Layer, above: Layer, y: PyTree) -> None:
+    """Raises where a layer gives other shapes than its `output_size` says."""
+    for leaf, spec in zip(jax.tree.leaves(y), jax.tree.leaves(above.input_spec), strict=False):
+        got = jnp.shape(leaf)[max(0, jnp.ndim(leaf) - len(spec.shape)) :]
+        if got != spec.shape:
+            raise ValueError(
+                f"cells: {below} gives the shape [..., {', '.join(map(str, got))}], {above} above it needs "
+                f"[..., {', '.join(map(str, spec.shape))}]; the property output_size has to say what a cell gives"
+            )
