@@ -509,3 +509,13 @@ def test_heads_divide(kind):
 def test_forget_gates_are_those_there_are(kind):
     with pytest.raises(ValueError, match="forget_gate: got 'tanh', needs one of 'sigmoid', 'exponential'"):
         kind(3, 4, forget_gate="tanh")
+
+
+@exhaustive
+def test_no_nan_is_made_to_choose_from():
+    """`jax_debug_nans` stops at an operation that makes one."""
+    cell = jaxrnn.MLSTM(3, 4)
+    params, xs, state = example(cell)
+    with jax.debug_nans(True):
+        grads = jax.grad(lambda params: jaxrnn.unroll(cell, params, xs, state)[1].sum())(params)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))

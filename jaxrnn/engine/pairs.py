@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxrnn.engine.chunks import StepData, even_chunk
-from jaxrnn.ops import keep, select, spread_like
+from jaxrnn.ops import keep, repeat_like, select, spread_like
 from jaxrnn.typing import Array, DTypeLike, PyTree
 
 __all__ = [
@@ -321,4 +321,7 @@ def _lost(finite: Array, resets: Array | None) -> Array:
 
 def _lose(flags: Array, x: Array) -> Array:
     """NaN where flagged."""
-    return select(flags, jnp.full_like(x, jnp.nan), x)
+    x = spread_like(x, flags)
+    flags = flags.reshape(flags.shape + (1,) * (x.ndim - flags.ndim))
+    # An array of NaN would stop a program under `jax_debug_nans`, whether it is chosen from or not.
+    return jnp.where(repeat_like(flags, x), jnp.nan, x)

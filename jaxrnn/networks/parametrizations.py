@@ -278,7 +278,7 @@ def _exp(a: Array) -> Array:
             return jax.lax.cond(number < squarings, lambda w: w @ w, lambda w: w, w), None
 
         w, _ = jax.lax.scan(square, w, jnp.arange(SQUARINGS, dtype=a.dtype))
-    return jnp.where(squarings <= SQUARINGS, w, jnp.full_like(w, jnp.nan))
+    return jnp.where(squarings <= SQUARINGS, w, jnp.nan)
 
 
 def _skew(entries: Array) -> Array:
