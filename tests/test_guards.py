@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -200,6 +201,18 @@ def test_residuals_that_are_kept_are_not_computed_again():
         return sum(e.primitive.name == "dot_general" for e in equations(program.jaxpr))
 
     assert made("residuals") < made("states") < made("boundaries")
+
+
+def test_residuals_may_be_complex():
+    """The gradient is that of a plain scan."""
+    cell = jaxrnn.S5(3, 4)
+    runs = functools.partial(jaxrnn.unroll, path="scan", save="residuals"), scanned
+
+    @jax.jit
+    def both(*args):
+        return [jax.grad(lambda params, run=run: jnp.sum(run(cell, params, *args[1:])[1]))(args[0]) for run in runs]
+
+    chex.assert_trees_all_close(*both(*example(cell)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.exhaustive

@@ -19,7 +19,6 @@ _POLICIES: dict[Any, Any] = {
     "auto": _OF_STATES,
     "states": _OF_STATES,
     "boundaries": jax.checkpoint_policies.nothing_saveable,
-    "residuals": jax.checkpoint_policies.everything_saveable,
 }
 
 
@@ -66,7 +65,9 @@ def in_chunks(
     segment: Any, params: Params, state: State, whole: PyTree, chunk: int, *, reverse: bool = False, save: Save
 ) -> tuple[State, PyTree]:
     """Runs `segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
-    segment = jax.checkpoint(segment, policy=policy_of(save), prevent_cse=False)
+    # A policy that saves everything computes products again all the same, and fails at complex numbers.
+    if save != "residuals":
+        segment = jax.checkpoint(segment, policy=policy_of(save), prevent_cse=False)
     steps = jax.tree.leaves(whole)[0].shape[0]
     full = steps - steps % chunk
     if steps <= chunk:
