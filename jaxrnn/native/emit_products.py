@@ -169,10 +169,11 @@ class Products:
                 body(whole, rows - whole)
             return
         count = f.div(f.add(rows, height - 1), height)
-        most = f.div(f.add(rows, f.sub(count, 1)), count)
+        least = f.div(rows, count)
+        longer = f.sub(rows, f.mul(count, least))  # tiles with a row more than the others
         with f.loop(count) as i:
-            first = f.mul(i, most)
-            body(first, f.min(most, f.sub(rows, first)))
+            more = f.val(f"zext i1 {f.val(f'icmp slt i64 {i}, {longer}')} to i64")
+            body(f.add(f.mul(i, least), f.min(i, longer)), f.add(least, more))
 
     def text(self) -> str:
         """Returns the micro kernels that were called."""
