@@ -182,6 +182,27 @@ def test_a_kernel_is_refused_where_devices_do_not_know_their_rows():
             traced(sizes, kind, **options)
 
 
+def test_a_map_over_some_axes_of_a_mesh_trains_by_a_scan():
+    """XLA divides over the others."""
+    cell = jaxrnn.LSTM(3, 4)
+    mesh = AbstractMesh((2, 4), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+    def loss(params, xs):
+        run = jax.shard_map(
+            lambda *args: jaxrnn.unroll(cell, *args)[1],
+            in_specs=(P(), P(None, "data")),
+            out_specs=P(None, "data"),
+            axis_names={"data"},
+        )
+        return run(params, xs).sum()
+
+    params, xs = jax.eval_shape(cell.init, jax.random.key(0)), jax.ShapeDtypeStruct((5, 6, 3), jnp.float32)
+    with jax.sharding.use_abstract_mesh(mesh), recorded_choices() as choices:
+        grads = jax.eval_shape(jax.grad(loss), params, xs)
+    assert [choice.path for choice in choices] == ["scan"]
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+
+
 def test_what_cannot_be_spread_is_refused():
     mesh, xs = jax.make_mesh((1,), ("model",)), jnp.ones((4, 2, 3))
 

@@ -304,14 +304,14 @@ class CellRun:
             one_step = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), data)
             ys = jax.eval_shape(self._segment, consts, carry, one_step)[1]
             return carry, jax.tree.map(lambda y: jnp.zeros((0, *y.shape[1:]), y.dtype), ys)
-        run = self._with_buffers(consts, carry, data)
+        run = self.with_buffers(consts, carry, data)
         return run.in_chunks(run._segment, consts, carry, data)
 
-    def _with_buffers(self, consts: PyTree, carry: PyTree, data: _Data) -> "CellRun":
+    def with_buffers(self, consts: PyTree, carry: PyTree, data: _Data) -> "CellRun":
         """Returns the run of a state that has a buffer, this one for any other state, solver or `save`."""
         if self.solver or self.cell.chunkwise or self.save == "states" or callable(self.save):
             return self
-        one_step = jax.eval_shape(lambda data: jax.tree.map(lambda a: a[0], data), data)
+        one_step = jax.tree.map(lambda a: a[0], data)
         if not has_buffer(self.row, consts, carry, one_step):
             return self
         if self.save == "auto":

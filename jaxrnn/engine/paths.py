@@ -76,7 +76,7 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
     reason = "asked for" if options.path == "scan" else _obstacle(run, *given, options, where)
     if reason:
         _refuse_native(cell, options, reason)
-        if recording() and options.steps != 0 and run._with_buffers(*given).buffered:
+        if recording() and options.steps != 0 and run.with_buffers(*given).buffered:
             reason += "; its state has a buffer, so the derivative is JAX's own"
     _record(Choice(cell, "scan" if reason else "native", reason))
     if reason:
