@@ -70,7 +70,6 @@ class Cell(Layer[P, S]):
     def run(self, params: P, xs: PyTree, state: S, options: Options) -> tuple[S, PyTree]:
         """Runs a sequence, as `unroll` after its checks."""
         check_returned(self, "init", params)
-        check_returned(self, "project", jax.eval_shape(self.project, params, xs))
         return run_cell(self, params, xs, state, options)
 
     @final

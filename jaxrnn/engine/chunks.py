@@ -1,6 +1,7 @@
 """Chunks of time steps: their default length, and the loop over them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,20 +13,22 @@ from jaxrnn.engine.options import Save
 from jaxrnn.engine.recurrence import STATES
 from jaxrnn.typing import Array, Params, PyTree, State
 
-__all__ = ["StepData", "default_chunk", "even_chunk", "in_chunks", "policy_of"]
+__all__ = ["StepData", "default_chunk", "even_chunk", "in_chunks"]
 
 _OF_STATES = jax.checkpoint_policies.save_only_these_names(STATES)
-_POLICIES: dict[Any, Any] = {
-    "auto": _OF_STATES,
-    "states": _OF_STATES,
-    "boundaries": jax.checkpoint_policies.nothing_saveable,
-}
 
 
-def policy_of(save: Save) -> Any:
-    """Returns what `jax.checkpoint` keeps of a chunk; a policy of the user's keeps more than the states."""
-    both = jax.checkpoint_policies.save_from_both_policies
-    return both(_OF_STATES, save) if callable(save) else _POLICIES[save]
+def _keeping(segment: Callable[..., Any], save: Save) -> Callable[..., Any]:
+    """Returns a segment of which reverse mode keeps what `save` says; a policy of the user's keeps the states, too."""
+    if save == "residuals":
+        # A policy that saves everything computes products again all the same, and fails at complex numbers.
+        return segment
+    policy = _OF_STATES
+    if save == "boundaries":
+        policy = jax.checkpoint_policies.nothing_saveable
+    elif callable(save):
+        policy = jax.checkpoint_policies.save_from_both_policies(_OF_STATES, save)
+    return jax.checkpoint(segment, policy=policy, prevent_cse=False)
 
 
 class StepData(NamedTuple):
@@ -65,9 +68,7 @@ def in_chunks(
     segment: Any, params: Params, state: State, whole: PyTree, chunk: int, *, reverse: bool = False, save: Save
 ) -> tuple[State, PyTree]:
     """Runs `segment` over consecutive chunks of the leading axis; the last chunk may be shorter."""
-    # A policy that saves everything computes products again all the same, and fails at complex numbers.
-    if save != "residuals":
-        segment = jax.checkpoint(segment, policy=policy_of(save), prevent_cse=False)
+    segment = _keeping(segment, save)
     steps = jax.tree.leaves(whole)[0].shape[0]
     full = steps - steps % chunk
     if steps <= chunk:

@@ -27,6 +27,7 @@ from jaxrnn.checks import (
     check_lengths,
     check_output,
     check_params,
+    check_returned,
     check_sizes,
     check_state,
     check_step,
@@ -330,6 +331,7 @@ class CellRun:
         dtype = computation_dtype(params, data.xs)
         xs = data.xs if data.valid is None else keep(data.valid, data.xs)
         drives = flat_products(cell.project)(params, xs)
+        check_returned(cell, "project", drives)
         noise = Noise(self.random, drawn, rows, data.noise)
         every, how = StepData(drives, data.valid, data.resets, noise), None
         if self.solver is not None:
@@ -347,6 +349,7 @@ class CellRun:
         cell, (params, drawn), (state, rows) = self.cell, consts, carry
         dtype = computation_dtype(params, data.xs)
         drive = cell.project(params, data.xs if data.valid is None else keep(data.valid, data.xs))
+        check_returned(cell, "project", drive)
         noise = Noise(self.random, drawn, rows, data.noise)
         state, output = _masked_step(cell, noise, params, state, StepData(drive, data.valid, data.resets, data.noise))
         y = cast(cell.readout(params, output, drive), dtype)
