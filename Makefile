@@ -33,11 +33,11 @@ exhaustive: $(TESTED)
 
 COMPAT := hoist errors imports guards edges networks noise fast_weights native native_vectors native_compile operation \
 	mosaic meshes
-WHOLE := hoist guards native operation meshes
+WHOLE := hoist guards native operation
 
 compat: $(STAMP)test
 	env -u CI $(BIN)/python -m pytest -n 2 --dist loadfile $(COMPAT:%=tests/test_%.py) README.md
-	env -u CI $(BIN)/python -m pytest -n 2 -m exhaustive -k "not every_kind" $(WHOLE:%=tests/test_%.py)
+	env -u CI $(BIN)/python -m pytest -n 2 -m exhaustive $(WHOLE:%=tests/test_%.py)
 
 bench: $(TESTED)
 	$(BIN)/python -m bench.all

@@ -203,6 +203,7 @@ def test_residuals_that_are_kept_are_not_computed_again():
     assert made("residuals") < made("states") < made("boundaries")
 
 
+@pytest.mark.exhaustive
 def test_residuals_may_be_complex():
     """The gradient is that of a plain scan."""
     cell = jaxrnn.S5(3, 4)
