@@ -25,10 +25,10 @@ EXACT = Newton(tolerance=1e-13)
 
 CELLS = [
     (GRU(3, H), reference.gru_after),
-    (LSTM(3, 3, heads=3), reference.lstm),
     *(
         pytest.param(*row, marks=pytest.mark.exhaustive)
         for row in (
+            (LSTM(3, 3, heads=3), reference.lstm),
             (Elman(3, H), reference.elman),
             (LSTM(3, H), reference.lstm),
             (CoRNN(3, H, step_size=0.3), cornn.cornn),
@@ -231,9 +231,8 @@ NET = jaxrnn.Stack(
 )
 
 
-@pytest.mark.parametrize(
-    "cell", [jaxrnn.Zoneout(jaxrnn.LearnedState(IndRNN(3, 2)), 0.5), pytest.param(NET, marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("cell", [jaxrnn.Zoneout(jaxrnn.LearnedState(IndRNN(3, 2)), 0.5), NET])
 def test_noise_windows_batch_axes_and_vmap(cell, x64):
     """Of dropout drawn before, in windows of a chunk."""
     params, xs, state = example(cell, T, (2, 3), jnp.float64)
