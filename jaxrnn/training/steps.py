@@ -92,9 +92,9 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
     Raises:
         TypeError: `loss_fn` is no function, or `optimizer` none of Optax.
         TypeError, ValueError: (from the step) the state is no `TrainState`, of another optimizer, or one that a step
-            took; `loss_fn` returns anything but `(loss,
-            (carry, metrics))`, a carry of another structure, shape or dtype, or a metric that is not a scalar or has
-            the name of one that is written beside it ("step", "seconds", "loss", "grad_norm", "skipped", "eval_...").
+            took; `loss_fn` returns anything but `(loss, (carry, metrics))`, a carry of another structure, shape or
+            dtype, or a metric that is not a scalar or has the name of one that is written beside it ("step", "seconds",
+            "loss", "grad_norm", "skipped", "eval_...").
 
     Example:
         >>> def loss_fn(params, carry, batch, key):
