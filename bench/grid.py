@@ -55,7 +55,7 @@ def records(settings: Settings) -> Iterator[Record]:
     for kind, size in progress(sizes(settings.seed, settings.count, settings.most), "bench.grid"):
         made = programs(kind, size, ("jaxrnn", *settings.rivals))
         for task, attribute in TASKS.items():
-            _, spent = interleaved({n: getattr(p, attribute) for n, p in made.items()}, settings.repeats, 0.01)
+            _, spent = interleaved({n: getattr(p, attribute) for n, p in made.items()}, settings.repeats, 0.03)
             figure = functools.partial(Record, f"random sizes of seed {settings.seed}, {task}", SIZE)
             for name, seconds in spent.items():
                 row = f"{kind} {','.join(map(str, size))}"

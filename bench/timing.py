@@ -13,15 +13,18 @@ import jax.numpy as jnp
 
 __all__ = ["gemm_peak", "geometric_mean", "interleaved", "machine", "versions"]
 
+PAUSE = 0.05  # seconds before a turn
+
 
 def interleaved(
-    programs: dict[str, Callable[[], object]], repeats: int, at_least: float = 0.02
+    programs: dict[str, Callable[[], object]], repeats: int, at_least: float = 0.1
 ) -> tuple[dict[str, float], dict[str, float]]:
     """`(compile seconds, median seconds)` of each program; the first call compiles.
 
     The programs take turns, so that a slow spell of the machine meets all of them, and in a new order each round: what
-    ran before leaves its mark, such as threads that spin for a while. A turn repeats its program until `at_least`
-    seconds have passed and counts the mean.
+    ran before leaves its mark. Threads that spin when their work is done (PyTorch's, ONNX Runtime's) have time to stop:
+    a turn begins with a pause and, where the program is short, with a call that is not counted. Then it repeats its
+    program until `at_least` seconds have passed and counts the mean.
     """
     compiling, counts = {}, {}
     for name, program in programs.items():
@@ -37,6 +40,9 @@ def interleaved(
     for _ in range(repeats):
         shuffle(order)
         for name, program in order:
+            time.sleep(PAUSE)
+            if counts[name] > 1:
+                jax.block_until_ready(program())
             start = time.perf_counter()
             for _ in range(counts[name]):
                 jax.block_until_ready(program())

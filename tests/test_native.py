@@ -19,6 +19,7 @@ from jax.nn import sigmoid, softmax
 from jaxrnn import native
 from jaxrnn.native import calls, compile, division
 from jaxrnn.native.division import Division
+from jaxrnn.native.plan import Plan
 from tests.registry import rare
 
 pytestmark = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle())
@@ -270,6 +271,23 @@ def arrangements(*sizes):
     return Case(fun, (vec(7, 7), vec(3, 6)), vec(7), (vec(4, 6), Leaf((11,), jnp.bool_), vec(11)), *sizes)
 
 
+def padded(*sizes):
+    """Vectors that are zero by turns, as derivatives of gates are, at the same places, and across each other's ends."""
+
+    def fun(w, h, x):
+        a, b = x
+        apart = pad(a, 0, 17) + pad(b, 10, 3) + pad(h, 24, 0)
+        twice = pad(a, 9, 8) + pad(a * a, 9, 8)
+        across = pad(a, 0, 17) + pad(b, 2, 11)
+        h = jnp.tanh(apart @ w)
+        return h, (apart, twice, across, h, h[None]), (jnp.tensordot(apart, h, 0), twice)
+
+    def pad(x, before, after):
+        return lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0)])
+
+    return Case(fun, vec(27, 3), vec(3), (vec(10), vec(14)), *sizes)
+
+
 # Kernels differ for 1, 2 and more rows a part: most cases are of one sort, because compiling them is the cost.
 CASES = {
     "lstm": lstm(3, 4, 5, 2),
@@ -284,6 +302,7 @@ CASES = {
     "functions": functions(5, 3, 10),
     "tokens, transposed": transposed_tokens(tokens(6, 7, 11)),
     "arrangements": arrangements(4, 11),
+    "padded": padded(5, 11),
 }
 IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "tokens, transposed")
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
@@ -304,6 +323,17 @@ def test_parts_have_no_more_rows_than_stay_in_a_cache(size, most, monkeypatch):
         assert division.divide(row, 8, batch).parts == 3 * -(-batch // (3 * most))
     if size == 16:  # few rows and wide weights are a team's
         assert [division.divide(row, 8, batch).parts for batch in (1, 2, 3, 4)] == [1, 2, 3, 3]
+
+
+def test_wide_weights_and_few_rows_are_a_team_s(monkeypatch):
+    """The wider the weights, the more rows."""
+    monkeypatch.setattr(division, "_threads", lambda: 3)
+    most = {}
+    for size in (128, 256, 512, 1024):
+        vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (size, 3 * size)))
+        row = native.trace(lambda w, h, x: (sum(jnp.split(h @ w, 3)) + x, h, ()), matrix, vector, vector)
+        most[size] = max((batch for batch in range(1, 200) if division.divide(row, 8, batch).team == 3), default=0)
+    assert most == {128: 0, 256: 12, 512: 24, 1024: 199}
 
 
 def runs(row, case, splits, monkeypatch):
@@ -342,7 +372,7 @@ def assert_close(got, want, tolerance):
         )
 
 
-OFTEN = ("lstm", "lstm, transposed", "sums", "arrangements")
+OFTEN = ("lstm", "lstm, transposed", "sums", "arrangements", "padded")
 
 
 @pytest.mark.parametrize("name", [*OFTEN, *rare(*(name for name in CASES if name not in OFTEN))])
@@ -374,6 +404,38 @@ def test_a_run_is_one_call():
     names = [e.primitive.name for e in program.eqns]
     assert names.count("ffi_call") == 1
     assert set(names) <= {"ffi_call", "transpose", "copy"}
+
+
+def test_vectors_that_are_zero_by_turns_are_not_added():
+    apart, twice, across, *_ = CASES["padded"].row("float32").ys
+    assert [(n.op, n.size) for n in apart.args] == [("xs", 10), ("xs", 14), ("carry", 3)]
+    assert [(n.op, n.size) for n in twice.args] == [("lit", 9), ("add", 10), ("lit", 8)]
+    assert across.op == "add"
+
+
+def test_a_result_is_written_once():
+    row = CASES["padded"].row("float32")
+    assert (len(row.ys), row.places) == (4, (0, 1, 2, 3, 3))
+    (call,) = jax.make_jaxpr(lambda *args: native.run(row, *args))(*CASES["padded"].args()).eqns[:1]
+    assert [v.aval.shape[2:] for v in call.outvars[1:5]] == [(27,), (27,), (27,), (3,)]
+
+
+def test_what_derivatives_need_is_computed_where_the_state_is():
+    """So that no gate is stored but as a result; what a product waits for comes after the loop."""
+
+    def keep(w, state, x):
+        def gates(h, c):
+            i, f = jnp.split(h @ w + x, 2)
+            c = jnp.tanh(i) * c + f
+            return jnp.tanh(c), c
+
+        state, pushforward = jax.linearize(gates, *state)
+        return state, (state[0] @ w, jax.tree.leaves(pushforward)), ()
+
+    h, w = jax.ShapeDtypeStruct((4,), jnp.float32), jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    plan = Plan(native.trace(keep, w, (h, h), jax.ShapeDtypeStruct((8,), jnp.float32)))
+    assert {home.where for home in plan.homes.values() if home.size == 4} == {"ys"}
+    assert {nest.size for nest in plan.nests if nest.phase == 2} == {8}
 
 
 def test_one_kernel_serves_all_lengths():

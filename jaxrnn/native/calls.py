@@ -75,14 +75,16 @@ def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = 
     stride = module.memory.stride(rows, division.chunk)
     settings = np.array([*division, stride // 64], np.int32)
 
-    results = [
-        jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype)
+    finals, ys, sums = (
+        [jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype) for spec in jax.tree.leaves(tree)]
         for lead, tree in zip(((batch,), (steps, batch), ()), row.results, strict=True)
-        for spec in jax.tree.leaves(tree)
-    ]
+    )
+    once = [ys[row.places.index(i)] for i in range(len(row.ys))]
     scratch = jax.ShapeDtypeStruct((division.parts * stride + module.packed,), jnp.uint8)
     arguments = settings, *operands, *states, *jax.tree.leaves(leaves)
-    *found, _ = jax.ffi.ffi_call(name, [*results, scratch])(*arguments)
+    *found, _ = jax.ffi.ffi_call(name, [*finals, *once, *sums, scratch])(*arguments)
+    over_time = slice(len(finals), len(finals) + len(once))
+    found[over_time] = [found[over_time][i].reshape(spec.shape) for i, spec in zip(row.places, ys, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(row.results), found)
 
 

@@ -286,7 +286,7 @@ _MATHEMATICS = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "at
 _HUGE_PAGES = """
 declare i32 @madvise(ptr, i64, i32)
 define internal void @huge_pages(ptr %start, i64 %bytes) nounwind {
-  %much = icmp uge i64 %bytes, 4194304
+  %much = icmp uge i64 %bytes, 262144
   br i1 %much, label %ask, label %end
 ask:
   %address = ptrtoint ptr %start to i64

@@ -16,7 +16,8 @@ __all__ = ["Division", "divide", "few", "slower"]
 KIB, MIB = 2**10, 2**20
 CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
 TEAM_WEIGHTS = 512 * KIB  # that a team reads faster than each of its members, if there are few rows
-TEAM_ROWS = 4  # for each thread, at most
+TEAM_ROWS = 4  # for each thread, at most; more where reading the weights takes longer than waiting for each other:
+TEAM_ROW_WEIGHTS = 350 * KIB  # for each of them
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
 PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a core from step to step
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
@@ -98,7 +99,8 @@ def divide(row: Row, steps: int, batch: int) -> Division:
     them once, and waits for its members at the end of every stage.
     """
     threads, sizes = _threads(), _sizes(row)
-    shared = batch <= TEAM_ROWS * threads and sizes.recurrent >= TEAM_WEIGHTS
+    rows = threads * max(TEAM_ROWS, sizes.recurrent // TEAM_ROW_WEIGHTS)
+    shared = batch <= rows and sizes.recurrent >= TEAM_WEIGHTS
     team = threads if shared or sizes.recurrent >= SHARED_WEIGHTS else 1
     most = PART_ROWS if sizes.weights < WIDE_WEIGHTS else 2 * PART_ROWS
     parts = 1 if team > 1 else min(batch, threads * -(-batch // (threads * most)))

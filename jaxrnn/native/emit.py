@@ -57,7 +57,9 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
         next_turn(types, task),
         _total(types),
     ]
-    written.append(handler(types, task, lambda f: _large_pages(f, plan, task), lambda f: _finish(f, part)))
+    written.append(
+        handler(types, task, lambda f: _large_pages(f, plan, task, part.products.packed), lambda f: _finish(f, part))
+    )
     kinds: tuple[Kind, ...] = ("f", "i", "b")
     written += [take(types, kind) for kind in kinds if f"@take_{kind}(" in written[0]]
     functions = sorted(set(re.findall(r"@v(\w+)\(", "".join(written))))
@@ -65,10 +67,10 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
     return Module("\n\n".join(text), part.memory, part.products.packed)
 
 
-def _large_pages(f: Fn, plan: Plan, task: Task) -> None:
+def _large_pages(f: Fn, plan: Plan, task: Task, packed: int) -> None:
     """Asks for large pages under the results, which are new memory."""
     cells = f.mul(task.size(f, "steps"), task.size(f, "batch"))
-    scratch = f.mul(f.mul(task.size(f, "parts"), task.size(f, "stride")), 64)
+    scratch = f.add(f.mul(f.mul(task.size(f, "parts"), task.size(f, "stride")), 64), packed)
     sizes = [("ys", i, f.mul(cells, max(n.size, 1) * f.t.size(n.kind))) for i, n in enumerate(plan.row.ys)]
     for name, index, size in [*sizes, ("scratch", 0, scratch)]:
         f.do(f"call void @huge_pages(ptr {task.pointer(f, name, index)}, i64 {size})")

@@ -76,7 +76,8 @@ class Row:
 
     Attributes:
         nodes: all of them, in order.
-        carry, ys: the nodes of the results.
+        carry, ys: the nodes of the results, those over time once each.
+        places: for each leaf of the results over time, which of `ys` it is.
         sums: for each leaf, the outer products or the one node that is added up.
         dtype: of the floating-point numbers.
         constants: from the constants' leaves to the operands that `const` nodes and matrices name.
@@ -88,6 +89,7 @@ class Row:
     nodes: tuple[Node, ...]
     carry: tuple[Node, ...]
     ys: tuple[Node, ...]
+    places: tuple[int, ...]
     sums: tuple[Outers | Node | None, ...]
     dtype: Literal["float32", "float64"]
     constants: Callable[[list[Any]], list[Array]]

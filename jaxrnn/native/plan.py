@@ -3,8 +3,8 @@
 Time is divided into chunks of steps. A chunk has three phases:
 
     0   what the carry does not reach (the input's products), for all steps of the chunk at once
-    1   what the next carry needs, step by step
-    2   the rest (outputs, sums), at once again
+    1   what the next carry needs, step by step, and the results that its values give place by place
+    2   the rest (outputs of products, sums), at once again
 
 Within a phase, a value that is needed as a whole, such as the left side of a product or a reduced vector, must be in
 memory before it is used: it ends a *stage*. A *nest* is all that is stored in one stage of one phase for vectors of one
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jaxrnn.native.graph import Node, Row
+from jaxrnn.native.graph import Node, Outer, Row
+from jaxrnn.native.pointwise import POINTWISE
 from jaxrnn.native.vectors import Kind
 
 __all__ = ["Chain", "Home", "Nest", "Plan", "Store"]
@@ -87,11 +88,7 @@ class Plan:
         self.homes: dict[Node, Home] = {}
         self._nests: dict[tuple[int, int, int], Nest] = {}
         self._todo: list[tuple[Nest, Node, int]] = []
-        self._results = {
-            n: i
-            for i, n in reversed(list(enumerate(row.ys)))
-            if n.op not in (*OPERANDS, *WHOLE, *INDEXED, "xs", "carry")
-        }
+        self._results = {n: i for i, n in enumerate(row.ys) if n.op not in (*OPERANDS, *WHOLE, *INDEXED, "xs", "carry")}
         self.outers = [
             (i, self._factor(left), self._factor(right))
             for i, terms in enumerate(row.sums)
@@ -130,7 +127,29 @@ class Plan:
                 todo += n.args
         for n in self.nodes:
             self.phase[n] = 0 if n not in reached else 1 if n in needed or n.op == "carry" else 2
+        for n in self._early():
+            self.phase[n] = 1
+        for n in self.nodes:
             self.stage[n] = max((self._ready(n, a) for a in n.args), default=0)
+
+    def _early(self) -> set[Node]:
+        """Returns results of phase 2 that are computed in phase 1, as its values need not be stored for them then.
+
+        With them go the nodes that they alone are computed from.
+        """
+        place_by_place = {*OPERANDS, "xs", "carry", "slice", "copy"} | {name for name, _ in POINTWISE}
+        able, late = set[Node](), {n for terms in self.row.sums for n in _of_sum(terms)}
+        for n in self.nodes:
+            if self.phase[n] < 2 or (n.op in place_by_place and all(a in able for a in n.args)):
+                able.add(n)
+        early = set[Node]()
+        for n in reversed(self.nodes):
+            if self.phase[n] == 2:
+                if n in able and (n in self._results or n not in late):
+                    early.add(n)
+                else:
+                    late.update(n.args)
+        return early
 
     def _ready(self, node: Node, arg: Node) -> int:
         """The first stage, in the phase of a node, in which it can read an argument."""
@@ -149,7 +168,7 @@ class Plan:
     def _store_results(self) -> None:
         row = self.row
         for i, node in enumerate(row.ys):
-            if self._results.get(node) == i:
+            if node in self._results:
                 self._require(node)
             else:
                 self._store(node, self.phase[node], Home("ys", node.size, node.kind, i))
@@ -250,6 +269,14 @@ class Plan:
 
         visit(node, shift)
         return tuple(chain), rest
+
+
+def _of_sum(terms: tuple[Outer, ...] | Node | None) -> Iterator[Node]:
+    """The nodes that a sum adds up."""
+    if isinstance(terms, Node):
+        yield terms
+    for outer in terms if isinstance(terms, tuple) else ():
+        yield from outer
 
 
 def arguments(node: Node, shift: int) -> Iterator[tuple[Node, int]]:

@@ -10,7 +10,9 @@ An equation whose inputs are all known gives known results, so weights are trans
 outside of the loop. What the loop has no code for raises `Unsupported`.
 """
 
+import bisect
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,10 +96,13 @@ class Tracer:
         values = list(zip(found, avals, strict=True))
         rows = [self.read(*v) for v in values[: ends[1]]]
         sums = tuple(self.total(*v) for v in values[ends[1] :])
+        # An output that is kept for the derivative, too, such as a state, is written once.
+        ys = tuple(dict.fromkeys(rows[ends[0] :]))
         return Row(
             nodes=tuple(self.nodes),
             carry=tuple(rows[: ends[0]]),
-            ys=tuple(rows[ends[0] :]),
+            ys=ys,
+            places=tuple(map(ys.index, rows[ends[0] :])),
             sums=sums,
             dtype=str(self.dtype or np.dtype("float32")),  # type: ignore[arg-type]
             constants=functools.partial(_constants, closed, len(given), self.needed(), self.operands),
@@ -239,7 +244,28 @@ class Tracer:
             raise Unsupported(f"primitive {name!r}" + (kind != "f") * f" of {NAMES[args[-1].kind]}")
         if not all(a.size in (0, size) for a in args):
             raise Unsupported(f"primitive {name!r} of arrays of several sizes")
+        if name == "add" and kind == "f" and all(a.op == "concat" for a in args) and (joined := self.joined(*args)):
+            return joined
         return self.node(name, tuple(args), None, size, kind)
+
+    def joined(self, left: Node, right: Node) -> Node | None:
+        """Adds vectors that are zero by turns, such as the gates' derivatives, each padded to all gates' size, as one.
+
+        None: where neither is zero, their pieces don't have the same ends.
+        """
+        (of_left, at_left), (of_right, at_right) = _pieces(left), _pieces(right)
+        ends = sorted({*at_left, *at_right})
+        pieces: list[Node] = []
+        for start, end in itertools.pairwise([0, *ends]):
+            a, b = (of[bisect.bisect(at, start)] for of, at in ((of_left, at_left), (of_right, at_right)))
+            if _is_zero(a) and _is_zero(b):
+                pieces.append(self.part(a, 0, end - start))
+                continue
+            whole = b if _is_zero(a) else a
+            if any(max(n.size, 1) != end - start for n in (a, b) if not _is_zero(n)):
+                return None
+            pieces.append(whole if _is_zero(a) or _is_zero(b) else self.pointwise("add", [a, b], a.size, "f"))
+        return self.node("concat", tuple(pieces), None, left.size, "f")
 
     def arrange(self, sources: list[Node], table: np.ndarray) -> Node:
         """Returns the vector of the places in `table`, counted over all sources, which follow each other.
@@ -388,6 +414,15 @@ def _constants(closed: Any, count: int, needed: set[int], operands: list[Any], l
     values = [*leaves, *[_OF_ROWS] * (count - len(leaves))]
     interpret(closed, values, [None] * count, rule, CALLS)
     return [jnp.asarray(found[o] if isinstance(o, int) else o) for o in operands]
+
+
+def _pieces(concat: Node) -> tuple[tuple[Node, ...], list[int]]:
+    """What a vector is made of, and where each piece ends."""
+    return concat.args, list(itertools.accumulate(max(n.size, 1) for n in concat.args))
+
+
+def _is_zero(node: Node) -> bool:
+    return node.op == "lit" and node.attr == 0
 
 
 _OF_ROWS = object()  # stands for a value that is no constant
