@@ -22,9 +22,9 @@ def interleaved(
     """`(compile seconds, median seconds)` of each program; the first call compiles.
 
     The programs take turns, so that a slow spell of the machine meets all of them, and in a new order each round: what
-    ran before leaves its mark. Threads that spin when their work is done (PyTorch's, ONNX Runtime's) have time to stop:
-    a turn begins with a pause and, where the program is short, with a call that is not counted. Then it repeats its
-    program until `at_least` seconds have passed and counts the mean.
+    ran before leaves its mark. So that it is not measured, a turn begins with a pause, in which threads that spin when
+    their work is done (PyTorch's, ONNX Runtime's) stop, and with a call that isn't counted, which gets the memory that
+    the others gave back. Then it repeats its program until `at_least` seconds have passed and counts the mean.
     """
     compiling, counts = {}, {}
     for name, program in programs.items():
@@ -41,8 +41,7 @@ def interleaved(
         shuffle(order)
         for name, program in order:
             time.sleep(PAUSE)
-            if counts[name] > 1:
-                jax.block_until_ready(program())
+            jax.block_until_ready(program())
             start = time.perf_counter()
             for _ in range(counts[name]):
                 jax.block_until_ready(program())
