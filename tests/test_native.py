@@ -19,6 +19,8 @@ from jax.nn import sigmoid, softmax
 from jaxrnn import native
 from jaxrnn.native import calls, compile, division
 from jaxrnn.native.division import Division
+from jaxrnn.native.emit import emit
+from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.plan import Plan
 from tests.registry import rare
 
@@ -293,6 +295,7 @@ CASES = {
     "lstm": lstm(3, 4, 5, 2),
     "lstm, wide": lstm(5, 17, 9, 13, True),
     "lstm, transposed": transposed(lstm(3, 17, 7, 11)),
+    "lstm, transposed, sums as in the results": transposed(lstm(3, 16, 7, 11)),
     "lstm, transposed, one unit": transposed(lstm(1, 1, 1, 3, True)),
     "gru, transposed": transposed(gru(4, 12, 6, 10)),
     "layer norm, transposed": transposed(layer_norm(8, 5, 10)),
@@ -372,7 +375,7 @@ def assert_close(got, want, tolerance):
         )
 
 
-OFTEN = ("lstm", "lstm, transposed", "sums", "arrangements", "padded")
+OFTEN = ("lstm", "lstm, transposed", "lstm, transposed, sums as in the results", "sums", "arrangements", "padded")
 
 
 @pytest.mark.parametrize("name", [*OFTEN, *rare(*(name for name in CASES if name not in OFTEN))])
@@ -436,6 +439,15 @@ def test_what_derivatives_need_is_computed_where_the_state_is():
     plan = Plan(native.trace(keep, w, (h, h), jax.ShapeDtypeStruct((8,), jnp.float32)))
     assert {home.where for home in plan.homes.values() if home.size == 4} == {"ys"}
     assert {nest.size for nest in plan.nests if nest.phase == 2} == {8}
+
+
+def test_the_first_part_adds_up_in_the_result():
+    """Where the result is laid out as vectors need it: such sums take memory for each of the other parts alone."""
+    for name, dense in (("lstm, transposed", False), ("lstm, transposed, sums as in the results", True)):
+        row = CASES[name].row("float32")
+        memory = emit(row, Registers(8, 16), shifted=(False,) * len(row.given[2]), reverse=False, rows=4).memory
+        assert (memory.sums_size == 0, memory.dense_size > 0) == (dense, dense)
+        assert memory.packed_at(3, 640) == 3 * 640 + 2 * memory.dense_size
 
 
 def test_one_kernel_serves_all_lengths():

@@ -73,14 +73,15 @@ def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = 
     rows = -(-batch // division.parts)
     name, module = _kernel(row, tuple(map(_is_shifted, leaves)), reverse, 4 if rows >= 4 else 2 if rows >= 2 else 1)
     stride = module.memory.stride(rows, division.chunk)
-    settings = np.array([*division, stride // 64], np.int32)
+    packed_at = module.memory.packed_at(division.parts, stride)
+    settings = np.array([*division, stride // 64, packed_at // 64], np.int32)
 
     finals, ys, sums = (
         [jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype) for spec in jax.tree.leaves(tree)]
         for lead, tree in zip(((batch,), (steps, batch), ()), row.results, strict=True)
     )
     once = [ys[row.places.index(i)] for i in range(len(row.ys))]
-    scratch = jax.ShapeDtypeStruct((division.parts * stride + module.packed,), jnp.uint8)
+    scratch = jax.ShapeDtypeStruct((packed_at + module.packed,), jnp.uint8)
     arguments = settings, *operands, *states, *jax.tree.leaves(leaves)
     *found, _ = jax.ffi.ffi_call(name, [*finals, *once, *sums, scratch])(*arguments)
     over_time = slice(len(finals), len(finals) + len(once))

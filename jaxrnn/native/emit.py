@@ -70,37 +70,43 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
 def _large_pages(f: Fn, plan: Plan, task: Task, packed: int) -> None:
     """Asks for large pages under the results, which are new memory."""
     cells = f.mul(task.size(f, "steps"), task.size(f, "batch"))
-    scratch = f.add(f.mul(f.mul(task.size(f, "parts"), task.size(f, "stride")), 64), packed)
+    scratch = f.add(f.mul(task.size(f, "packed"), 64), packed)
     sizes = [("ys", i, f.mul(cells, max(n.size, 1) * f.t.size(n.kind))) for i, n in enumerate(plan.row.ys)]
     for name, index, size in [*sizes, ("scratch", 0, scratch)]:
         f.do(f"call void @huge_pages(ptr {task.pointer(f, name, index)}, i64 {size})")
 
 
 def _finish(f: Fn, part: Part) -> None:
-    """Adds up the sums of all parts."""
+    """Adds up the sums of all parts; the result of a dense one holds the first part's."""
     task, specs = part.task, jax.tree.leaves(part.plan.row.results[2])
     scratch, parts = task.pointer(f, "scratch"), task.size(f, "parts")
     stride = f.mul(task.size(f, "stride"), 64)
+    others, dense = f.sub(parts, 1), f.byte_ptr(scratch, f.mul(parts, stride))
     for i, (terms, s) in enumerate(zip(part.plan.row.sums, part.memory.sums, strict=True)):
         result = task.pointer(f, "sums", i)
         if terms is None:
             size = specs[i].size * specs[i].dtype.itemsize
             f.do(f"call void @llvm.memset.p0.i64(ptr {result}, i8 0, i64 {size}, i1 false)")
         else:
-            sizes = ", ".join(f"i64 {n}" for n in (parts, stride, s.rows, s.columns, s.ld))
-            f.do(f"call void @total(ptr {f.byte_ptr(scratch, s.offset)}, {sizes}, ptr {result})")
+            first = result if s.dense else f.byte_ptr(scratch, s.offset)
+            more = f.byte_ptr(dense, s.offset) if s.dense else f.byte_ptr(first, stride)
+            apart = part.memory.dense_size if s.dense else stride
+            sizes = ", ".join(f"i64 {n}" for n in (others, apart, s.rows, s.columns, s.ld))
+            with f.loop(f.min(others, 1) if s.dense else 1):
+                f.do(f"call void @total(ptr {first}, ptr {more}, {sizes}, ptr {result})")
 
 
 def _total(t: Types) -> str:
-    """A function that adds up a sum of all parts, in order."""
-    sizes = "i64 %parts, i64 %stride, i64 %rows, i64 %columns, i64 %ld"
-    f = Fn(f"define internal void @total(ptr %own, {sizes}, ptr %result) noinline nounwind #0", t)
+    """A function that adds up a sum of all parts, in order: the first one's and those of the others."""
+    sizes = "i64 %others, i64 %apart, i64 %rows, i64 %columns, i64 %ld"
+    f = Fn(f"define internal void @total(ptr %first, ptr %more, {sizes}, ptr %result) noinline nounwind #0", t)
     total = f.alloca(t.v)
     with f.loop("%rows") as row, f.loop("%columns", 0, t.w) as column:
-        own = f.ptr("%own", f.add(f.mul(row, "%ld"), column))
-        f.store(f.load(own), total)
-        with f.loop("%parts", 1) as part:
-            f.store(f.f("fadd", f.load(total), f.load(f.byte_ptr(own, f.mul(part, "%stride")))), total)
+        place = f.add(f.mul(row, "%ld"), column)
+        f.store(f.load(f.ptr("%first", place)), total)
+        with f.loop("%others") as part:
+            more = f.ptr(f.byte_ptr("%more", f.mul(part, "%apart")), place)
+            f.store(f.f("fadd", f.load(total), f.load(more)), total)
         mask = f.below(f.sub("%columns", column))
         f.store(f.load(total), f.ptr("%result", f.add(f.mul(row, "%columns"), column)), mask)
     f.do("ret void")

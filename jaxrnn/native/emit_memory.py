@@ -27,12 +27,24 @@ class Place:
 
 @dataclass(frozen=True)
 class Sum:
-    """Where a part adds up a sum: `offset` in bytes, and how far apart its rows are, in numbers."""
+    """Where a part adds up a sum: `offset` in bytes, and how far apart its rows are, in numbers.
+
+    The result of a `dense` one has the same layout, so that the first part adds up there.
+    """
 
     offset: int
     rows: int
     columns: int
     ld: int
+
+    @property
+    def dense(self) -> bool:
+        return self.ld == self.columns
+
+    @property
+    def size(self) -> int:
+        """The numbers of it."""
+        return self.rows * self.ld
 
 
 class Memory:
@@ -40,7 +52,8 @@ class Memory:
 
     Attributes:
         sums: one a leaf, without memory where nothing is added up.
-        sums_size: their bytes.
+        sums_size: bytes of those that are not dense.
+        dense_size: bytes of the dense ones, which all parts but the first have, after the parts' own memory.
         carry: two buffers of each leaf, in the room of a row, in bytes.
         offsets: homes in scratch memory, in the room of their row, or of their row and step, in bytes.
         of_row, of_cell: bytes of these rooms.
@@ -49,14 +62,19 @@ class Memory:
     def __init__(self, plan: Plan, types: Types, registers: Registers) -> None:
         self.t = types
         self.sums: list[Sum] = []
-        self.sums_size = 0
+        self.sums_size = self.dense_size = 0
         tile = registers.vectors(8) * types.w
         for total, spec in zip(plan.row.sums, jax.tree.leaves(plan.row.results[2]), strict=True):
             rows = 1 if not isinstance(total, tuple) else total[0].left.size or spec.shape[0]
             columns = spec.size // rows
             ld = round_up(columns, tile if rows > 1 else types.w)
-            self.sums.append(Sum(self.sums_size, rows, columns, ld))
-            self.sums_size += round_up(rows * ld * types.bytes, 64) if total is not None else 0
+            size = round_up(rows * ld * types.bytes, 64) if total is not None else 0
+            if ld == columns:
+                self.sums.append(Sum(self.dense_size, rows, columns, ld))
+                self.dense_size += size
+            else:
+                self.sums.append(Sum(self.sums_size, rows, columns, ld))
+                self.sums_size += size
         self.of_row = self.of_cell = 0
         self.carry = [[self._take(n.size, n.kind, of_row=True) for _ in range(2)] for n in plan.row.carry]
         self.offsets = {
@@ -68,6 +86,10 @@ class Memory:
     def ld(self, size: int) -> int:
         """Returns how far apart padded rows are, in numbers."""
         return round_up(size, self.t.w) + self.t.w if size else self.t.w
+
+    def packed_at(self, parts: int, stride: int) -> int:
+        """Returns where the packed weights begin, behind the memory of the parts: a multiple of 64."""
+        return parts * stride + (parts - 1) * self.dense_size
 
     def stride(self, rows: int, chunk: int) -> int:
         """Returns the bytes of a part of at most so many rows, a multiple of 64."""

@@ -12,8 +12,7 @@ _SIZES = ("width", "column", "count", "K", "step")
 def packing(t: Types, task: Task, panels: list[Panel]) -> str:
     """Returns `@pack(task, member, members)`, which packs a member's share of the tiles, and what it calls."""
     f = Fn("define internal void @pack(ptr %task, i64 %member, i64 %members) noinline nounwind #0", t)
-    parts = f.mul(task.size(f, "parts"), f.mul(task.size(f, "stride"), 64))
-    packed = f.byte_ptr(task.pointer(f, "scratch"), parts)
+    packed = f.byte_ptr(task.pointer(f, "scratch"), f.mul(task.size(f, "packed"), 64))
     for panel in panels:
         _panel(f, task, panel, f.byte_ptr(packed, panel.offset))
     f.do("ret void")

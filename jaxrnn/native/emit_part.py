@@ -65,7 +65,9 @@ class Part:
     def _begin(self) -> None:
         """Finds the part's rows and memory."""
         f, memory = self.f, self.memory
-        self.steps, self.batch, self.chunk, parts, self.team, units = (self.task.size(f, n) for n in self.task.sizes)
+        self.steps, self.batch, self.chunk, parts, self.team, units, packed = (
+            self.task.size(f, n) for n in self.task.sizes
+        )
         self.pointers = {name: self.task.pointer(f, *name) for name in self.task.names}
         self.state = f.alloca("i64", 3, 8)
         f.do(f"call void @llvm.memset.p0.i64(ptr {self.state}, i8 0, i64 24, i1 false)")
@@ -80,7 +82,16 @@ class Part:
 
         stride, scratch = f.mul(units, 64), self.pointers["scratch", 0]
         self.own = f.byte_ptr(scratch, f.mul(number, stride))
-        self.packed = f.byte_ptr(scratch, f.mul(parts, stride))
+        self.packed = f.byte_ptr(scratch, f.mul(packed, 64))
+        dense = f.byte_ptr(scratch, f.add(f.mul(parts, stride), f.mul(f.sub(number, 1), memory.dense_size)))
+        first = f.val(f"icmp eq i64 {number}, 0")
+        self.sums = []
+        for i, total in enumerate(memory.sums):
+            pointer = f.byte_ptr(self.own, total.offset)
+            if total.dense:
+                result, other = self.pointers["sums", i], f.byte_ptr(dense, total.offset)
+                pointer = f.val(f"select i1 {first}, ptr {result}, ptr {other}")
+            self.sums.append(pointer)
         self.most, self.most_cells = most, f.mul(most, self.chunk)
         self.of_rows = f.byte_ptr(self.own, memory.sums_size)
         self.of_cells = f.byte_ptr(self.of_rows, f.mul(most, memory.of_row))
@@ -91,8 +102,11 @@ class Part:
         f, memory = self.f, self.memory
         places = [[f.byte_ptr(self.of_rows, f.mul(self.most, o)) for o in pair] for pair in memory.carry]
         with self.stage() as turn, f.loop(self.first(turn, 1)):
-            if memory.sums_size:
-                f.do(f"call void @llvm.memset.p0.i64(ptr {self.own}, i8 0, i64 {memory.sums_size}, i1 false)")
+            for pointer, total, terms in zip(self.sums, memory.sums, self.plan.row.sums, strict=True):
+                if terms is not None:
+                    f.do(
+                        f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 0, i64 {total.size * self.t.bytes}, i1 false)"
+                    )
             for i, node in enumerate(self.plan.row.carry):
                 self._copy(self._given("carry", i, node), self._padded(places[i][0], node), node.size)
         self.buffers = [[f.alloca("ptr", 1, 8) for _ in pair] for pair in places]
@@ -187,7 +201,7 @@ class Part:
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
         with f.loop(high, low) as j, f.loop(rows, 0, most) as first:
             column = f.mul(j, vectors * w)
-            target = f.ptr(f.byte_ptr(self.own, total.offset), column)
+            target = f.ptr(self.sums[index], column)
             count = f.min(most, f.sub(rows, first))
             with f.loop(count) as row:
                 source = f.ptr(c, f.add(f.mul(f.add(first, row), self.memory.ld(right.size)), column))
@@ -262,7 +276,7 @@ class Part:
         if home.where == "carry":
             return Place(self.next[home.index], 0, self.memory.ld(home.size), home.kind, padded=True)
         if home.where == "sums":
-            return Place(f.byte_ptr(self.own, self.memory.sums[home.index].offset), 0, 0, home.kind, padded=True)
+            return Place(self.sums[home.index], 0, 0, home.kind, padded=True)
         ld = self.memory.ld(home.size)
         if home.of_step:
             offset = f.mul(self.most, self.memory.offsets[home])

@@ -15,8 +15,9 @@ from jaxrnn.native.vectors import Fn, Types
 __all__ = ["SETTINGS", "Operands", "Task", "handler", "next_turn", "wait", "worker"]
 
 NEXT, DONE, USERS, NEXT_PACK, PACKED = range(0, 320, 64)  # counters, a cache line each
-SETTINGS = ("chunk", "parts", "team", "stride")
-"""What Python chooses: steps of a chunk, ranges of rows, threads that share a range, units of 64 bytes for a range."""
+SETTINGS = ("chunk", "parts", "team", "stride", "packed")
+"""What Python chooses: steps of a chunk, ranges of rows, threads that share a range; in units of 64 bytes the memory of
+a range, and where the packed weights begin."""
 SIZES = ("steps", "batch", *SETTINGS)
 
 
