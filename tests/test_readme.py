@@ -290,7 +290,7 @@ def test_the_figures_are_those_of_the_benchmarks():
     shown = table(README, "B, T, I, H")
     assert len(shown) >= 5
     assert [row for row in shown if row not in chosen] == []
-    torch = columns.index("torch")
-    assert any(float(row[torch]) < float(row[1]) for row in shown), "no row of those where another library is faster"
+    others = [row for row in chosen if min(map(float, row[2:])) < float(row[1])]
+    assert not others or any(row in shown for row in others), "no row of those where another library is faster"
     version = re.search("jaxrnn ([^,]+), jax ([^,]+),", measured)
     assert f"measured with jaxrnn {version[1]} and JAX {version[2]}" in README
