@@ -27,10 +27,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Sum:
-    """Where a part adds up a sum: `offset` in bytes, and how far apart its rows are, in numbers.
-
-    The result of a `dense` one has the same layout, so that the first part adds up there.
-    """
+    """Where a part adds up a sum: `offset` in bytes, and `ld`, how far apart its rows are, in numbers."""
 
     offset: int
     rows: int
@@ -39,11 +36,12 @@ class Sum:
 
     @property
     def dense(self) -> bool:
+        """Whether the result has the same layout, so that the first part adds up there."""
         return self.ld == self.columns
 
     @property
     def size(self) -> int:
-        """The numbers of it."""
+        """How many numbers it has room for."""
         return self.rows * self.ld
 
 
