@@ -16,6 +16,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import innermost_loops
+from jaxrnn.jaxprs import any_equation
 from tests.registry import CELLS, FEW, NETWORKS, T, example, expensive, rare
 from tests.test_guards import gradient, scanned
 
@@ -93,6 +94,18 @@ def test_no_backward_loop_joins_anything(entry):
     loops = innermost_loops(jax.grad(loss, allow_int=True), *args)
     back = loops[len(loops) // 2 :]
     assert "concatenate" not in {e.primitive.name for _, body in back for e in body}
+
+
+@pytest.mark.parametrize("cell", [jaxrnn.GRU(3, 5), jaxrnn.LSTM(3, 5), jaxrnn.UGRNN(3, 5)], ids=repr)
+def test_nor_is_anything_joined_after_the_loop(cell):
+    """But steps: the same compiler fills such a join with wrong values at some sizes."""
+
+    def joins(eqn):
+        return eqn.primitive.name == "concatenate" and eqn.params["dimension"] > 0
+
+    for run, expected in ((functools.partial(jaxrnn.unroll, path="scan"), False), (scanned, True)):
+        closed = jax.make_jaxpr(gradient(run, cell))(*example(cell))
+        assert any_equation(closed.jaxpr, joins) == expected
 
 
 def test_unroll_outside_of_jit_is_compiled_once():

@@ -12,7 +12,6 @@ six arrays a step in place of the fourteen that `jax.linearize` keeps.
 """
 
 import functools
-import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrnn.jaxprs import bind, depends, evaluate, flat_products, interpret, is_matrix_product
+from jaxrnn.jaxprs import bind, depends, evaluate, flat_products, interpret, is_matrix_product, sliced
 from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = ["linear_program", "linearize"]
@@ -178,21 +177,11 @@ class _Compiler:
         return _Sum({self._append(instruction, 1): None})
 
     def _slices(self, eqn: Any, value: _Sum) -> list[_Sum]:
-        """Splits by slices.
-
-        The transpose of a split concatenates the cotangents of the parts. In a loop, XLA's CPU compiler up to jaxlib
-        0.10.2 fills such a concatenation with wrong values on CPUs with AVX-512. The transpose of a slice pads, and the
-        padded parts add up.
-        """
-        axis, tangent = eqn.params["axis"], self.tangent(value)
-        ends = list(itertools.accumulate(eqn.params["sizes"]))
-
         def parts(coefficients: list[Array], tangents: list[Array]) -> list[Array]:
-            starts = [0, *ends[:-1]]
-            return [lax.slice_in_dim(tangents[0], a, b, axis=axis) for a, b in zip(starts, ends, strict=True)]
+            return sliced(tangents[0], **eqn.params)
 
-        first = self._append(_Instruction(parts, [], [tangent]), len(ends))
-        return [_Sum({first + i: None}) for i in range(len(ends))]
+        first = self._append(_Instruction(parts, [], [self.tangent(value)]), len(eqn.outvars))
+        return [_Sum({first + i: None}) for i in range(len(eqn.outvars))]
 
     def _as_it_stands(self, eqn: Any, values: list[Any], sums: list[_Sum | None]) -> list[_Sum]:
         linear = [one is not None for one in sums]
