@@ -27,17 +27,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Sum:
-    """Where a part adds up a sum: `offset` in bytes, and `ld`, how far apart its rows are, in numbers."""
+    """Where a part adds up a sum: `offset` in bytes, and `ld`, how far apart its rows are, in numbers.
+
+    `dense`: whether the result has the same layout, so that the first part adds up there.
+    """
 
     offset: int
     rows: int
     columns: int
     ld: int
-
-    @property
-    def dense(self) -> bool:
-        """Whether the result has the same layout, so that the first part adds up there."""
-        return self.ld == self.columns
+    dense: bool
 
     @property
     def size(self) -> int:
@@ -67,12 +66,10 @@ class Memory:
             columns = spec.size // rows
             ld = round_up(columns, tile if rows > 1 else types.w)
             size = round_up(rows * ld * types.bytes, 64) if total is not None else 0
-            if ld == columns:
-                self.sums.append(Sum(self.dense_size, rows, columns, ld))
-                self.dense_size += size
-            else:
-                self.sums.append(Sum(self.sums_size, rows, columns, ld))
-                self.sums_size += size
+            dense = ld == columns
+            self.sums.append(Sum(self.dense_size if dense else self.sums_size, rows, columns, ld, dense))
+            self.dense_size += size * dense
+            self.sums_size += size * (not dense)
         self.of_row = self.of_cell = 0
         self.carry = [[self._take(n.size, n.kind, of_row=True) for _ in range(2)] for n in plan.row.carry]
         self.offsets = {
