@@ -1,7 +1,7 @@
 """PPO with a GRU: tasks whose answer lies some steps back, and any environment of gymnax.
 
     python -m examples.recurrent_ppo                                    # a T-maze
-    python -m examples.recurrent_ppo --task repeat-previous --length 4
+    python -m examples.recurrent_ppo --task repeat-previous --length 4 --updates 400
     python -m examples.recurrent_ppo --task CartPole-v1                 # with gymnax: pip install -e '.[rl]'
 
     t-maze             a sign at the entrance says on which side of the junction, `length` steps on, the goal is
@@ -97,7 +97,10 @@ class RunnerState(NamedTuple):
     reset: jax.Array  # [B] bool, whether an episode begins
     carry: Any  # the agent's
     episode_return: jax.Array  # [B], rewards of the episode so far
+    discounted_return: jax.Array  # [B], the same, each step's reward discounted once more at every later one
     mean_return: jax.Array  # [], of the episodes that ended in the last rollout in which any did
+    mean_square: jax.Array  # [], of the discounted returns at all steps so far
+    rollouts: jax.Array  # [], how many there were
 
 
 class Rollout(NamedTuple):
@@ -111,19 +114,25 @@ class Rollout(NamedTuple):
     reward: jax.Array  # [T, B]
     done: jax.Array  # [T, B] bool
     episode_return: jax.Array  # [T, B], with this reward
+    discounted_return: jax.Array  # [T, B], with this reward
 
 
 def begin(agent: Agent, environment: Environment, key: jax.Array, count: int) -> RunnerState:
     """Environments at their beginning."""
     env_state, observation = jax.vmap(environment.reset)(jax.random.split(key, count))
     carry = agent.rnn.initialize_carry((count, agent.embed.out_features))
-    return RunnerState(env_state, observation, jnp.ones(count, bool), carry, jnp.zeros(count), jnp.zeros(()))
+    zero, zeros = jnp.zeros(()), jnp.zeros(count)
+    return RunnerState(env_state, observation, jnp.ones(count, bool), carry, zeros, zeros, zero, zero, zero)
 
 
 def roll_out(
     agent: Agent, environment: Environment, runner: RunnerState, key: jax.Array, steps: int
 ) -> tuple[RunnerState, Rollout]:
-    """Acts in all environments; where an episode ends the next one begins."""
+    """Acts in all environments; where an episode ends the next one begins.
+
+    Rewards are divided by the root mean square of the discounted returns so far: with returns of some hundreds the
+    loss of the values would drown the policy's, as they share the network and one clip of the gradient.
+    """
 
     def step_or_reset(key: jax.Array, state: Any, action: jax.Array) -> Any:
         k_step, k_reset = jax.random.split(key)
@@ -134,19 +143,34 @@ def roll_out(
 
     def step(runner: RunnerState, key: jax.Array) -> tuple[RunnerState, Rollout]:
         k_action, k_env = jax.random.split(key)
-        env_state, observation, reset, carry, episode_return, mean_return = runner
+        env_state, observation, reset, carry, *_ = runner
         carry, logits, value = agent.step(carry, observation, reset)
         action = jax.random.categorical(k_action, logits)
         log_prob = categorical_log_prob(logits, action)
         keys = jax.random.split(k_env, len(action))
         env_state, ahead, reward, done = jax.vmap(step_or_reset)(keys, env_state, action)
-        episode_return += reward
-        taken = Rollout(observation, reset, action, log_prob, value, reward, done, episode_return)
-        return RunnerState(env_state, ahead, done, carry, jnp.where(done, 0.0, episode_return), mean_return), taken
+        returns = runner.episode_return + reward, DISCOUNT * runner.discounted_return + reward
+        taken = Rollout(observation, reset, action, log_prob, value, reward, done, *returns)
+        episode_return, discounted_return = (jnp.where(done, 0.0, of) for of in returns)
+        return runner._replace(
+            env_state=env_state,
+            observation=ahead,
+            reset=done,
+            carry=carry,
+            episode_return=episode_return,
+            discounted_return=discounted_return,
+        ), taken
 
     runner, rollout = jax.lax.scan(step, runner, jax.random.split(key, steps))
-    mean = jnp.mean(rollout.episode_return, where=rollout.done)
-    return runner._replace(mean_return=jnp.where(jnp.any(rollout.done), mean, runner.mean_return)), rollout
+    mean_return = jnp.mean(rollout.episode_return, where=rollout.done)
+    rollouts = runner.rollouts + 1
+    mean_square = runner.mean_square + (jnp.mean(rollout.discounted_return**2) - runner.mean_square) / rollouts
+    runner = runner._replace(
+        mean_return=jnp.where(jnp.any(rollout.done), mean_return, runner.mean_return),
+        mean_square=mean_square,
+        rollouts=rollouts,
+    )
+    return runner, rollout._replace(reward=rollout.reward / (jnp.sqrt(mean_square) + 1e-8))
 
 
 # How it learns.

@@ -70,12 +70,47 @@ def test_ppo_stored_sequences_have_the_values_of_single_steps():
     np.testing.assert_allclose(log_probs, rollout.log_prob, rtol=1e-5, atol=1e-6)
 
 
+def test_ppo_learns_from_rewards_in_units_of_its_returns():
+    maze = environments.t_maze(2)
+
+    def rolled_out(scale, rollouts):
+        """The rewards of `rollouts` rollouts by the same actions, as taken from the environment and as learned from."""
+
+        def step(key, state, action):
+            *seen, reward, done = maze.step(key, state, action)
+            return *seen, scale * reward, done
+
+        environment = maze._replace(step=step)
+        agent = recurrent_ppo.Agent(environment, 4, nnx.Rngs(0))
+        runner = recurrent_ppo.begin(agent, environment, jax.random.key(0), 3)
+        for key in jax.random.split(jax.random.key(1), rollouts):
+            carry = runner.episode_return
+            runner, rollout = jax.jit(recurrent_ppo.roll_out, static_argnums=(1, 4))(agent, environment, runner, key, 9)
+            before = np.concatenate([carry[None], np.where(rollout.done, 0, rollout.episode_return)[:-1]])
+            yield rollout.episode_return - before, rollout
+
+    squares = []
+    for (taken, rollout), (_, of_more) in zip(rolled_out(1.0, 3), rolled_out(250.0, 3), strict=True):
+        discounted = squares[-1][-1] if squares else np.zeros(3)
+        returns = []
+        for reward, reset in zip(taken, rollout.reset, strict=True):
+            returns.append(reward + recurrent_ppo.DISCOUNT * np.where(reset, 0, discounted))
+            discounted = returns[-1]
+        squares.append(returns)
+        expected = taken / np.sqrt(np.mean(np.square(squares)))
+        np.testing.assert_allclose(rollout.reward, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(of_more.reward, expected, rtol=1e-4, atol=1e-5)
+    assert rollout.done.any()
+
+
 def test_ppo_advantages_are_sums_of_errors():
     rng = np.random.default_rng(0)
     reward, value = rng.normal(size=(2, 6, 1)).astype(np.float32)
     done = np.array([0, 0, 1, 0, 0, 0], bool)[:, None]
     last = np.float32([0.7])
-    rollout = recurrent_ppo.Rollout(*[None] * 4, value=value, reward=reward, done=done, episode_return=None)
+    rollout = recurrent_ppo.Rollout(
+        *[None] * 4, value=value, reward=reward, done=done, episode_return=None, discounted_return=None
+    )
     ahead = np.where(done, 0, np.concatenate([value[1:], last[None]]))
     errors = reward + recurrent_ppo.DISCOUNT * ahead - value
     decay = recurrent_ppo.DISCOUNT * recurrent_ppo.GAE_LAMBDA
