@@ -233,6 +233,32 @@ def test_a_gradient_of_parameters_alone_has_none_of_the_inputs():
 
 
 @needs_native
+def test_a_gradient_has_that_of_the_initial_state_where_it_is_asked_for():
+    args = example(LSTM(3, 4), steps=32)
+
+    def loss(*args):
+        return jnp.sum(jaxrnn.unroll(LSTM(3, 4), *args, path="native")[1])
+
+    for argnums, initial in ((0, False), ((0, 1), False), ((0, 2), True)):
+        program = jax.make_jaxpr(jax.grad(loss, argnums))(*args)
+        *_, last = (e for e in equations(program.jaxpr) if e.primitive.name == "run")
+        assert last.params["call"].initial == initial
+
+
+@needs_native
+def test_recurrent_weights_take_nothing_from_a_state_of_zeros():
+    """Seen by a cotangent of the first output that is not a number: it passes where the state before is not zero."""
+    cell = LSTM(3, 4)
+    params, xs, state = example(cell, steps=32)
+    cts = jnp.zeros((32, *xs.shape[1:-1], 4)).at[0].set(jnp.nan)
+    for first, finite in ((cell.initial_state(xs.shape[1:-1]), True), (state, False)):
+        _, pull = jax.vjp(lambda params, first=first: jaxrnn.unroll(cell, params, xs, first, path="native")[1], params)
+        (found,) = pull(cts)
+        assert not np.isfinite(found.w_x).all()
+        assert np.isfinite(found.w_h).all() == finite
+
+
+@needs_native
 def test_the_path_that_runs_is_explained():
     net = Stack((LSTM(3, 4), MLSTM(4, 4, 2)))
     first, second = jaxrnn.explain(net, steps=64, batch=2)

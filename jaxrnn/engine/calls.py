@@ -53,6 +53,7 @@ class Call:
     specs: tuple[Spec, ...]
     active: tuple[bool, ...]  # leaves of the arguments with tangents; all real leaves of the carry
     dys: tuple[bool, ...] = ()  # real leaves of `ys` with cotangents
+    initial: bool = True  # whether cotangents of the carry are asked for
     spread: Spread | None = None  # over the devices of a mesh with an Auto axis
 
     @property
@@ -140,7 +141,7 @@ class Call:
     def kernel(self, machine: Machine, *args: Any) -> Leaves:
         """Runs the call by a kernel."""
         consts, carry, xs, *rest = self.groups(args)
-        run = functools.partial(_run, machine, self.function(machine))
+        run = functools.partial(_run, machine, self.function(machine), self.initial)
         if self.kind in ("forward", "keep"):
             return jax.tree.leaves(run(self.run.reverse, self.row.ahead(consts), carry, xs))
         known, fixed = self._known(machine, carry, rest[2]), pick(carry, self.row.fixed)
@@ -270,14 +271,16 @@ def refusal(call: Call | Tangents, machine: Machine, steps: int, batch: int) -> 
         return str(error)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _run(machine: Machine, row: RowFunction, reverse: bool, consts: PyTree, carry: PyTree, xs: PyTree) -> Any:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 3))
+def _run(
+    machine: Machine, row: RowFunction, final: bool, reverse: bool, consts: PyTree, carry: PyTree, xs: PyTree
+) -> Any:
     """A kernel, whose tangents are those of a kernel."""
-    return machine.run(traced(machine, row), consts, carry, xs, reverse=reverse)
+    return machine.run(traced(machine, row), consts, carry, xs, reverse=reverse, final=final)
 
 
 @functools.partial(_run.defjvp, symbolic_zeros=True)
-def _run_jvp(machine: Machine, row: RowFunction, reverse: bool, primals: Any, tangents: Any) -> Any:
+def _run_jvp(machine: Machine, row: RowFunction, final: bool, reverse: bool, primals: Any, tangents: Any) -> Any:
     flags, moving = [], []
     for part, (spec, given) in enumerate(zip((row.consts, row.carry, row.xs), tangents, strict=True)):
         ways = jax.tree.leaves(given, is_leaf=lambda way: isinstance(way, native.Shifted))
@@ -287,8 +290,9 @@ def _run_jvp(machine: Machine, row: RowFunction, reverse: bool, primals: Any, ta
         ]
         flags += moves
         moving.append(jax.tree.map(_instantiated, pick(ways, moves)))
-    (_, dcarry), dys, dsums = _run(machine, tangent_row(row, tuple(flags)), reverse, *zip(primals, moving, strict=True))
-    results = _run(machine, row, reverse, *primals)
+    pairs = zip(primals, moving, strict=True)
+    (_, dcarry), dys, dsums = _run(machine, tangent_row(row, tuple(flags)), final, reverse, *pairs)
+    results = _run(machine, row, final, reverse, *primals)
     return results, tangents_of(results, dcarry, dys, dsums)
 
 

@@ -42,8 +42,8 @@ class Machine(Protocol):
     def slower(self, row: Any, steps: int, batch: int) -> str:
         """Says why the scan is faster than a kernel for a run of this size; empty if it is not."""
 
-    def run(self, row: Any, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool) -> Any:
-        """Runs a row function over all steps of a batch: `(carry, ys, sums)`."""
+    def run(self, row: Any, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool, final: bool) -> Any:
+        """Runs a row function over all steps of a batch: `(carry, ys, sums)`; not `final`: no carry is asked for."""
 
 
 MACHINES: dict[str, Machine] = {"cpu": native, "tpu": mosaic}

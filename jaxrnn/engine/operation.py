@@ -161,10 +161,12 @@ def _transpose(cts: Sequence[Any], *args: Any, call: Call | Tangents) -> Leaves:
         dcarry, dys = cts[: len(reals(call.row.new))], cts[len(reals(call.row.new)) :]
         flags = tuple(type(ct) is not ad.Zero for ct in dys)
         given = [ad.instantiate_zeros(ct) for ct in dcarry] + pick(dys, flags)
-        found = _operation.bind(*known, *given, call=replace(call, kind="cotangent", dys=flags))
+        consts, carry = (sum(flags) for flags in (call.derivative.consts, call.derivative.carry))
+        initial = any(map(ad.is_undefined_primal, linear[consts : consts + carry]))
+        found = _operation.bind(*known, *given, call=replace(call, kind="cotangent", dys=flags, initial=initial))
     else:
         given = [ad.instantiate_zeros(ct) for ct in cts]
-        found = _operation.bind(*known, *given, call=replace(call, kind="tangent", dys=()))
+        found = _operation.bind(*known, *given, call=replace(call, kind="tangent", dys=(), initial=True))
         dcarry = found[: len(reals(call.row.new))]
         found = [*dcarry, *pick(found[len(dcarry) :], call.dys)]
     return [None] * n + [f if ad.is_undefined_primal(a) else None for f, a in zip(found, linear, strict=True)]

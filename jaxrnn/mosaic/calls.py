@@ -60,7 +60,14 @@ def slower(row: Row, steps: int, batch: int) -> str:
 
 
 def run(
-    row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False, interpret: bool = False
+    row: Row,
+    consts: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    reverse: bool = False,
+    final: bool = True,
+    interpret: bool = False,
 ) -> PyTree:
     """Runs a row function over all steps of a batch.
 
@@ -70,6 +77,7 @@ def run(
         carry: leaves `[B, ...]`.
         xs: leaves `[T, B, ...]`.
         reverse: whether to go from the last step to the first.
+        final: whether the last carry is asked for; it is right even if it is not.
         interpret: whether JAX carries the kernel out, on any device and slowly, for tests.
 
     Returns:

@@ -42,6 +42,10 @@ columns of every nest, and a stage ends when all are done. The threads are XLA's
 claimed by whoever comes first, so a thread that is busy is not waited for. Results are the same from run to run; sums
 over rows depend on the number of parts.
 
+**Zeros.** Most runs begin with a state of zeros, and most gradients ask for none of the initial state. The products of
+such a state in the first step, what it adds to sums, and in the last step what only such a carry needs, are left out.
+So weights that are no numbers show from the second step on: XLA, too, takes a product with zeros for zero.
+
     graph.py          nodes                                   rows.py           `trace`: equations as nodes
     pointwise.py      primitives that act place by place      equations.py      primitives of several nodes
     places.py         primitives that move numbers            plan.py           phases, stages, nests

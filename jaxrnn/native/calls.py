@@ -32,7 +32,9 @@ def fits(row: Row, steps: int, batch: int) -> str:
     return obstacle()
 
 
-def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False) -> tuple[PyTree, PyTree, PyTree]:
+def run(
+    row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False, final: bool = True
+) -> tuple[PyTree, PyTree, PyTree]:
     """Runs a row function over all steps of a batch as one native call.
 
     Args:
@@ -41,6 +43,7 @@ def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = 
         carry: leaves `[B, ...]`.
         xs: leaves `[T, B, ...]`, or `Shifted` ones.
         reverse: whether to go from the last step to the first.
+        final: whether the last carry is asked for; some numbers stand in its place if it is not.
 
     Returns:
         `(carry, ys, sums)`: leaves `[B, ...]`, `[T, B, ...]`, and those of the consts' terms, added up.
@@ -71,7 +74,8 @@ def run(row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = 
     _check("xs: first", [first for first, _ in shifts], [spec for _, spec in shifts], batch)
     division = divide(row, steps, batch)
     rows = -(-batch // division.parts)
-    name, module = _kernel(row, tuple(map(_is_shifted, leaves)), reverse, 4 if rows >= 4 else 2 if rows >= 2 else 1)
+    least = 4 if rows >= 4 else 2 if rows >= 2 else 1
+    name, module = _kernel(row, tuple(map(_is_shifted, leaves)), reverse, final, least)
     stride = module.memory.stride(rows, division.chunk)
     packed_at = module.memory.packed_at(division.parts, stride)
     settings = np.array([*division, stride // 64, packed_at // 64], np.int32)
@@ -124,13 +128,13 @@ def _is_shifted(x: Any) -> bool:
 _kernels: WeakKeyDictionary[Row, dict[Any, tuple[str, Module]]] = WeakKeyDictionary()
 
 
-def _kernel(row: Row, shifted: tuple[bool, ...], reverse: bool, rows: int) -> tuple[str, Module]:
+def _kernel(row: Row, shifted: tuple[bool, ...], reverse: bool, final: bool, rows: int) -> tuple[str, Module]:
     """The registered target of a row, which serves all T and B with at least so many rows a part."""
     here = machine()
     kernels = _kernels.setdefault(row, {})
-    key = here, shifted, reverse, rows
+    key = here, shifted, reverse, final, rows
     if key not in kernels:
         registers = Registers(here.lanes(row.dtype), here.registers)
-        module = emit(row, registers, shifted=shifted, reverse=reverse, rows=rows)
+        module = emit(row, registers, shifted=shifted, reverse=reverse, final=final, rows=rows)
         kernels[key] = compile_handler(module.text), module
     return kernels[key]

@@ -77,14 +77,9 @@ def slower(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a run of this size, "" if it isn't."""
     if (moved := _sizes(row).moved) > MOST_MOVED:
         return f"{moved} numbers that move at every step"
-    if reason := few(steps, batch):
-        return reason
-    if _sizes(row).weights >= WIDE_WEIGHTS:
-        if steps * batch < 4 * ROW_STEPS:
-            return f"fewer than {4 * ROW_STEPS} row steps"
-        if steps == 1:
-            return "one step with wide weights"
-    return ""
+    if _sizes(row).weights >= WIDE_WEIGHTS and steps * batch < 2 * ROW_STEPS:
+        return f"fewer than {2 * ROW_STEPS} row steps"
+    return few(steps, batch)
 
 
 def few(steps: int, batch: int) -> str:

@@ -34,7 +34,7 @@ class Module:
     packed: int
 
 
-def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: bool, rows: int) -> Module:
+def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: bool, final: bool, rows: int) -> Module:
     """Returns the module of a row.
 
     Args:
@@ -42,12 +42,13 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
         registers: of the machine.
         shifted: which leaves of `xs` are pairs (first, after).
         reverse: whether time runs from the last step to the first.
+        final: whether the last carry is asked for.
         rows: of a part, at least.
     """
     types = Types(row.dtype, registers.lanes)
     plan = Plan(row)
     task = Task(Operands(len(row.given[0]), len(row.carry), shifted, len(row.ys), len(row.sums)))
-    part = Part(plan, types, registers, task, shifted, reverse, rows)
+    part = Part(plan, types, registers, task, shifted, reverse, final, rows)
     written = [part.text(), part.products.text()]
     if part.products.panels:
         written.append(packing(types, task, part.products.panels))
@@ -56,6 +57,7 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
         wait(types),
         next_turn(types, task),
         _total(types),
+        _is_zero(types),
     ]
     written.append(
         handler(types, task, lambda f: _large_pages(f, plan, task, part.products.packed), lambda f: _finish(f, part))
@@ -110,4 +112,19 @@ def _total(t: Types) -> str:
         mask = f.below(f.sub("%columns", column))
         f.store(f.load(total), f.ptr("%result", f.add(f.mul(row, "%columns"), column)), mask)
     f.do("ret void")
+    return f.text()
+
+
+def _is_zero(t: Types) -> str:
+    """A function that says whether so many rows of numbers are all zero."""
+    f = Fn("define internal i1 @is_zero(ptr %first, i64 %rows, i64 %apart, i64 %size) noinline nounwind #0", t)
+    found = f.alloca(t.vb)
+    f.do(f"store {t.vb} zeroinitializer, ptr {found}")
+    with f.loop("%rows") as row, f.loop("%size", 0, t.w) as column:
+        x = f.load(f.ptr("%first", f.add(f.mul(row, "%apart"), column)), f.below(f.sub("%size", column)))
+        more = f.cmp("une", x, "zeroinitializer")
+        some = f.val(f"load {t.vb}, ptr {found}")
+        f.do(f"store {t.vb} {f.val(f'or {t.vb} {some}, {more}')}, ptr {found}")
+    some = f.reduce("max", f.val(f"load {t.vb}, ptr {found}"), "b")
+    f.do(f"ret i1 {f.val(f'xor i1 {some}, true')}")
     return f.text()

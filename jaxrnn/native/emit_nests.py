@@ -103,7 +103,7 @@ class NestWriter:
                 a=Factor(self.at(left, o, first), left.inner, 1),
                 w=weights,
                 w_step=len(group.products) * tiling.vectors * w,
-                k=panel.k,
+                k=part.depth(group),
                 c=f.ptr(part.accumulators, group.first * tiling.vectors * w),
                 c_row=row_of_sums,
                 more=not group.begins,

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from jaxrnn.native.emit_memory import Memory, Place
 from jaxrnn.native.emit_nests import NestWriter
-from jaxrnn.native.emit_products import Factor, Products, Registers, share
+from jaxrnn.native.emit_products import Factor, Group, Products, Registers, share
 from jaxrnn.native.emit_task import Task
 from jaxrnn.native.graph import Node
 from jaxrnn.native.plan import Home, Plan
@@ -28,6 +28,7 @@ class Part:
         task: where sizes and pointers lie.
         shifted: which leaves of `xs` are pairs (first, after).
         reverse: whether time runs from the last step to the first.
+        final: whether the last carry is asked for.
         rows: of a part, at least; with few rows tiles are wider.
     """
 
@@ -39,10 +40,11 @@ class Part:
         task: Task,
         shifted: tuple[bool, ...],
         reverse: bool,
+        final: bool,
         rows: int,
     ) -> None:
         self.plan, self.t, self.registers, self.task = plan, types, registers, task
-        self.shifted, self.reverse, self.rows = shifted, reverse, rows
+        self.shifted, self.reverse, self.final, self.rows = shifted, reverse, final, rows
         self.memory = Memory(plan, types, registers)
         self.products = Products(types)
         self.f = Fn("define internal void @part(ptr %task, i64 %member) noinline nounwind #0", types)
@@ -113,6 +115,12 @@ class Part:
         for slots, pair in zip(self.buffers, places, strict=True):
             for slot, place in zip(slots, pair, strict=True):
                 f.do(f"store ptr {place}, ptr {slot}")
+        lefts = {dot.args[0] for nest in self.plan.nests for chain in nest.chains for dot, _ in chain}
+        self.zero = {
+            node: self._is_zero(self._given("carry", node.attr, node), self.count, node.size)
+            for node in sorted(lefts, key=lambda node: node.index)
+            if node.op == "carry"
+        }
 
     def _carry_out(self) -> None:
         f = self.f
@@ -137,6 +145,27 @@ class Part:
             at = [f.ptr(p.pointer, f.add(f.mul(r, p.inner), column), p.kind) for p in (source, target)]
             f.store(f.load(at[0], mask, source.kind), at[1], mask, source.kind)
 
+    def _is_zero(self, place: Place, rows: Index, size: int) -> str:
+        """Whether these rows are all zero."""
+        sizes = ", ".join(f"i64 {n}" for n in (rows, place.inner, size))
+        return self.f.val(f"call i1 @is_zero(ptr {place.pointer}, {sizes})")
+
+    def depth(self, group: Group) -> Index:
+        """How many places of their left side products read.
+
+        One is enough in the first step where a state begins as zeros, as most do, and in the last step for a carry that
+        nobody asks for.
+        """
+        f, enough = self.f, []
+        depth: Index = group.left.size
+        if self.phase == 1 and group.left in self.zero:
+            enough.append(f.val(f"and i1 {self.begins}, {self.zero[group.left]}"))
+        if self.phase == 1 and not self.final and all(dot in self.plan.passing for dot, _ in group.products):
+            enough.append(self.ends)
+        for flag in enough:
+            depth = f.val(f"select i1 {flag}, i64 1, i64 {depth}")
+        return depth
+
     # time
 
     def _loop(self) -> None:
@@ -145,7 +174,7 @@ class Part:
         inner = f.sub(self.steps, edge)
         chunks = f.add(f.div(f.add(inner, f.sub(self.chunk, 1)), self.chunk), edge)
         with f.loop(chunks) as j:
-            visited = f.min(f.mul(j, self.chunk), inner)
+            self.visited = visited = f.min(f.mul(j, self.chunk), inner)
             self.length = f.min(self.chunk, f.sub(inner, visited))
             if edge:
                 self.at_edge = f.val(f"icmp eq i64 {visited}, {inner}")
@@ -167,6 +196,9 @@ class Part:
         with f.loop(self.length) as k:
             last = f.sub(f.add(self.start, self.length), 1)
             self.time = f.sub(last, k) if self.reverse else f.add(self.start, k)
+            visited = f.add(self.visited, k)
+            self.begins = f.val(f"icmp eq i64 {visited}, 0")
+            self.ends = f.val(f"icmp eq i64 {visited}, {f.sub(self.steps, 1)}")
             self.now, self.next = ([f.val(f"load ptr, ptr {slots[i]}") for slots in self.buffers] for i in (0, 1))
             self._nests(1, (1, self.count))
             for slots, now, following in zip(self.buffers, self.now, self.next, strict=True):
@@ -199,6 +231,10 @@ class Part:
         most = max(1, PACKED_BYTES // (vectors * w * self.t.bytes))
         panel = f.alloca(self.t.s, most * vectors * w, 64)
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
+        if left.op == "copy" and left.args[0].op == "xs" and self.shifted[left.args[0].attr]:
+            # The state before the first step, which adds nothing where it is zero.
+            zero = self._is_zero(Place(a, 0, self.memory.ld(left.size), "f"), rows, left.size)
+            rows = f.val(f"select i1 {f.val(f'and i1 {self.at_edge}, {zero}')}, i64 0, i64 {rows}")
         with f.loop(high, low) as j, f.loop(rows, 0, most) as first:
             column = f.mul(j, vectors * w)
             target = f.ptr(self.sums[index], column)

@@ -11,7 +11,7 @@ memory before it is used: it ends a *stage*. A *nest* is all that is stored in o
 length: a loop over rows and places that computes each value in registers from what earlier stages have stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -80,6 +80,7 @@ class Plan:
         nests: in order.
         homes: where the nodes that are stored lie.
         outers: the outer products `(index of the sum, left, right)` that follow phase 2.
+        passing: nodes that the next carry alone needs.
     """
 
     def __init__(self, row: Row) -> None:
@@ -96,6 +97,8 @@ class Plan:
             for left, right in terms
             if left.size
         ]
+        lasting = _needed([*row.ys, *(n for terms in row.sums for n in _of_sum(terms))])
+        self.passing = {n for n in self.nodes if n not in lasting}
         self.phase: dict[Node, int] = {}
         self.stage: dict[Node, int] = {}
         self._date()
@@ -119,12 +122,7 @@ class Plan:
         for n in self.nodes:
             if n.op == "carry" or any(a in reached for a in n.args):
                 reached.add(n)
-        needed, todo = set[Node](), list(self.row.carry)
-        while todo:
-            n = todo.pop()
-            if n not in needed:
-                needed.add(n)
-                todo += n.args
+        needed = _needed(self.row.carry)
         for n in self.nodes:
             self.phase[n] = 0 if n not in reached else 1 if n in needed or n.op == "carry" else 2
         for n in self._early():
@@ -269,6 +267,17 @@ class Plan:
 
         visit(node, shift)
         return tuple(chain), rest
+
+
+def _needed(results: Iterable[Node]) -> set[Node]:
+    """The nodes that these are computed from, and themselves."""
+    needed, todo = set[Node](), list(results)
+    while todo:
+        n = todo.pop()
+        if n not in needed:
+            needed.add(n)
+            todo += n.args
+    return needed
 
 
 def _of_sum(terms: tuple[Outer, ...] | Node | None) -> Iterator[Node]:
