@@ -1,5 +1,6 @@
 """Evaluates functions equation by equation, so that an equation can be carried out in a better way, or looked at."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -266,22 +267,24 @@ def flat_products(fun: Callable[..., Any]) -> Callable[..., Any]:
     """Merges the row axes of products `[*rows, K] @ [K, N]` in `fun`, and splits by slices; the result is the same.
 
     The derivative of such a product with respect to the matrix then contracts one axis, which takes two thirds of the
-    time of contracting several on the CPU. Other devices gain nothing. Row axes that are sharded over devices must not
-    be merged. Why slices: see `sliced`.
+    time of contracting several on the CPU. Other machines gain nothing. Row axes must not be merged where they may be
+    sharded, among several devices. Why slices: see `sliced`.
     """
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if jax.default_backend() != "cpu":
         return fun
+    merges = jax.device_count() == 1
 
     def flat(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(fun, return_shape=True)(*args)
-        results = evaluate(closed, jax.tree.leaves(args), _flat_rule)
+        results = evaluate(closed, jax.tree.leaves(args), functools.partial(_flat_rule, merges))
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return flat
 
 
-def _flat_rule(eqn: Any, values: list[Any]) -> list[Any]:
-    if is_matrix_product(eqn) and values[0].ndim > 2 and not any(jax.typeof(values[0]).sharding.spec):
+def _flat_rule(merges: bool, eqn: Any, values: list[Any]) -> list[Any]:
+    merges = merges and is_matrix_product(eqn) and values[0].ndim > 2
+    if merges and not any(jax.typeof(values[0]).sharding.spec):
         rows, matrix = values
         params = eqn.params | {"dimension_numbers": (((1,), (0,)), ((), ()))}
         product = lax.dot_general(rows.reshape(-1, rows.shape[-1]), matrix, **params)

@@ -96,9 +96,12 @@ def test_no_backward_loop_joins_anything(entry):
     assert "concatenate" not in {e.primitive.name for _, body in back for e in body}
 
 
-@pytest.mark.parametrize("cell", [jaxrnn.GRU(3, 5), jaxrnn.LSTM(3, 5), jaxrnn.UGRNN(3, 5)], ids=repr)
-def test_nor_is_anything_joined_after_the_loop(cell):
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("kind", [jaxrnn.GRU, jaxrnn.LSTM, jaxrnn.UGRNN])
+def test_nor_is_anything_joined_after_the_loop(kind, devices, monkeypatch):
     """But steps: the same compiler fills such a join with wrong values at some sizes."""
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    cell = kind(3, 4 + devices)  # of another size, or it would be traced already
 
     def joins(eqn):
         return eqn.primitive.name == "concatenate" and eqn.params["dimension"] > 0
