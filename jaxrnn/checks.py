@@ -187,6 +187,8 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
             way = "; astype(float) makes them" * (_kind(want) == "real" and _kind(leaf) != "complex")
             raise TypeError(f"{name}: got the dtype {_dtype(leaf)}, {cell} needs {_kind(want)} values{way}")
         leading.add(shape[: len(shape) - axes])
+    if not leading:
+        raise ValueError(f"input_spec: got no arrays from {cell}, needs one at least, by which T is known")
     if len(leading) != 1:
         way = ", needs the same ones, [T, *batch], or time alone, [T]" if time else ", needs the same ones"
         raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}{way}")

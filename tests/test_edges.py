@@ -1,6 +1,7 @@
-"""Edges of what `unroll` takes: lengths out of range at run time, states of mixed dtypes."""
+"""Edges of what `unroll` takes: lengths out of range at run time, states of mixed dtypes, cells without drives."""
 
 import functools
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import jaxrnn
+from jaxrnn import native
 from tests.registry import T, example, rare
 from tests.test_guards import gradient, scanned
 
@@ -57,3 +59,55 @@ def test_a_state_that_is_known_at_run_time_only_may_be_donated():
     state, _ = run(params, xs, cell.initial_state((2,)))
     state, _ = run(params, xs, state)
     assert jnp.isfinite(state.h).all()
+
+
+@dataclass(frozen=True)
+class Clock(jaxrnn.Elman):
+    """A cell that does not look at its input, as a generator of patterns."""
+
+    def initial_state(self, batch_shape=(), dtype=jnp.float32):
+        return type(super().initial_state())(jnp.ones((*batch_shape, self.hidden_size), dtype))
+
+    def project(self, params, x):
+        return ()
+
+    def step(self, params, state, drive):
+        h = jnp.tanh(jaxrnn.ops.add_bias(jaxrnn.ops.dot(state.h, params.w_h), params.b))
+        return type(state)(h), h
+
+
+@dataclass(frozen=True)
+class Driven(Clock):
+    """The same with a drive, which it does not look at either."""
+
+    def project(self, params, x):
+        return x
+
+
+needs_native = pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle() or "none")
+DRIVELESS = {
+    "scan": {"path": "scan"},
+    "residuals": {"path": "scan", "save": "residuals", "resets": np.arange(10).reshape(5, 2) % 3 == 0},
+    "boundaries": {"path": "scan", "chunk": 2, "save": "boundaries", "reverse": True},
+    "lengths": {"path": "scan", "lengths": np.array([5, 2])},
+    "newton": {"solver": jaxrnn.Newton(tolerance=1e-6)},
+}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*map(pytest.param, DRIVELESS.values()), pytest.param({"path": "native"}, marks=needs_native)],
+    ids=[*DRIVELESS, "native"],
+)
+def test_a_cell_without_drives(options):
+    """`project` returns (): T is that of the input."""
+    params, xs, _ = example(Clock(3, 4))
+    state = Clock(3, 4).initial_state((2,))
+
+    def slopes(cell, **options):
+        return jax.jit(gradient(functools.partial(jaxrnn.unroll, **options), cell))(params, xs, state)
+
+    found = slopes(Clock(3, 4), **options)
+    options = {name: option for name, option in options.items() if name in ("lengths", "resets", "reverse")}
+    chex.assert_trees_all_close(found, slopes(Driven(3, 4), path="scan", **options), rtol=1e-4, atol=1e-5)
+    assert jnp.abs(found[0].w_h).max() > 0

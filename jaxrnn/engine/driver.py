@@ -164,7 +164,7 @@ def for_all_rows(cell: Layer, xs: PyTree, *, batch_major: bool = False) -> PyTre
     """Gives leaves with time alone the batch axes of the others."""
     spec, leaves = cell.input_spec, jax.tree.leaves(xs)
     tree: Any = jax.tree.structure(xs)
-    if tree != jax.tree.structure(spec):
+    if tree != jax.tree.structure(spec) or not leaves:
         return xs  # which the checks refuse
     examples = [one.shape for one in jax.tree.leaves(spec)]
     leading = [jnp.shape(x)[: jnp.ndim(x) - len(one)] for x, one in zip(leaves, examples, strict=True)]
@@ -333,7 +333,11 @@ class CellRun:
         drives = flat_products(cell.project)(params, xs)
         check_returned(cell, "project", drives)
         noise = Noise(self.random, drawn, rows, data.noise)
-        every, how = StepData(drives, data.valid, data.resets, noise), None
+        valid = data.valid
+        if valid is None and not jax.tree.leaves(drives):
+            # The loops take T from what their steps read.
+            valid = jnp.ones(jax.tree.leaves(xs)[0].shape[0], bool)
+        every, how = StepData(drives, valid, data.resets, noise), None
         if self.solver is not None:
             run = functools.partial(solve, *self.solver)
             state, outputs, how = _over_steps(run, cell, params, state, every, self.reverse)
