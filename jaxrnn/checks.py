@@ -5,6 +5,8 @@ import importlib.util
 import itertools
 import math
 import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -205,6 +207,29 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
             raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
         if _kind(g) != _kind(w):
             raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
+
+
+@contextmanager
+def named_promotions(params: PyTree, state: PyTree, **inputs: PyTree) -> Iterator[None]:
+    """Names the arguments whose dtypes differ where JAX refuses to promote them; `state` None is a fresh one."""
+    try:
+        yield
+    except jax.dtypes.TypePromotionError as error:
+        given = {"params": params, **inputs, "state": jnp.zeros((), jnp.float32) if state is None else state}
+        dtypes = {name: _precisions(tree) for name, tree in given.items()}
+        if len({*itertools.chain(*dtypes.values())}) == 1:
+            raise  # the cell mixes them by itself
+        got = ", ".join(f"{name} of {' and '.join(names)}" for name, names in dtypes.items() if names)
+        raise TypeError(
+            f"{', '.join(given)}: got {got}{' (from None)' * (state is None)}, jax_numpy_dtype_promotion='strict' "
+            "needs one dtype; jaxrnn.cast(params, dtype) and cell.initial_state(batch_shape, dtype) give it, "
+            "with jax.numpy_dtype_promotion('standard') they may differ"
+        ) from error
+
+
+def _precisions(tree: PyTree) -> list[str]:
+    dtypes = map(_dtype, jax.tree.leaves(tree))
+    return sorted({str(jnp.finfo(dtype).dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)})
 
 
 def check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:

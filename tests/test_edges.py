@@ -61,6 +61,32 @@ def test_a_state_that_is_known_at_run_time_only_may_be_donated():
     assert jnp.isfinite(state.h).all()
 
 
+@pytest.mark.parametrize(("dtype", "state_dtype"), [(jnp.bfloat16, None), (jnp.float32, jnp.bfloat16)])
+def test_dtypes_that_strict_promotion_refuses_are_named(dtype, state_dtype):
+    """A fresh state is float32, whatever the parameters are, so a user need not have mixed anything."""
+    cell = jaxrnn.LSTM(3, 4)
+    params, xs, _ = example(cell, dtype=dtype)
+    state = state_dtype and cell.initial_state((2,), state_dtype)
+    other = "float32 \\(from None\\)" if state is None else "bfloat16"
+    name = jnp.dtype(dtype).name
+    message = (
+        f"got params of {name}, {{}} of {name}, state of {other}, jax_numpy_dtype_promotion='strict' needs one dty"
+    )
+    for run in (jaxrnn.unroll, functools.partial(jaxrnn.unroll, path="scan"), jax.jit(jaxrnn.unroll)):
+        with pytest.raises(TypeError, match=f"^params, xs, state: {message.format('xs')}"):
+            run(cell, params, xs, state)
+    if state is not None:
+        with pytest.raises(TypeError, match=f"^params, x, state: {message.format('x')}"):
+            cell(params, state, xs[0])
+    with pytest.raises(TypeError, match=r"^params, xs, state: got params of float32, xs of bfloat16, state of"):
+        jaxrnn.unroll(cell, jaxrnn.cast(params, jnp.float32), jaxrnn.cast(xs, jnp.bfloat16), state)
+    # The ways on.
+    _, ys = jaxrnn.unroll(cell, params, xs, cell.initial_state((2,), dtype))
+    with jax.numpy_dtype_promotion("standard"):
+        _, mixed = jaxrnn.unroll(cell, params, xs, state)
+    assert ys.dtype == mixed.dtype == dtype
+
+
 @dataclass(frozen=True)
 class Clock(jaxrnn.Elman):
     """A cell that does not look at its input, as a generator of patterns."""

@@ -31,6 +31,7 @@ from jaxrnn.checks import (
     check_sizes,
     check_state,
     check_step,
+    named_promotions,
 )
 from jaxrnn.engine.blocks import Blocks
 from jaxrnn.engine.buffers import has_buffer
@@ -153,11 +154,13 @@ def unroll(
         path=path,
         solver=solver,
     )
-    begin = _fresh_state(cell, params, xs, options.batch_shape) if state is None else jax.tree.map(jnp.asarray, state)
-    arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
     # Choices are recorded while a run is traced: a trace that is known already would record none.
     run = _run if recording() else _known_run
-    return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
+    with named_promotions(params, state, xs=xs):
+        fresh = state is None
+        begin = _fresh_state(cell, params, xs, options.batch_shape) if fresh else jax.tree.map(jnp.asarray, state)
+        arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
+        return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
 
 
 def for_all_rows(cell: Layer, xs: PyTree, *, batch_major: bool = False) -> PyTree:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_flags, check_input, check_params, check_start, check_state
+from jaxrnn.checks import check_flags, check_input, check_params, check_start, check_state, named_promotions
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
@@ -119,7 +119,8 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             flags = check_flags(reset, batch_shape, "reset", "[*batch]")
             fresh = self.restart(params, state, batch_shape)
             state = jax.tree.map(functools.partial(select, flags), fresh, state)
-        return self.advance(params, state, x)
+        with named_promotions(params, state, x=x):
+            return self.advance(params, state, x)
 
     def __repr__(self) -> str:
         """Prints the constructor call, without fields at their defaults."""
