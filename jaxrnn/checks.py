@@ -47,6 +47,14 @@ def check_boundaries(boundaries: Any) -> tuple[int, ...]:
     return lengths
 
 
+def check_tuple(**shapes: Any) -> None:
+    """Raises unless every shape is a tuple, or a list, of sizes."""
+    for name, shape in shapes.items():
+        if not isinstance(shape, tuple | list):
+            way = f"({shape},)" if isinstance(shape, int | np.integer) else "(2,)"
+            raise TypeError(f"{name}: got {_show(shape)}, needs a tuple, such as {way}")
+
+
 def check_counts(**counts: Any) -> None:
     """Raises unless every count is an integer of at least zero."""
     for name, count in counts.items():

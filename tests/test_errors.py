@@ -469,6 +469,19 @@ MISTAKES = {
     "half a word": (lambda: metrics.rouge_s(WORDS, WORDS, skip=0.5), "skip: got 0.5, needs an integer of at least 0"),
     "params for a state": (lambda: states.constant_state(PARAMS, 0.5), "cell: got LSTMParams, needs a jaxrnn.Cell"),
     "a number for a shape": (lambda: states.constant_state(GRU, 0.5, 2), r"batch_shape: got 2, needs a tuple"),
+    "a batch for a shape": (
+        lambda: GRU.initial_state(2),
+        r"batch_shape: got 2, needs a tuple, such as \(2,\)",
+    ),
+    "a batch for the shape of a network": (
+        lambda: NET.initial_state(batch_shape=np.int64(7)),
+        r"batch_shape: got .*7.*, needs a tuple, such as \(7,\)",
+    ),
+    "a word for the shape of one's own cell": (
+        lambda: Leaky().initial_state("ab"),
+        r"batch_shape: got 'ab', needs a tuple, such as \(2,\)",
+    ),
+    "a real batch": (lambda: jaxrnn.explain(GRU, steps=5, batch=2.0), r"batch: got 2\.0, needs a tuple, such as"),
     "a cell without an input": (
         lambda: run(Inputless(), Leaky().init(KEY), (), None),
         r"input_spec: got no arrays from Inputless\(\), needs one at least, by which T is known",
