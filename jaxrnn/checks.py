@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import inspect
 import itertools
 import math
 import numbers
@@ -323,11 +324,20 @@ def check_bools(**flags: Any) -> None:
             raise TypeError(f"{name}: got {flag!r}, needs a bool")
 
 
-def check_functions(needs: str, /, **functions: Any) -> None:
-    """Raises unless every function can be called; `needs` says as what."""
+def check_functions(needs: str, count: int, /, **functions: Any) -> None:
+    """Raises unless every function can be called with `count` arguments; `needs` says as what."""
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name}: got {_show(function)}, needs a function {needs}")
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            continue  # one without, such as some of C
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            got = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
+            raise TypeError(f"{name}: got {got}, needs a function {needs}") from None
 
 
 def check_integers(**arrays: Any) -> None:

@@ -490,6 +490,10 @@ MISTAKES = {
         lambda: run(Fixed(3, 4, scan="associative"), example(Fixed(3, 4))[0], XS, None),
         r"coefficients: got arrays without T from Fixed\(.*, needs \[T, \*batch, \.\.\.\], of its drives",
     ),
+    "a loss of one argument": (
+        lambda: losses.sequence_loss(jnp.sin, HIDDEN, HIDDEN),
+        r"loss: got sin\(x\), needs a function \(predictions, targets\) -> \[T, \*batch\]",
+    ),
     "a state for a number": (lambda: states.noisy_state(KEY, STATE, 0.1), "std: got a .*LSTMState, needs an array"),
     "a cell for a phase": (lambda: states.remember("train", GRU, None), r"training: got GRU\(.*, needs a bool"),
     "samples of another shape": (
