@@ -145,6 +145,9 @@ class LinearCell(Cell[P, S]):
         if self.scan == "sequential":
             return super().run_chunk(params, state, data, reverse)
         drives, valid, resets, _ = data
+        steps = jax.tree.leaves(data)[0].shape[0]
+        if not isinstance(steps, int):
+            raise ValueError(f"xs: got {steps} steps, {self} needs a number that is known; scan='sequential' takes any")
         a, b = _in_precision_of(state, self, params, drives)
         if any(
             k.ndim != h.ndim + 1 for tree in (a, b) for k, h in zip(*map(jax.tree.leaves, (tree, state)), strict=True)
