@@ -58,6 +58,8 @@ def converted(lines: list[str], with_equations: bool = False) -> list[str]:
     in_section = literal = False
     for part in paragraphs(lines):
         first = part[0]
+        if first == "Params:":
+            continue  # on the page of a cell a table has them, with the shapes in a toy
         if not first.startswith(" "):
             in_section, literal = bool(SECTION.match(first)), False
         if in_section:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
-from jaxrnn.checks import check_boundaries, check_counts, check_sizes
+from jaxrnn.checks import check_boundaries, check_counts, check_functions, check_sizes
 from jaxrnn.sequences import pack, pad
 from jaxrnn.sequences.lists import array_of, arrays_of
 from jaxrnn.typing import PyTree
@@ -43,8 +43,7 @@ def numbered(batch: Callable[[int], B]) -> Callable[[int], Iterator[B]]:
         >>> list(itertools.islice(batches(3), 2))
         [9, 16]
     """
-    if not callable(batch):
-        raise TypeError(f"batch: got {type(batch).__name__}, needs a function of a batch's number")
+    check_functions("of a batch's number", 1, batch=batch)
 
     def batches(start: int) -> Iterator[B]:
         check_counts(start=start)

@@ -145,7 +145,14 @@ class LinearCell(Cell[P, S]):
         if self.scan == "sequential":
             return super().run_chunk(params, state, data, reverse)
         drives, valid, resets, _ = data
+        steps = jax.tree.leaves(data)[0].shape[0]
+        if not isinstance(steps, int):
+            raise ValueError(f"xs: got {steps} steps, {self} needs a number that is known; scan='sequential' takes any")
         a, b = _in_precision_of(state, self, params, drives)
+        if any(
+            k.ndim != h.ndim + 1 for tree in (a, b) for k, h in zip(*map(jax.tree.leaves, (tree, state)), strict=True)
+        ):
+            raise ValueError(f"coefficients: got arrays without T from {self}, needs [T, *batch, ...], of its drives")
         if valid is not None:
             a = jax.tree.map(lambda k: select(valid, k, jnp.ones_like(k)), a)
             b = keep(valid, b)

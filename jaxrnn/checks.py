@@ -2,9 +2,12 @@
 
 import functools
 import importlib.util
+import inspect
 import itertools
 import math
 import numbers
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -43,6 +46,14 @@ def check_boundaries(boundaries: Any) -> tuple[int, ...]:
     if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
         raise ValueError(f"boundaries: got {lengths}, {needs}")
     return lengths
+
+
+def check_tuple(**shapes: Any) -> None:
+    """Raises unless every shape is a tuple, or a list, of sizes."""
+    for name, shape in shapes.items():
+        if not isinstance(shape, tuple | list):
+            way = f"({shape},)" if isinstance(shape, int | np.integer) else "(2,)"
+            raise TypeError(f"{name}: got {_show(shape)}, needs a tuple, such as {way}")
 
 
 def check_counts(**counts: Any) -> None:
@@ -187,6 +198,8 @@ def check_input(cell: Any, x: PyTree, name: str = "x", time: bool = False) -> tu
             way = "; astype(float) makes them" * (_kind(want) == "real" and _kind(leaf) != "complex")
             raise TypeError(f"{name}: got the dtype {_dtype(leaf)}, {cell} needs {_kind(want)} values{way}")
         leading.add(shape[: len(shape) - axes])
+    if not leading:
+        raise ValueError(f"input_spec: got no arrays from {cell}, needs one at least, by which T is known")
     if len(leading) != 1:
         way = ", needs the same ones, [T, *batch], or time alone, [T]" if time else ", needs the same ones"
         raise ValueError(f"{name}: got leaves of different leading axes {sorted(leading)}{way}")
@@ -203,6 +216,29 @@ def _check_tree(name: str, got: PyTree, want: PyTree, source: str) -> None:
             raise ValueError(f"{where}: got the shape {jnp.shape(g)}, needs {jnp.shape(w)}, {source}")
         if _kind(g) != _kind(w):
             raise TypeError(f"{where}: got the dtype {_dtype(g)}, needs {_kind(w)} values, {source}")
+
+
+@contextmanager
+def named_promotions(params: PyTree, state: PyTree, **inputs: PyTree) -> Iterator[None]:
+    """Names the arguments whose dtypes differ where JAX refuses to promote them; `state` None is a fresh one."""
+    try:
+        yield
+    except jax.dtypes.TypePromotionError as error:
+        given = {"params": params, **inputs, "state": jnp.zeros((), jnp.float32) if state is None else state}
+        dtypes = {name: _precisions(tree) for name, tree in given.items()}
+        if len({*itertools.chain(*dtypes.values())}) == 1:
+            raise  # the cell mixes them by itself
+        got = ", ".join(f"{name} of {' and '.join(names)}" for name, names in dtypes.items() if names)
+        raise TypeError(
+            f"{', '.join(given)}: got {got}{' (from None)' * (state is None)}, jax_numpy_dtype_promotion='strict' "
+            "needs one dtype; jaxrnn.cast(params, dtype) and cell.initial_state(batch_shape, dtype) give it, "
+            "with jax.numpy_dtype_promotion('standard') they may differ"
+        ) from error
+
+
+def _precisions(tree: PyTree) -> list[str]:
+    dtypes = map(_dtype, jax.tree.leaves(tree))
+    return sorted({str(jnp.finfo(dtype).dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)})
 
 
 def check_structure(name: str, got: PyTree, want: PyTree, needs: str) -> None:
@@ -288,11 +324,20 @@ def check_bools(**flags: Any) -> None:
             raise TypeError(f"{name}: got {flag!r}, needs a bool")
 
 
-def check_functions(needs: str, /, **functions: Any) -> None:
-    """Raises unless every function can be called; `needs` says as what."""
+def check_functions(needs: str, count: int, /, **functions: Any) -> None:
+    """Raises unless every function can be called with `count` arguments; `needs` says as what."""
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name}: got {_show(function)}, needs a function {needs}")
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):
+            continue  # one without, such as some of C
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            got = f"{getattr(function, '__name__', type(function).__name__)}({', '.join(signature.parameters)})"
+            raise TypeError(f"{name}: got {got}, needs a function {needs}") from None
 
 
 def check_integers(**arrays: Any) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_input
+from jaxrnn.checks import check_input, check_tuple
 from jaxrnn.engine.driver import run_and_tell, take_step, unroll
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.newton import Convergence, Newton
@@ -231,7 +232,10 @@ def explain(
         LSTM(input_size=3, hidden_size=4, heads=4): newton (asked for; Jacobians of 4 blocks of 2 x 2)
     """
     check_layer(cell)
-    batch_shape = (batch,) if isinstance(batch, int) else tuple(batch)
+    if isinstance(batch, int | np.integer):
+        batch = (int(batch),)
+    check_tuple(batch=batch)
+    batch_shape = tuple(batch)
 
     def run(key: Array) -> PyTree:
         xs = jax.tree.map(

@@ -21,6 +21,7 @@ __all__ = [
     "as_function",
     "bind",
     "clip_cotangent",
+    "control_flow",
     "count_loop_products",
     "depends",
     "evaluate",
@@ -154,6 +155,21 @@ def mixer(closed: ClosedJaxpr, flags: Iterable[Any], size: int) -> str:
         lost = any(v.aval.shape.count(size) != 1 for v in eqn.outvars)
         if flag and (lost or any(eqn.invars[0].aval.shape[axis] == size for axis in along)):
             found.append(name)
+        return [None] * len(eqn.outvars), [flag] * len(eqn.outvars)
+
+    flags = list(flags)
+    interpret(closed, flags, flags, rule, CALLS)
+    return found[0] if found else ""
+
+
+def control_flow(closed: ClosedJaxpr, flags: Iterable[Any]) -> str:
+    """Returns the name of a loop or a branch that depends on flagged arguments, empty if there is none."""
+    found: list[str] = []
+
+    def rule(eqn: Any, _: Any, tags: list[Any]) -> tuple[list[None], list[bool]]:
+        flag = any(tags)
+        if flag and eqn.primitive.name in ("scan", "while", "cond"):
+            found.append(eqn.primitive.name)
         return [None] * len(eqn.outvars), [flag] * len(eqn.outvars)
 
     flags = list(flags)

@@ -79,7 +79,7 @@ def sequence_loss(
         6.9315
     """
     check_bools(repeat_targets=repeat_targets)
-    check_functions("(predictions, targets) -> [T, *batch], such as optax.squared_error", loss=loss)
+    check_functions("(predictions, targets) -> [T, *batch], such as optax.squared_error", 2, loss=loss)
     check_arrays(predictions=predictions, targets=targets)
     check_axes(predictions, "predictions", "[T, *batch, ...]", 1)
     check_choice(reduction=reduction, among=("tokens", "time", "sequences"))

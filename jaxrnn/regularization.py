@@ -90,7 +90,7 @@ def monte_carlo(key: Key, predict: Callable[[Key], PyTree], samples: int) -> Mon
     """
     check_sizes(samples=samples)
     key = check_key(key)
-    check_functions("of a key", predict=predict)
+    check_functions("of a key", 1, predict=predict)
     drawn = jax.vmap(predict)(jax.random.split(key, samples))
     return MonteCarlo(*(jax.tree.map(lambda y, f=f: f(y, axis=0), drawn) for f in (jnp.mean, jnp.std)))
 

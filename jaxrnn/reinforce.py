@@ -245,8 +245,8 @@ def recurrent_attention(
     """
     check_layer(cell)
     check_sizes(steps=steps)
-    check_functions("action -> x", look=look)
-    check_functions("(key, y) -> action", act=act)
+    check_functions("action -> x", 1, look=look)
+    check_functions("(key, y) -> action", 2, act=act)
     key = check_key(key)
     batch_shape = _batch_of(cell, state)
 

@@ -29,8 +29,6 @@ def constant_state(
     """
     check_layer(cell)
     check_arrays(value=value)
-    if not isinstance(batch_shape, tuple):
-        raise TypeError(f"batch_shape: got {batch_shape!r}, needs a tuple, such as (2,)")
     zero = cell.initial_state(batch_shape, dtype)
     return jax.tree.map(lambda s: jnp.full_like(s, value) if jnp.issubdtype(s.dtype, jnp.inexact) else s, zero)
 

@@ -178,7 +178,8 @@ def test_windows_of_series_do_not_reach_from_one_into_another():
         (lambda: batches.shuffled([1, 2], 2), r"data: got the shapes \(\), \(\), .*np.asarray makes an array"),
         (lambda: batches.shuffled(np.arange(3), 2, axis="x"), "axis: got 'x', needs an integer"),
         (lambda: batches.shuffled(np.arange(3), 2)(-1), "start: got -1, needs an integer of at least 0"),
-        (lambda: batches.numbered(3), "batch: got int, needs a function of a batch's number"),
+        (lambda: batches.numbered(3), "batch: got 3, needs a function of a batch's number"),
+        (lambda: batches.numbered(lambda: 3), r"batch: got <lambda>\(\), needs a function of a batch's number"),
     ],
 )
 def test_bad_arguments_are_named(call, message):

@@ -114,7 +114,8 @@ def test_links_out_of_the_folder_lead_to_pages(page, link, leads_to):
 
 def test_docstrings_become_what_autodoc_reads():
     doc = "Does *it*, a * b.\n\n    h' = x W\n\n"
-    doc += "Of `h` and `[*batch]`, `W`s.\n\nArgs:\n    x: a `y`.\n    z: M.\n\na    one\nb    two"
+    doc += "Of `h` and `[*batch]`, `W`s.\n\nArgs:\n    x: a `y`.\n    z: M.\n\n"
+    doc += "Params:\n    w: `[I]`.\n\na    one\nb    two"
     assert docstrings.converted(doc.splitlines()) == [
         "Does *it*, a \\* b.",
         "",

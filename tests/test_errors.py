@@ -469,6 +469,31 @@ MISTAKES = {
     "half a word": (lambda: metrics.rouge_s(WORDS, WORDS, skip=0.5), "skip: got 0.5, needs an integer of at least 0"),
     "params for a state": (lambda: states.constant_state(PARAMS, 0.5), "cell: got LSTMParams, needs a jaxrnn.Cell"),
     "a number for a shape": (lambda: states.constant_state(GRU, 0.5, 2), r"batch_shape: got 2, needs a tuple"),
+    "a batch for a shape": (
+        lambda: GRU.initial_state(2),
+        r"batch_shape: got 2, needs a tuple, such as \(2,\)",
+    ),
+    "a batch for the shape of a network": (
+        lambda: NET.initial_state(batch_shape=np.int64(7)),
+        r"batch_shape: got .*7.*, needs a tuple, such as \(7,\)",
+    ),
+    "a word for the shape of one's own cell": (
+        lambda: Leaky().initial_state("ab"),
+        r"batch_shape: got 'ab', needs a tuple, such as \(2,\)",
+    ),
+    "a real batch": (lambda: jaxrnn.explain(GRU, steps=5, batch=2.0), r"batch: got 2\.0, needs a tuple, such as"),
+    "a cell without an input": (
+        lambda: run(Inputless(), Leaky().init(KEY), (), None),
+        r"input_spec: got no arrays from Inputless\(\), needs one at least, by which T is known",
+    ),
+    "a linear cell without drives": (
+        lambda: run(Fixed(3, 4, scan="associative"), example(Fixed(3, 4))[0], XS, None),
+        r"coefficients: got arrays without T from Fixed\(.*, needs \[T, \*batch, \.\.\.\], of its drives",
+    ),
+    "a loss of one argument": (
+        lambda: losses.sequence_loss(jnp.sin, HIDDEN, HIDDEN),
+        r"loss: got sin\(x\), needs a function \(predictions, targets\) -> \[T, \*batch\]",
+    ),
     "a state for a number": (lambda: states.noisy_state(KEY, STATE, 0.1), "std: got a .*LSTMState, needs an array"),
     "a cell for a phase": (lambda: states.remember("train", GRU, None), r"training: got GRU\(.*, needs a bool"),
     "samples of another shape": (
@@ -584,6 +609,26 @@ class Leaky(jaxrnn.Cell):
 
     def readout(self, params, output, drive):
         return self.given("readout", output)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputless(Leaky):
+    """It forgets that T comes from the input."""
+
+    @property
+    def input_spec(self):
+        return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(jaxrnn.MinGRU):
+    """A linear cell that does not look at its input."""
+
+    def project(self, params, x):
+        return ()
+
+    def coefficients(self, params, drive):
+        return type(self.initial_state())(jnp.ones(4)), type(self.initial_state())(jnp.ones(4))
 
 
 NOTHING = r"got None from Leaky\(.*needs a pytree of arrays, \(\) for none; is there a `return`\?"

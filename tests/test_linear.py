@@ -157,6 +157,25 @@ def test_an_associative_run_has_no_loop():
     assert "scan[" in text(chunk=2)
 
 
+@pytest.mark.parametrize(
+    ("cell", "way"),
+    [
+        (CELLS[0], r"scan='sequential' takes any"),
+        (jaxrnn.DeltaNet(3, 4), r"jaxrnn\.networks\.Stepped\(cell\) takes any"),
+    ],
+    ids=["associative", "pairs"],
+)
+def test_an_unknown_number_of_steps_has_a_way_on(cell, way):
+    """As in `jax.export`, of which the way on makes a program."""
+    params, xs, _ = example(cell)
+    spec = jax.ShapeDtypeStruct(jax.export.symbolic_shape("t, 2, 3"), xs.dtype)
+    at_once = associative(cell) if isinstance(cell, jaxrnn.LinearCell) else cell
+    with pytest.raises(ValueError, match=rf"xs: got t steps, .* needs a number that is known; {way}"):
+        jax.eval_shape(functools.partial(jaxrnn.unroll, at_once), params, spec)
+    cell = cell if isinstance(cell, jaxrnn.LinearCell) else jaxrnn.networks.Stepped(cell)
+    jax.eval_shape(functools.partial(jaxrnn.unroll, cell), params, spec)
+
+
 def test_the_run_is_one_of_two():
     with pytest.raises(ValueError, match="scan: got 'parallel', needs one of 'sequential', 'associative'"):
         jaxrnn.MinGRU(3, 4, scan="parallel")

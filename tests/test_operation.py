@@ -327,3 +327,25 @@ def test_rows_that_see_each_other_unsaid_are_found_out(mix, operation):
     """A kernel would be wrong. Also where the operation is within a function of its own, as `relu`."""
     reason = jaxrnn.explain(Mixing(3, 4, mix=mix), steps=64)[0].reason
     assert reason == f"its rows see each other ({operation})"
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("mix", "operation"),
+    [
+        (lambda h: jax.lax.scan(lambda h, _: (jnp.sin(h), None), h, None, length=3)[0], "scan"),
+        (lambda h: jax.lax.fori_loop(0, 3, lambda i, h: jnp.sin(h), h), "scan"),
+        (lambda h: jax.lax.while_loop(lambda h: jnp.any(h > 1), lambda h: h / 2, h), "while"),
+        (lambda h: jax.lax.cond(h[0, 0] > 0, jnp.sin, jnp.cos, h) if h.ndim > 1 else h, "cond"),
+        (lambda h: jax.nn.relu(jax.lax.scan(lambda h, _: (h - h.mean(), None), h, None, length=3)[0]), "scan"),
+    ],
+)
+def test_a_loop_within_a_step_is_named(mix, operation):
+    """It runs as a scan; whether rows see each other within it is not looked at."""
+    cell = Mixing(3, 4, mix=mix)
+    choice = jaxrnn.explain(cell, steps=64)[0]
+    assert choice == (cell, "scan", f"its step has a loop or a branch of its own ({operation})")
+    with pytest.raises(ValueError, match=rf"cannot take it: its step has a loop .* \({operation}\); use 'auto'"):
+        jaxrnn.explain(cell, steps=64, path="native")
+    params, xs, _ = example(cell)
+    assert jaxrnn.unroll(cell, params, xs)[1].shape == (len(xs), 2, 4)

@@ -6,19 +6,25 @@ import inspect
 import pkgutil
 import pydoc
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
 import jaxrnn
+from bench.cells import cells
+from tests import registry
 
 ROOT = Path(jaxrnn.__file__).parent
 PAGES = sorted(path for path in (ROOT / "cells").glob("*.py") if path.name != "__init__.py")
+HOMES = {f"jaxrnn.cells.{path.stem}" for path in PAGES}
 pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 
 ORDER = ["__post_init__", "property", "init", "initial_state", "project", "step", "readout", "hook", "private"]
 SAME_PLACE = {"coefficients": "step", "place": "step"}
-SECTIONS = ["Args:", "Raises:", "Example:", "Reference:"]
+SECTIONS = ["Args:", "Params:", "Raises:", "Example:", "Reference:"]
 
 
 def kind(method: ast.FunctionDef) -> str:
@@ -95,7 +101,7 @@ def test_methods_stand_in_one_order(path):
 
 @pages
 def test_cells_are_generic_and_their_docstrings_whole(path):
-    """`Cell[Params, State]`; equations, indented; Args, Raises, Example, Reference, in this order."""
+    """`Cell[Params, State]`; equations, indented; Args, Params, Raises, Example, Reference, in this order."""
     for cls in ast.parse(path.read_text()).body:
         if not isinstance(cls, ast.ClassDef) or is_tuple(cls):
             continue
@@ -105,7 +111,111 @@ def test_cells_are_generic_and_their_docstrings_whole(path):
         doc = ast.get_docstring(cls)
         assert re.search(r"\n\n    \S.*=", doc), f"{cls.name}: no equations"
         found = [s for s in re.findall(r"^(\w+:)", doc, flags=re.MULTILINE) if s in SECTIONS]
-        assert found == SECTIONS, cls.name
+        assert found == [s for s in SECTIONS if s != "Params:" or params_of(cls)], cls.name
+
+
+def params_of(cls: ast.ClassDef) -> str:
+    """The class of a cell's parameters, where it has one."""
+    found = re.search(r"\[(\w+Params), ", ast.unparse(cls.bases[0]))
+    return found[1] if found else ""
+
+
+def said_of(params: ast.ClassDef, lines: list[str]) -> list[str]:
+    """The parameters of a cell by the comments on their fields, as its docstring has them."""
+    said = []
+    for field in params.body[1:]:
+        comment = re.sub(r"(\[.*?\])", r"`\1`", lines[field.end_lineno - 1].partition("# ")[2])
+        said.append(f"{field.target.id}: {comment}{', or None' * ('None' in ast.unparse(field.annotation))}.")
+    return said
+
+
+@pages
+def test_a_docstring_says_the_parameters(path):
+    """By name and shape, as the comments on the fields of `XParams`, which `help` of a cell does not show."""
+    lines = path.read_text().splitlines()
+    classes = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+    for cls in classes.values():
+        if name := not is_tuple(cls) and params_of(cls):
+            _, _, rest = ast.get_docstring(cls).partition("\nParams:\n")
+            section = re.sub(r"\n {8,}", " ", rest.partition("\n\n")[0])
+            assert textwrap.dedent(section).splitlines() == said_of(classes[name], lines), cls.name
+
+
+CELLS = [*cells(32, 48).values(), *(entry.cell for entry in registry.CELLS)]
+CELLS += [jaxrnn.Euler(3, 4), jaxrnn.Euler(3, 4, gated=True), jaxrnn.ModReLU(3, 4), jaxrnn.GRU(3, 4, "before", heads=2)]
+CELLS = {cell: jax.eval_shape(cell.init, jax.random.key(0)) for cell in CELLS if type(cell).__module__ in HOMES}
+CELLS = {cell: params for cell, params in CELLS.items() if type(params).__name__ in jaxrnn.cells.__all__}
+
+
+def letters(cell: jaxrnn.Cell) -> dict[str, Any]:
+    """What the letters in the shapes of a cell's parameters stand for."""
+    *places, size = cell.input_size if isinstance(cell.input_size, tuple) else (cell.input_size,)
+    inner = getattr(cell, "cell", cell)
+    known = {"I": size, "C": size, "H": inner.hidden_size, "F": cell.hidden_size, "heads": 1}
+    options = {"Q": "nonrecurrent_size", "S": "context_size", "d": "order", "Ĥ": "hyper_size", "E": "embedding_size"}
+    options |= {"heads": "heads", "chunk": "chunk"}
+    known |= {letter: getattr(cell, name) or 0 for letter, name in options.items() if hasattr(cell, name)}
+    match cell:
+        case jaxrnn.Projected() | jaxrnn.Multiplicative():
+            known["R"] = cell.initial_state().h.shape[-1]
+        case jaxrnn.GRU():
+            known["k"] = 3 if cell.reset == "after" else 2
+        case jaxrnn.Euler():
+            known["n"] = 2 if cell.gated else 1
+        case jaxrnn.Highway():
+            known["n"] = 2 if cell.coupled else 3
+        case jaxrnn.VanillaLSTM():
+            known["k"] = sum(cell.own_gates)
+        case jaxrnn.MuFuRu():
+            known["J"] = len(cell.operations)
+        case jaxrnn.GatedLinearAttention():
+            known["L"] = cell.rank
+        case jaxrnn.BatchNormLSTM():
+            known["S"] = cell.steps
+        case jaxrnn.ConvLSTM() | jaxrnn.ConvGRU():
+            kernel = cell.kernel_size
+            known["*kernel"] = kernel if isinstance(kernel, tuple) else (kernel,) * len(places)
+            known["*space"] = cell.output_size[:-1]
+    return known
+
+
+def shapes(text: str, known: dict[str, Any]) -> list[tuple[int, ...]]:
+    """The shapes in a text, such as `[H, (k + 1)H]`, in numbers."""
+
+    def number(formula: str) -> int:
+        product = re.sub(
+            r"(?<=[^\W_]|\)) ?(?=[^\W\d]|\()", "*", re.sub("heads|chunk", lambda w: f"({known[w[0]]})", formula)
+        )
+        return int(eval(product, {"__builtins__": {}}, known))
+
+    def shape(axes: str) -> tuple[int, ...]:
+        return tuple(n for axis in axes.split(", ") for n in (known[axis] if axis[0] == "*" else (number(axis),)))
+
+    return [shape(axes) for axes in re.findall(r"\[(.*?)\]", text)]
+
+
+def test_shapes_are_read():
+    known = {"H": 4, "k": 3, "heads": 2, "*kernel": (5, 6)}
+    text = "`[H, (k + 1)H]`; with several heads `[heads, H / heads, 4H / heads]`, `[*kernel, 2 heads]`"
+    assert shapes(text, known) == [(4, 16), (2, 2, 8), (5, 6, 4)]
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=repr)
+def test_the_parameters_have_the_shapes_that_are_said(cell):
+    params = CELLS[cell]
+    section = inspect.getdoc(type(cell)).partition("\nParams:\n")[2].partition("\n\n")[0]
+    said = dict(re.findall(r"^    (\w+): ((?:.|\n {8,})*)", section, flags=re.MULTILINE))
+    assert tuple(said) == params._fields
+    for name, text in said.items():
+        if name not in ("cell", "inner"):  # those of another cell, where they are said
+            found = {leaf.shape for leaf in jax.tree.leaves(getattr(params, name))}
+            assert found <= set(shapes(text, letters(cell))), name
+            assert found or text.endswith(", or None."), name
+
+
+def test_every_kind_of_parameters_is_looked_at():
+    there = {name for name in jaxrnn.cells.__all__ if name.endswith("Params")}
+    assert {type(params).__name__ for params in CELLS.values()} == there
 
 
 def public(module):

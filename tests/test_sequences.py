@@ -352,6 +352,13 @@ def test_packed_sequences_are_pytorch_s():
     back, lengths = rnn.pad_packed_sequence(rnn.PackedSequence(*map(torch.as_tensor, ours)))
     np.testing.assert_array_equal(back.numpy(), padded.xs)
     np.testing.assert_array_equal(lengths.numpy(), padded.lengths)
+    # By default its rows are sorted already, and there are no indices.
+    rows = [samples[1], samples[2], samples[0]]
+    theirs = rnn.pack_sequence(list(map(torch.as_tensor, rows)))
+    assert theirs.unsorted_indices is None
+    again = seq.from_packed_sequence(theirs.data, theirs.batch_sizes, theirs.unsorted_indices)
+    for a, b in zip(again, seq.pad(rows), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_packed_sequences_of_no_rows():

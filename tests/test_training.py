@@ -185,6 +185,10 @@ def test_a_state_that_a_step_took_is_refused():
             lambda: make_train_step(squares, OPTIMIZER)(jnp.ones(2), jnp.ones(2)),
             "state: got ArrayImpl, needs a TrainState",
         ),
+        (
+            lambda: make_train_step(lambda params, batch: 0.0, OPTIMIZER),
+            r"loss_fn: got <lambda>\(params, batch\), needs a function \(params, carry, batch, key\)",
+        ),
         (lambda: training.triggered_average(0.5, every=1), "validate: got 0.5, needs a function of parameters"),
         (lambda: training.restore(None, None), "like: got NoneType, needs a TrainState"),
         (lambda: training.restore_params(None, {}), "directory: got NoneType, needs a path"),
@@ -199,9 +203,16 @@ def test_mistakes_are_named(call, message):
     ("bad", "message"),
     [
         ({"train_step": None}, r"train_step: got None, needs a function \(state, batch\)"),
+        (
+            {"train_step": squares},
+            r"train_step: got squares\(params, carry, batch, key\), needs a function \(state, batch\) -> "
+            r"\(state, metrics\), as of make_train_step\(loss_fn, optimizer\)",
+        ),
         ({"train_step": lambda state, batch: state}, r"train_step: got TrainState from it, needs \(state, metrics\)"),
         ({"batches": lambda start: 3.0}, "batches: got float from it, needs an iterator"),
         ({"evaluate": {"loss": 0.0}}, r"evaluate: got {'loss': 0.0}, needs a function of parameters"),
+        ({"evaluate": lambda: {}}, r"evaluate: got <lambda>\(\), needs a function of parameters"),
+        ({"batches": lambda: iter([1, 2])}, r"batches: got <lambda>\(\), needs a function of the number of the first"),
         ({"params_of": "params"}, "params_of: got 'params', needs a function of a state"),
         ({"directory": 3}, "directory: got int, needs a path"),
     ],

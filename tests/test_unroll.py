@@ -254,6 +254,16 @@ def test_a_program_for_batches_and_sequences_of_any_size(shape):
         chex.assert_trees_all_close(program.call(params, xs, lengths), run(params, xs, lengths), rtol=1e-6)
 
 
+def test_chunks_of_a_symbolic_number_of_steps():
+    """They must divide it, which is known of some."""
+    params, xs, _ = example(GRU, 4)
+    run = jax.jit(functools.partial(jaxrnn.unroll, GRU, chunk=2))
+    program = export.export(run)(params, jax.ShapeDtypeStruct(export.symbolic_shape("2*t, 2, 3"), xs.dtype))
+    chex.assert_trees_all_close(program.call(params, xs), run(params, xs), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"chunk: got 2, needs a divisor of the number of steps, t, or None for all"):
+        export.export(run)(params, jax.ShapeDtypeStruct(export.symbolic_shape("t, 2, 3"), xs.dtype))
+
+
 # States
 
 

@@ -40,7 +40,7 @@ class Statistics(NamedTuple):
 
 
 class BatchNormLSTMParams(NamedTuple):
-    """Parameters of `BatchNormLSTM`, and its statistics, which are not trained: `batch_unroll` returns new ones."""
+    """Parameters of `BatchNormLSTM`, and its statistics."""
 
     w_x: Array  # [I, 4H], blocks i, f, g, o
     w_h: Array  # [H, 4H]
@@ -49,7 +49,7 @@ class BatchNormLSTMParams(NamedTuple):
     s_x: Array  # [4H]
     s_h: Array  # [4H]
     s_c: Array  # [H]
-    statistics: Statistics
+    statistics: Statistics  # [S, 4H] of x W_x and h W_h, [S, H] of c'; not trained: `batch_unroll` returns new ones
 
 
 class BatchNormLSTMState(NamedTuple):
@@ -80,6 +80,16 @@ class BatchNormLSTM(Cell[BatchNormLSTMParams, BatchNormLSTMState]):
             pooled over time, as in Element-Research's FastLSTM.
         momentum: weight of the latest batch in the moving averages; Element-Research has 0.1.
         epsilon: ε, added to the variance.
+
+    Params:
+        w_x: `[I, 4H]`, blocks i, f, g, o.
+        w_h: `[H, 4H]`.
+        b: `[4H]`.
+        b_c: `[H]`.
+        s_x: `[4H]`.
+        s_h: `[4H]`.
+        s_c: `[H]`.
+        statistics: `[S, 4H]` of x W_x and h W_h, `[S, H]` of c'; not trained: `batch_unroll` returns new ones.
 
     Raises:
         ValueError: a size or `steps` is not a positive integer, or `momentum` or `epsilon` is not positive.

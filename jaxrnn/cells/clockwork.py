@@ -46,6 +46,11 @@ class Clockwork(Cell[ClockworkParams, ClockworkState]):
         hidden_size: H, units, in equal modules.
         periods: T_1 < T_2 < …, one for each module; the paper has powers of two.
 
+    Params:
+        w_x: `[I, H]`.
+        w_h: `[H, H]`; used are blocks from a module (rows) to itself and to faster ones (columns).
+        b: `[H]`.
+
     Raises:
         ValueError: a size is not a positive integer, the periods are not positive integers that grow, or their
             number does not divide `hidden_size`.

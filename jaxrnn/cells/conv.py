@@ -97,6 +97,12 @@ class ConvLSTM(Conv[ConvLSTMParams, ConvLSTMState]):
         peephole: whether the gates see the memory, through a weight for every place and channel.
         use_bias: whether there is a `b`.
 
+    Params:
+        w_x: `[*kernel, C, 4F]`, blocks i, f, g, o.
+        w_h: `[*kernel, F, 4F]`.
+        b: `[4F]`, or None.
+        w_c: `[*space, 3F]`, peepholes of every place, blocks i, f, o, or None.
+
     Raises:
         TypeError: a flag is not a bool.
         ValueError: a size is not a positive integer, or there are not as many as there are spatial axes.
@@ -207,6 +213,12 @@ class ConvGRU(Conv[ConvGRUParams, ConvGRUState]):
         kernel_size: of all convolutions, one integer for all spatial axes or one for each.
         stride: of the input's convolution, one integer or one for each axis; the state has ⌈space / stride⌉ places.
         use_bias: whether there is a `b`.
+
+    Params:
+        w_x: `[*kernel, C, 3F]`, blocks r, z, n.
+        w_h: `[*kernel, F, 2F]`, blocks r, z.
+        w_n: `[*kernel, F, F]`.
+        b: `[3F]`, or None.
 
     Raises:
         TypeError: `use_bias` is not a bool.

@@ -46,6 +46,11 @@ class CoRNN(Cell[CoRNNParams, CoRNNState]):
         frequency: γ, the square of the oscillators' frequency.
         damping: ε.
 
+    Params:
+        w_x: `[I, H]`.
+        w_h: `[2H, H]`, W_h above W_z.
+        b: `[H]`.
+
     Raises:
         ValueError: a size is not a positive integer, or a constant is not positive.
 

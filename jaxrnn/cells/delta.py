@@ -47,6 +47,10 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
         hidden_size: H, units of all heads together.
         heads: number of memories, each of d x d numbers.
 
+    Params:
+        w_x: `[I, 3H]`, blocks q, k, v, of each the heads side by side.
+        w_b: `[I, heads]`.
+
     Raises:
         ValueError: a size is not a positive integer, or `heads` does not divide H.
 

@@ -45,6 +45,11 @@ class Elman(Cell[ElmanParams, ElmanState]):
         use_bias: whether there is a `b`.
         heads: number of groups of units; `W_h` connects the units of a group only.
 
+    Params:
+        w_x: `[I, H]`.
+        w_h: `[H, H]`, with several heads `[heads, H / heads, H / heads]`.
+        b: `[H]`, or None.
+
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or `heads` does not divide `hidden_size`.

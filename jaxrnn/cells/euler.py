@@ -16,9 +16,9 @@ __all__ = ["Euler", "EulerParams", "EulerState"]
 
 
 class EulerParams(NamedTuple):
-    """Parameters of `Euler`; n = 2 blocks z, h with a gate, else 1."""
+    """Parameters of `Euler`."""
 
-    w_x: Array  # [I, nH]
+    w_x: Array  # [I, nH], n = 2 blocks z, h with a gate, else 1
     w_h: Array  # [H, H], one for both blocks
     b: Array  # [nH]
 
@@ -44,6 +44,11 @@ class Euler(Cell[EulerParams, EulerState]):
         hidden_size: H, units.
         step_size: ε.
         gated: whether there is a z.
+
+    Params:
+        w_x: `[I, nH]`, n = 2 blocks z, h with a gate, else 1.
+        w_h: `[H, H]`, one for both blocks.
+        b: `[nH]`.
 
     Raises:
         TypeError: `gated` is not a bool.

@@ -52,6 +52,12 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
         rank: L, dimensions that the decay sees the input through.
         temperature: τ; the greater, the slower the memory decays.
 
+    Params:
+        w_x: `[I, 3H]`, blocks q, k, v, of each the heads side by side.
+        w_a: `[I, L]`, into few dimensions.
+        w_b: `[L, H]`, and out of them.
+        b: `[H]`.
+
     Raises:
         ValueError: a size is not a positive integer, `heads` does not divide H, or `temperature` is not positive.
 

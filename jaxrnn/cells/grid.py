@@ -43,6 +43,11 @@ class MDRNN(Plane[MDRNNParams, MDRNNState]):
         hidden_size: H, units.
         activation: φ, by default tanh.
 
+    Params:
+        w_x: `[I, H]`.
+        w_h: `[2H, H]`, rows for the state above, then for the state to the left.
+        b: `[H]`.
+
     Raises:
         TypeError: `activation` is not a function.
         ValueError: a size is not a positive integer, or `input_size` is not a pair.
@@ -143,6 +148,12 @@ class MDLSTM(Plane[MDLSTMParams, MDLSTMState]):
         hidden_size: H, memory cells.
         peephole: whether the gates see the memories through diagonal weights.
         stable: whether the memory is a convex combination of the candidate and the two memories before.
+
+    Params:
+        w_x: `[I, 5H]`, blocks i, f_above, f_left, g, o.
+        w_h: `[2H, 5H]`, rows for the state above, then for the state to the left.
+        b: `[5H]`.
+        w_c: `[4H]`, diagonal peepholes, blocks i, f_above, f_left, o, or None.
 
     Raises:
         TypeError: a flag is not a bool.

@@ -16,16 +16,13 @@ __all__ = ["GRU", "GRUParams", "GRUState"]
 
 
 class GRUParams(NamedTuple):
-    """Parameters of `GRU`; what an option leaves out is None.
-
-    With several heads each of `w_h` and `w_n` is `[heads, H / heads, nH / heads]`, n being its number of blocks.
-    """
+    """Parameters of `GRU`; what an option leaves out is None."""
 
     w_x: Array  # [I, 3H], blocks r, z, n
-    w_h: Array  # [H, 3H], blocks r, z, n; reset before: [H, 2H], blocks r, z
+    w_h: Array  # [H, kH], k = 3 blocks r, z, n, reset before r, z; with several heads [heads, H / heads, kH / heads]
     b: Array | None  # [3H]
     b_n: Array | None = None  # [H], the recurrent candidate bias, reset after only
-    w_n: Array | None = None  # [H, H], reset before only
+    w_n: Array | None = None  # [H, H], reset before only; with several heads [heads, H / heads, H / heads]
 
 
 class GRUState(NamedTuple):
@@ -53,6 +50,13 @@ class GRU(Cell[GRUParams, GRUState]):
         gate_activation: σ, by default the logistic function.
         activation: φ, by default tanh.
         heads: number of groups of units; the recurrent products connect the units of a group only.
+
+    Params:
+        w_x: `[I, 3H]`, blocks r, z, n.
+        w_h: `[H, kH]`, k = 3 blocks r, z, n, reset before r, z; with several heads `[heads, H / heads, kH / heads]`.
+        b: `[3H]`, or None.
+        b_n: `[H]`, the recurrent candidate bias, reset after only, or None.
+        w_n: `[H, H]`, reset before only; with several heads `[heads, H / heads, H / heads]`, or None.
 
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.

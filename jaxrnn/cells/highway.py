@@ -16,9 +16,9 @@ __all__ = ["Highway", "HighwayParams", "HighwayState"]
 
 
 class HighwayParams(NamedTuple):
-    """Parameters of `Highway`; n = 2 blocks g, t, or 3 blocks g, t, k if the gates are not coupled."""
+    """Parameters of `Highway`."""
 
-    w_x: Array  # [I, nH]
+    w_x: Array  # [I, nH], n = 2 blocks g, t, or 3 blocks g, t, k if the gates are not coupled
     w_h: tuple[Array, ...]  # L of [H, nH]
     b: tuple[Array, ...]  # L of [nH]
 
@@ -44,6 +44,11 @@ class Highway(Cell[HighwayParams, HighwayState]):
         hidden_size: H, units of every layer.
         depth: L, highway layers.
         coupled: whether the carry gate is one minus the transform gate.
+
+    Params:
+        w_x: `[I, nH]`, n = 2 blocks g, t, or 3 blocks g, t, k if the gates are not coupled.
+        w_h: L of `[H, nH]`.
+        b: L of `[nH]`.
 
     Raises:
         TypeError: `coupled` is not a bool.

@@ -16,9 +16,9 @@ __all__ = ["HyperLSTM", "HyperLSTMParams", "HyperLSTMState"]
 
 
 class HyperLSTMParams(NamedTuple):
-    """Parameters of `HyperLSTM`; blocks i, f, g, o of the large LSTM, then of the small one."""
+    """Parameters of `HyperLSTM`."""
 
-    w_x: Array  # [I, 4H + 4Ĥ]
+    w_x: Array  # [I, 4H + 4Ĥ], blocks i, f, g, o of the large LSTM, then of the small one
     w_h: Array  # [H, 4H + 4Ĥ]
     w_s: Array  # [Ĥ, 4Ĥ], the small one's own recurrence
     b: Array  # [4H]
@@ -55,6 +55,16 @@ class HyperLSTM(Cell[HyperLSTMParams, HyperLSTMState]):
         hidden_size: H, memory cells.
         hyper_size: Ĥ, memory cells of the small LSTM.
         embedding_size: E, length of each z.
+
+    Params:
+        w_x: `[I, 4H + 4Ĥ]`, blocks i, f, g, o of the large LSTM, then of the small one.
+        w_h: `[H, 4H + 4Ĥ]`.
+        w_s: `[Ĥ, 4Ĥ]`, the small one's own recurrence.
+        b: `[4H]`.
+        b_s: `[4Ĥ]`.
+        w_z: `[Ĥ, 12E]`, blocks i, f, g, o of z_x, of z_h and of z_b.
+        b_z: `[8E]`, of z_x and z_h.
+        d: `[12, E, H]`, D_x, D_h and D_b, a matrix each for i, f, g, o.
 
     Raises:
         ValueError: a size is not a positive integer.

@@ -44,6 +44,11 @@ class IndRNN(Cell[IndRNNParams, IndRNNState]):
         hidden_size: H, units.
         activation: φ, by default the ReLU.
 
+    Params:
+        w_x: `[I, H]`.
+        u: `[H]`.
+        b: `[H]`.
+
     Raises:
         TypeError: an activation is not a function.
         ValueError: a size is not a positive integer.

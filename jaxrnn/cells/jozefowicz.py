@@ -50,6 +50,13 @@ class MUT(Cell[MUTParams, MUTState]):
         variant: 1, 2 or 3.
         project_input: whether a learned `x W_p` replaces the bare x of MUT1 and MUT2. Ignored by MUT3.
 
+    Params:
+        w_x: `[I, 3H]`, blocks r, z, n; `[I, 2H]` without n in MUT1, without r in MUT2, unless the input is projected.
+        w_h: `[H, H]`, block r; MUT2: `[H, 2H]`, blocks r, z.
+        w_z: `[H, H]`, MUT3 only, or None.
+        w_n: `[H, H]`.
+        b: `[3H]`, blocks r, z, n.
+
     Raises:
         TypeError: `project_input` is not a bool.
         ValueError: a size is not a positive integer, an unknown variant, or a bare x of another size than h.

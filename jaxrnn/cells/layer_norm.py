@@ -63,6 +63,15 @@ class LayerNormLSTM(Cell[LayerNormLSTMParams, LayerNormLSTMState]):
         normalize_memory: whether `h'` sees `c'` normalized.
         epsilon: ε, added to the variance.
 
+    Params:
+        w_x: `[I, 4H]`, blocks i, f, g, o.
+        w_h: `[H, 4H]`.
+        b: `[4H]`.
+        s_x: `[4H]`.
+        s_h: `[4H]`.
+        s_c: `[H]`, or None.
+        b_c: `[H]`, or None.
+
     Raises:
         TypeError: a flag is not a bool.
         ValueError: a size is not a positive integer, or ε is not positive.
@@ -176,6 +185,14 @@ class LayerNormGRU(Cell[LayerNormGRUParams, LayerNormGRUState]):
         hidden_size: H, units.
         per_gate: whether r and z are normalized separately, or together as in the paper; n is always separate.
         epsilon: ε, added to the variance.
+
+    Params:
+        w_x: `[I, 3H]`, blocks r, z, n.
+        w_h: `[H, 3H]`.
+        b: `[3H]`.
+        b_n: `[H]`, on the recurrent side of the candidate.
+        s_x: `[3H]`.
+        s_h: `[3H]`.
 
     Raises:
         TypeError: `per_gate` is not a bool.

@@ -46,6 +46,11 @@ class LMU(Cell[LMUParams, LMUState]):
         order: d, polynomials of the memory.
         theta: θ, steps that the memory spans.
 
+    Params:
+        w_x: `[I, H + 1]`, W_x and e_x.
+        e: `[H + d, 1]`, e_h above e_m.
+        w_h: `[H + d, H]`, W_h above W_m.
+
     Raises:
         ValueError: a size is not a positive integer, or `theta` is not positive.
 

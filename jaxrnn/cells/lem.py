@@ -44,6 +44,12 @@ class LEM(Cell[LEMParams, LEMState]):
         hidden_size: H, units of each state.
         step_size: Δt, the longest step.
 
+    Params:
+        w_x: `[I, 4H]`, blocks α, β, c, h.
+        w_h: `[H, 3H]`, blocks α, β, c.
+        w_c: `[H, H]`.
+        b: `[4H]`.
+
     Raises:
         ValueError: a size is not a positive integer, or `step_size` is not positive.
 

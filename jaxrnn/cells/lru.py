@@ -50,6 +50,14 @@ class LRU(LinearCell[LRUParams, LRUState]):
         hidden_size: H, complex values of state.
         scan: "sequential" or "associative", see `LinearCell`.
 
+    Params:
+        nu: `[H]`, ν: log of minus the log of |λ|.
+        theta: `[H]`, θ: log of the phase of λ.
+        gamma: `[H]`, γ: log of the input's scale.
+        w_x: `[I, 2H]`, blocks Re, Im.
+        w_y: `[2H, I]`, blocks Re, Im of rows.
+        d: `[I]`.
+
     Raises:
         ValueError: a size is not a positive integer, or `scan` is unknown.
 

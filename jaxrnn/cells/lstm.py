@@ -50,6 +50,11 @@ class LSTM(Cell[LSTMParams, LSTMState]):
         output_activation: ψ, by default tanh.
         heads: number of groups of units; the recurrent product connects the units of a group only.
 
+    Params:
+        w_x: `[I, 4H]`, blocks i, f, g, o.
+        w_h: `[H, 4H]`; with several heads `[heads, H / heads, 4H / heads]`.
+        b: `[4H]`, or None.
+
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or `heads` does not divide `hidden_size`.

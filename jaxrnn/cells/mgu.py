@@ -50,6 +50,13 @@ class MGU(Cell[MGUParams, MGUState]):
             and n an open f takes. Their weights cannot be converted into each other.
         activation: φ, by default tanh.
 
+    Params:
+        w_x: `[I, 2H]`, blocks f, n.
+        w_h: `[H, 2H]`, blocks f, n; reset before: `[H, H]`, block f.
+        b: `[2H]`.
+        b_n: `[H]`, the recurrent candidate bias, reset after only, or None.
+        w_n: `[H, H]`, reset before only, or None.
+
     Raises:
         TypeError: an activation is not a function.
         ValueError: a size is not a positive integer, or `reset` is neither "before" nor "after".

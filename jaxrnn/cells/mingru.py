@@ -56,6 +56,10 @@ class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
         use_bias: whether there is a `b`.
         scan: "sequential" or "associative", see `LinearCell`.
 
+    Params:
+        w_x: `[I, 2H]`, blocks z, n.
+        b: `[2H]`, or None.
+
     Raises:
         TypeError: an activation is not a function, or `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or `scan` is unknown.
@@ -156,6 +160,10 @@ class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
         activation: φ, by default the paper's `positive`; `jax.nn.identity` is the paper's first form.
         use_bias: whether there is a `b`.
         scan: "sequential" or "associative", see `LinearCell`.
+
+    Params:
+        w_x: `[I, 3H]`, blocks f, i, n.
+        b: `[3H]`, or None.
 
     Raises:
         TypeError: an activation is not a function, or a flag is not a bool.

@@ -42,6 +42,11 @@ class ModReLU(Cell[ModReLUParams, ModReLUState]):
         input_size: I, length of the last axis of the input.
         hidden_size: H, units.
 
+    Params:
+        w_x: `[I, H]`.
+        w_h: `[H, H]`.
+        b: `[H]`.
+
     Raises:
         ValueError: a size is not a positive integer.
 

@@ -18,10 +18,10 @@ __all__ = ["OPERATIONS", "MuFuRu", "MuFuRuParams", "MuFuRuState"]
 
 
 class MuFuRuParams(NamedTuple):
-    """Parameters of `MuFuRu`, for J operations."""
+    """Parameters of `MuFuRu`."""
 
-    w_x: Array  # [I, (2 + J)H], blocks r, v, operations
-    w_h: Array  # [H, (1 + J)H], blocks r, operations
+    w_x: Array  # [I, (2 + J)H], blocks r, v, J operations
+    w_h: Array  # [H, (1 + J)H], blocks r, J operations
     w_v: Array  # [H, H]
     b: Array  # [(2 + J)H]
 
@@ -52,6 +52,12 @@ class MuFuRu(Cell[MuFuRuParams, MuFuRuState]):
         hidden_size: H, units.
         operations: names of operations above, or functions `(h, v) -> h'` of arrays `[*batch, H]`.
         activation: φ, by default the logistic function, as in both programs; Element-Research's text has tanh.
+
+    Params:
+        w_x: `[I, (2 + J)H]`, blocks r, v, J operations.
+        w_h: `[H, (1 + J)H]`, blocks r, J operations.
+        w_v: `[H, H]`.
+        b: `[(2 + J)H]`.
 
     Raises:
         TypeError: an activation is not a function.

@@ -24,7 +24,7 @@ class MultiplicativeParams(NamedTuple):
 
     w_x: Array  # [I, R], R the length of the cell's h
     w_h: Array  # [R, R]
-    cell: Params
+    cell: Params  # those of the cell
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class Multiplicative(Cell[MultiplicativeParams, Any]):
 
     Args:
         cell: an `Elman`, `LSTM`, `VanillaLSTM` or `Projected`, with any of its options.
+
+    Params:
+        w_x: `[I, R]`, R the length of the cell's h.
+        w_h: `[R, R]`.
+        cell: those of the cell.
 
     Raises:
         TypeError: `cell` is another cell, in which `h` is more than a factor of `W_h`.

@@ -48,6 +48,12 @@ class NestedLSTM(Cell[NestedLSTMParams, NestedLSTMState]):
         depth: number of LSTMs inside one another, at least 2.
         candidate_activation: φ of the outermost LSTM, by default the identity as in the paper; further in it is tanh.
 
+    Params:
+        w_x: `[I, 4H]`, blocks i, f, g, o.
+        w_h: `[H, 4H]`.
+        b: `[4H]`.
+        inner: LSTMParams for H inputs, or NestedLSTMParams if depth > 2.
+
     Raises:
         TypeError: an activation is not a function.
         ValueError: a size is not a positive integer, or `depth` is less than 2.

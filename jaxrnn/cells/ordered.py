@@ -46,6 +46,11 @@ class OrderedLSTM(Cell[OrderedLSTMParams, OrderedLSTMState]):
         hidden_size: H, memory cells.
         chunk: units that share a master gate.
 
+    Params:
+        w_x: `[I, 4H + 2H/chunk]`, blocks i, f, g, o, p, q.
+        w_h: `[H, 4H + 2H/chunk]`.
+        b: `[4H + 2H/chunk]`.
+
     Raises:
         ValueError: a size is not a positive integer, or `chunk` does not divide `hidden_size`.
 

@@ -55,6 +55,14 @@ class PhasedLSTM(Cell[PhasedLSTMParams, PhasedLSTMState]):
         timed: whether the input has times; in bfloat16 they have about three significant digits.
         leak: α. The paper has 0.001 in training and 0 in evaluation: use two cells with the same parameters.
 
+    Params:
+        w_x: `[I, 4H]`, blocks i, f, g, o.
+        w_h: `[H, 4H]`.
+        b: `[4H]`.
+        log_period: `[H]`, log τ.
+        shift: `[H]`, s.
+        ratio: `[H]`, r, the share of the period in which the unit is open.
+
     Raises:
         TypeError: `timed` is not a bool.
         ValueError: a size is not a positive integer, or `leak` is negative.

@@ -21,7 +21,7 @@ __all__ = ["Projected", "ProjectedParams"]
 class ProjectedParams(NamedTuple):
     """Parameters of `Projected`; what an option leaves out is None."""
 
-    cell: Params  # its `w_h` has R rows in place of H; with several heads R / heads
+    cell: Params  # those of the cell, whose `w_h` has R rows in place of H; with several heads R / heads
     w_p: Array | None  # [H, R]
     w_q: Array | None  # [H, Q]
 
@@ -42,6 +42,11 @@ class Projected(Cell[ProjectedParams, Any]):
         projection_size: R, length of the projected `h`; None: `h' = m` and R = H.
         nonrecurrent_size: Q, length of a further projection that only the output has; None: there is none.
         clip: the bound of the projected `h'`, which is kept within ±clip; None: no bound.
+
+    Params:
+        cell: those of the cell, whose `w_h` has R rows in place of H; with several heads R / heads.
+        w_p: `[H, R]`, or None.
+        w_q: `[H, Q]`, or None.
 
     Raises:
         TypeError: `cell` is another cell, in which `h` is more than a factor of `W_h`.

@@ -47,6 +47,10 @@ class QRNN(LinearCell[QRNNParams, QRNNState]):
         use_bias: whether there is a `b`.
         scan: "sequential" or "associative", see `LinearCell`.
 
+    Params:
+        w_x: `[I, 3H]`, blocks z, f, o; ifo-pooling: `[I, 4H]`, blocks z, f, o, i.
+        b: `[3H]` or `[4H]`, or None.
+
     Raises:
         TypeError: `use_bias` is not a bool.
         ValueError: a size is not a positive integer, or `pooling` or `scan` is unknown.

@@ -44,6 +44,11 @@ class RGLRU(LinearCell[RGLRUParams, RGLRUState]):
         power: c, by default the paper's 8.
         scan: "sequential" or "associative", see `LinearCell`.
 
+    Params:
+        decay: `[H]`, λ.
+        w_x: `[H, 2H]`, blocks r, i; with several heads `[heads, H / heads, 2H / heads]`.
+        b: `[2H]`, blocks r, i.
+
     Raises:
         ValueError: a size is not a positive integer, `heads` does not divide `hidden_size`, `power` is not positive, or
             `scan` is unknown.

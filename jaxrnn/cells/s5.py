@@ -53,6 +53,14 @@ class S5(LinearCell[S5Params, S5State]):
         discretization: "zoh", which holds the input over a step, or "bilinear".
         scan: "sequential" or "associative", see `LinearCell`.
 
+    Params:
+        decay: `[H]`, Re λ, taken as at most -1e-4.
+        frequency: `[H]`, Im λ.
+        log_step: `[H]`, log Δ.
+        w_x: `[I, 2H]`, blocks Re, Im.
+        w_y: `[2H, I]`, blocks Re, Im of rows.
+        d: `[I]`.
+
     Raises:
         ValueError: a size is not a positive integer, or `discretization` or `scan` is unknown.
 

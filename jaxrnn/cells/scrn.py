@@ -49,6 +49,13 @@ class SCRN(Cell[SCRNParams, SCRNState]):
         alpha: α, the share of the context that is kept, in [0, 1).
         adaptive: whether the share is learned for each unit, starting from `alpha`.
 
+    Params:
+        w_x: `[I, H]`.
+        w_h: `[H, H]`.
+        w_s: `[I, S]`.
+        w_c: `[S, H]`.
+        beta: `[S]`, adaptive context only, or None.
+
     Raises:
         TypeError: `adaptive` is not a bool.
         ValueError: a size is not a positive integer, `alpha` is not in [0, 1), or it is 0 with `adaptive`.

@@ -44,6 +44,11 @@ class SRU(Cell[SRUParams, SRUState]):
         hidden_size: H, units.
         highway_scale: α. The paper has √(1 + 2 exp(b_r)) for the first bias of r, which is √3 for a zero bias.
 
+    Params:
+        w_x: `[I, 4H]`, blocks n, f, r, s; if I = H `[I, 3H]`, blocks n, f, r.
+        w_c: `[2H]`, diagonal, blocks f, r.
+        b: `[2H]`, blocks f, r.
+
     Raises:
         ValueError: a size is not a positive integer.
 

@@ -42,6 +42,11 @@ class UGRNN(Cell[UGRNNParams, UGRNNState]):
         hidden_size: H, units.
         activation: φ, by default tanh.
 
+    Params:
+        w_x: `[I, 2H]`, blocks g, n.
+        w_h: `[H, 2H]`.
+        b: `[2H]`.
+
     Raises:
         TypeError: an activation is not a function.
         ValueError: a size is not a positive integer.

@@ -26,9 +26,9 @@ __all__ = ["GREFF", "JOZEFOWICZ", "VanillaLSTM", "VanillaLSTMParams", "VanillaLS
 
 
 class VanillaLSTMParams(NamedTuple):
-    """Parameters of `VanillaLSTM` with k gates of their own, at most i, f, o; what an option leaves out is None."""
+    """Parameters of `VanillaLSTM`; what an option leaves out is None."""
 
-    w_x: Array  # [I, (k + 1)H], blocks i, f, g, o
+    w_x: Array  # [I, (k + 1)H], blocks i, f, g, o, of which k are gates of their own
     w_h: Array  # [H, (k + 1)H]; with several heads [heads, H / heads, (k + 1)H / heads]
     b: Array | None  # [(k + 1)H]
     w_c: Array | None  # peepholes, blocks i, f, o: [kH] if diagonal, [H, kH] if full
@@ -88,6 +88,13 @@ class VanillaLSTM(Cell[VanillaLSTMParams, VanillaLSTMState]):
         output_activation: ψ, by default tanh.
         use_bias: whether there is a `b`.
         heads: number of groups of units; `W_h` connects the units of a group only.
+
+    Params:
+        w_x: `[I, (k + 1)H]`, blocks i, f, g, o, of which k are gates of their own.
+        w_h: `[H, (k + 1)H]`; with several heads `[heads, H / heads, (k + 1)H / heads]`.
+        b: `[(k + 1)H]`, or None.
+        w_c: peepholes, blocks i, f, o: `[kH]` if diagonal, `[H, kH]` if full, or None.
+        w_g: `[kH, kH]`, from the gates of the step before to the gates, or None.
 
     Raises:
         TypeError: an activation is not a function, or a flag is not a bool.

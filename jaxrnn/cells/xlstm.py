@@ -53,6 +53,11 @@ class SLSTM(Cell[SLSTMParams, SLSTMState]):
         heads: number of groups of units in the product with h; a unit sees those of its own group only.
         forget_gate: "sigmoid" or "exponential".
 
+    Params:
+        w_x: `[I, 4H]`, blocks i, f, z, o.
+        w_h: `[H, 4H]`, with several heads `[heads, H / heads, 4H / heads]`.
+        b: `[4H]`.
+
     Raises:
         ValueError: a size is not a positive integer, `heads` does not divide H, or an unknown forget gate.
 
@@ -167,6 +172,12 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         hidden_size: H, units of all heads together.
         heads: number of memories, each of d x d numbers.
         forget_gate: "sigmoid" or "exponential".
+
+    Params:
+        w_x: `[I, 4H]`, blocks q, k, v, o, of each the heads side by side.
+        b: `[4H]`.
+        w_g: `[I, 2 heads]`, blocks i, f.
+        b_g: `[2 heads]`.
 
     Raises:
         ValueError: a size is not a positive integer, `heads` does not divide H, or an unknown forget gate.

@@ -71,7 +71,13 @@ def in_chunks(
     segment = _keeping(segment, save)
     steps = jax.tree.leaves(whole)[0].shape[0]
     full = steps - steps % chunk
-    if steps <= chunk:
+    symbolic = not isinstance(steps, int)
+    if symbolic and not isinstance(steps % chunk, int):
+        raise ValueError(
+            f"chunk: got {chunk}, needs a divisor of the number of steps, {steps}, or None for all at once"
+        )
+    # Symbolic numbers are equal or not, but which one is less may be unknown.
+    if steps == chunk if symbolic else steps <= chunk:
         return segment(params, state, whole)
 
     def many(state: State, whole: PyTree) -> tuple[State, PyTree]:

@@ -31,6 +31,7 @@ from jaxrnn.checks import (
     check_sizes,
     check_state,
     check_step,
+    named_promotions,
 )
 from jaxrnn.engine.blocks import Blocks
 from jaxrnn.engine.buffers import has_buffer
@@ -153,18 +154,20 @@ def unroll(
         path=path,
         solver=solver,
     )
-    begin = _fresh_state(cell, params, xs, options.batch_shape) if state is None else jax.tree.map(jnp.asarray, state)
-    arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
     # Choices are recorded while a run is traced: a trace that is known already would record none.
     run = _run if recording() else _known_run
-    return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
+    with named_promotions(params, state, xs=xs):
+        fresh = state is None
+        begin = _fresh_state(cell, params, xs, options.batch_shape) if fresh else jax.tree.map(jnp.asarray, state)
+        arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
+        return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
 
 
 def for_all_rows(cell: Layer, xs: PyTree, *, batch_major: bool = False) -> PyTree:
     """Gives leaves with time alone the batch axes of the others."""
     spec, leaves = cell.input_spec, jax.tree.leaves(xs)
     tree: Any = jax.tree.structure(xs)
-    if tree != jax.tree.structure(spec):
+    if tree != jax.tree.structure(spec) or not leaves:
         return xs  # which the checks refuse
     examples = [one.shape for one in jax.tree.leaves(spec)]
     leading = [jnp.shape(x)[: jnp.ndim(x) - len(one)] for x, one in zip(leaves, examples, strict=True)]
@@ -333,7 +336,11 @@ class CellRun:
         drives = flat_products(cell.project)(params, xs)
         check_returned(cell, "project", drives)
         noise = Noise(self.random, drawn, rows, data.noise)
-        every, how = StepData(drives, data.valid, data.resets, noise), None
+        valid = data.valid
+        if valid is None and not jax.tree.leaves(drives):
+            # The loops take T from what their steps read.
+            valid = jnp.ones(jax.tree.leaves(xs)[0].shape[0], bool)
+        every, how = StepData(drives, valid, data.resets, noise), None
         if self.solver is not None:
             run = functools.partial(solve, *self.solver)
             state, outputs, how = _over_steps(run, cell, params, state, every, self.reverse)

@@ -17,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.checks import check_flags, check_input, check_params, check_start, check_state
+from jaxrnn.checks import (
+    check_flags,
+    check_input,
+    check_params,
+    check_start,
+    check_state,
+    check_tuple,
+    named_promotions,
+)
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
@@ -119,7 +127,8 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             flags = check_flags(reset, batch_shape, "reset", "[*batch]")
             fresh = self.restart(params, state, batch_shape)
             state = jax.tree.map(functools.partial(select, flags), fresh, state)
-        return self.advance(params, state, x)
+        with named_promotions(params, state, x=x):
+            return self.advance(params, state, x)
 
     def __repr__(self) -> str:
         """Prints the constructor call, without fields at their defaults."""
@@ -144,9 +153,22 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         super().__init_subclass__(**kwargs)
         # A leafless pytree, so that a layer may be an argument of `jax.jit` and a part of any pytree.
         jax.tree_util.register_static(cls)
+        if "initial_state" in cls.__dict__:
+            cls.initial_state = _checked(cls.initial_state)  # type: ignore[method-assign]
         # `@dataclass` writes a `__repr__` of its own unless the class has one.
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Layer.__repr__  # type: ignore[method-assign]
+
+
+def _checked(initial_state: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method `initial_state` that says what is wrong where a number stands for the tuple `batch_shape`."""
+
+    @functools.wraps(initial_state)
+    def checked(*args: Any, **options: Any) -> Any:
+        check_tuple(batch_shape=args[1] if len(args) > 1 else options.get("batch_shape", ()))
+        return initial_state(*args, **options)
+
+    return checked
 
 
 def _show(value: Any) -> str:

@@ -52,8 +52,8 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
     forward = Call("forward", run, tree, specs, (False,) * len(specs))
     keep = replace(forward, kind="keep", active=tuple(map(is_real, specs)))
     try:
-        if operation := mixed(run, tree, specs):
-            return f"its rows see each other ({operation})"
+        if reason := mixed(run, tree, specs):
+            return reason
         back = replace(keep, kind="cotangent", dys=(True,) * len(reals(forward.row.ys)))
         return next(filter(None, (refusal(call, machine, steps, batch) for call in (forward, keep, back))), "")
     except NoRule as error:

@@ -92,7 +92,10 @@ def matrix_chunk(memory: Memory, data: StepData, reverse: bool) -> tuple[Memory,
     recurrence would have brought it.
     """
     if not isinstance(steps := data.drives.q.shape[0], int):
-        raise ValueError(f"xs: got {steps} steps, a cell that takes them at once needs a number that is known")
+        raise ValueError(
+            f"xs: got {steps} steps, a cell that takes them at once needs a number that is known; "
+            "jaxrnn.networks.Stepped(cell) takes any"
+        )
     dtype, batch_axes = memory.s.dtype, memory.s.ndim - 3
     drives, valid, resets = _backwards(data[:3]) if reverse else data[:3]
     before, drive = _widened(memory, drives)

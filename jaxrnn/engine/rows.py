@@ -16,7 +16,7 @@ from jaxrnn.engine.meshes import without_mesh
 from jaxrnn.engine.options import Save
 from jaxrnn.engine.parts import apart, in_real_numbers, is_complex, together
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.jaxprs import as_function, depends, interpret, mixer, sources, split
+from jaxrnn.jaxprs import as_function, control_flow, depends, interpret, mixer, sources, split
 from jaxrnn.typing import PyTree
 
 __all__ = [
@@ -109,7 +109,7 @@ def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any,
 
 
 def mixed(run: Run, tree: Any, specs: tuple[Spec, ...]) -> str:
-    """Returns the name of an operation of a step in which rows see each other, empty if each sees itself alone."""
+    """Returns why a step of all rows is no step of each row by itself, empty if it is."""
 
     def found(rows: int) -> str:
         def many(part: PyTree) -> PyTree:
@@ -118,7 +118,12 @@ def mixed(run: Run, tree: Any, specs: tuple[Spec, ...]) -> str:
         consts, carry, xs = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*spec) for spec in specs])
         closed = jax.make_jaxpr(run.row)(consts, many(carry), many(xs))
         n = len(jax.tree.leaves(consts))
-        return mixer(closed, [False] * n + [True] * (len(specs) - n), rows)
+        flags = [False] * n + [True] * (len(specs) - n)
+        # What happens within is not looked at, and no machine's kernels have any.
+        if name := control_flow(closed, flags):
+            return f"its step has a loop or a branch of its own ({name})"
+        name = mixer(closed, flags, rows)
+        return f"its rows see each other ({name})" if name else ""
 
     # Some other axis might be as long as there are rows, but not for two numbers of rows.
     return found(997) and found(1009)

@@ -255,10 +255,13 @@ def to_packed_sequence(xs: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray, n
 def from_packed_sequence(data: Any, batch_sizes: Any, unsorted_indices: Any = None) -> Padded:
     """Pads a PyTorch `PackedSequence`; rows are in their original order.
 
+    Of `packed` in PyTorch: `from_packed_sequence(packed.data, packed.batch_sizes, packed.unsorted_indices)`.
+
     Args:
         data: `[sum(batch_sizes), ...]`.
         batch_sizes: `[T]`, how many rows reach each step.
-        unsorted_indices: `[B]`, where each row stands in the order of falling lengths; None: the rows are in it.
+        unsorted_indices: `[B]`, where each row stands in the order of falling lengths; None: the rows are in it, as
+            those that PyTorch packed with `enforce_sorted=True`.
 
     Raises:
         ValueError: they are not of one `PackedSequence`.

@@ -59,7 +59,7 @@ def triggered_average(
     Reference: Merity, Keskar & Socher 2017, "Regularizing and optimizing LSTM language models", algorithm 1; the
     average: Polyak & Juditsky 1992.
     """
-    check_functions("of parameters", validate=validate)
+    check_functions("of parameters", 1, validate=validate)
     check_sizes(every=every, patience=patience)
 
     def init(params: Params) -> TriggeredAverage:

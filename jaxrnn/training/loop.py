@@ -104,15 +104,19 @@ def fit(
     check_choice(best_mode=best_mode, among=("min", "max"))
     check_bools(progress=progress)
     check_train_state(state)
-    check_functions("(state, batch) -> (state, metrics), as of make_train_step", train_step=train_step)
+    check_functions(
+        "(state, batch) -> (state, metrics), as of make_train_step(loss_fn, optimizer)", 2, train_step=train_step
+    )
     if evaluate is not None:
-        check_functions("of parameters", evaluate=evaluate)
-    check_functions("of a state", params_of=params_of)
+        check_functions("of parameters", 1, evaluate=evaluate)
+    check_functions("of a state", 1, params_of=params_of)
+    needs = (
+        "of the number of the first batch, as those of jaxrnn.batches or lambda start: "
+        "itertools.islice(make_iterator(), start, None)"
+    )
     if not callable(batches):
-        raise TypeError(
-            f"batches: got {type(batches).__name__}, needs a function of the number of the first batch, as those of "
-            "jaxrnn.batches or lambda start: itertools.islice(make_iterator(), start, None)"
-        )
+        raise TypeError(f"batches: got {type(batches).__name__}, needs a function {needs}")
+    check_functions(needs, 1, batches=batches)
     if best is not None and (directory is None or evaluate is None):
         raise ValueError(f"best: got {best!r}, needs evaluate, which gives it, and directory, where checkpoints go")
     start = step = int(state.step)

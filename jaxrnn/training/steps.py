@@ -107,7 +107,7 @@ def make_train_step(loss_fn: LossFn, optimizer: optax.GradientTransformation) ->
         (9.0, 3.0, 1)
     """
     _check_optimizer(optimizer)
-    check_functions("(params, carry, batch, key) -> (loss, (carry, metrics))", loss_fn=loss_fn)
+    check_functions("(params, carry, batch, key) -> (loss, (carry, metrics))", 4, loss_fn=loss_fn)
     optimizer = optax.with_extra_args_support(optimizer)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
