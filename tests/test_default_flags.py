@@ -63,7 +63,7 @@ def test_gradients_are_those_of_a_scan_at_any_size(optimized, cell, rows, dtype)
 
         for ours, theirs in zip(*map(jax.tree.leaves, both(*args)), strict=True):
             if theirs.dtype != jax.dtypes.float0:
-                scale = max(1.0, np.max(np.abs(theirs)))
+                scale = max(1.0, float(np.max(np.abs(theirs))))
                 np.testing.assert_allclose(ours / scale, theirs / scale, rtol=0, atol=4e3 * np.finfo(dtype).eps)
 
 

@@ -26,8 +26,8 @@ def scanned(cell, params, xs, state):
 
 def gradient(run, cell, **options):
     def loss(*args):
-        final, ys = run(cell, *args)
-        return jnp.sum(ys) + sum(map(jnp.sum, jax.tree.leaves(final)))
+        leaves = jax.tree.leaves(run(cell, *args))
+        return sum(jnp.sum(jnp.real(leaf)) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact))
 
     return jax.grad(loss, (0, 1, 2), **options)
 
