@@ -194,8 +194,10 @@ def make_cells(names: Sequence[str], input_size: int, hidden: int) -> dict[str, 
     for name in names:
         try:
             found[name] = getattr(jaxrnn.cells, name, None)(input_size, hidden)  # type: ignore[misc]
-        except TypeError:
-            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes") from None
+        except (TypeError, ValueError):
+            found[name] = None
+        if not isinstance(found[name], jaxrnn.Layer):
+            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes")
     return found
 
 
@@ -238,6 +240,8 @@ def check(settings: Any, *positive: str, **bounds: tuple[int, int]) -> None:
     usual = {name: pair for name, pair in BOUNDS.items() if getattr(settings, name, None) is not None}
     check_between(settings, **usual | bounds)
     check_positive(settings, *[name for name in ("learning_rate",) if hasattr(settings, name)], *positive)
+    if getattr(settings, "cells", None) == ():
+        raise ValueError("cells: got none, needs one or more")
 
 
 def check_between(settings: Any, **bounds: tuple[int, int]) -> None:

@@ -199,6 +199,9 @@ def test_sorting_marks_what_is_wrong():
         (seq2seq, ["--task", "add", "--length", "2"], "length: got 2, needs 3 to 64"),
         (seq2seq, ["--beams", "0"], "beams: got 0, needs 1 to 1000"),
         (memory, ["--cells", "LSTM", "GRUU"], "cells: got 'GRUU', needs cells such as LSTM"),
+        (memory, ["--cells", "GRU", "LSTMState"], "cells: got 'LSTMState', needs cells such as LSTM"),
+        (memory, ["--cells", "MDLSTM"], "cells: got 'MDLSTM', needs cells such as LSTM"),
+        (memory, ["--cells"], "cells: got none, needs one or more"),
         (memory, ["--length", "1"], "length: got 1, needs 2 to 1048576"),
         (
             memory,
