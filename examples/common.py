@@ -239,7 +239,8 @@ def check(settings: Any, *positive: str, **bounds: tuple[int, int]) -> None:
     """Raise unless what all examples have, and what is named, is within bounds, or finite and above zero."""
     usual = {name: pair for name, pair in BOUNDS.items() if getattr(settings, name, None) is not None}
     check_between(settings, **usual | bounds)
-    check_positive(settings, *[name for name in ("learning_rate",) if hasattr(settings, name)], *positive)
+    rates = [name for name in ("learning_rate",) if getattr(settings, name, None) is not None]
+    check_positive(settings, *rates, *positive)
     if getattr(settings, "cells", None) == ():
         raise ValueError("cells: got none, needs one or more")
 

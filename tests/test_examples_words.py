@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
+import tyro
 from flax import nnx
 
 from examples import bidirectional_lm, corpus, language_model, nce_lm
@@ -136,6 +137,18 @@ def test_language_model_learns_by_the_other_recipes(sentences, tmp_path, argumen
 
 
 @pytest.mark.exhaustive
+def test_language_model_has_the_rate_of_its_optimizer():
+    rates = {
+        (): 4e-3,
+        ("--recipe", "gal"): 4e-3,
+        ("--optimizer", "sgd"): 30,
+        ("--optimizer", "sgd", "--recipe", "zaremba"): 20,
+        ("--optimizer", "sgd", "--learning-rate", "7"): 7,
+    }
+    for arguments, rate in rates.items():
+        assert language_model.learning_rate(tyro.cli(language_model.Settings, args=arguments)) == rate
+
+
 def test_language_model_has_the_masks_of_its_recipe():
     """Zaremba's are new at each step; those of awd last for a window."""
     words, models = jnp.full((6, 4), 3), []
