@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import jax
+import matplotlib
 import numpy as np
 import optax
 import tyro
+from cycler import cycler
 from jax.sharding import AxisType, Mesh
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,6 +30,7 @@ S = TypeVar("S")
 MOST = 1 << 20  # of what costs memory
 FOREVER = (1 << 31) - 1  # of what costs time
 SEEDS = (1 << 32) - 1
+CURVES = cycler(ls=("-", "--", ":", "-.")) * cycler(color=matplotlib.color_sequences["tab10"])
 BOUNDS = {"hidden": (1, 1 << 14), "batch": (1, MOST), "steps": (1, FOREVER), "seed": (0, SEEDS)}
 
 # Types of settings that mean the same in every example, with what `--help` says of them.
@@ -205,7 +208,8 @@ def style(axes: Axes) -> None:
     """Axes for curves: a light grid, a legend, no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    legend = axes.legend(frameon=False, ncols=1 + len(axes.get_legend_handles_labels()[1]) // 15)
+    legend.set_in_layout(False)  # a long one would leave no room for the curves
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -267,7 +271,9 @@ def run(main: Callable[[], Any], stopped: str) -> None:
             stream.reconfigure(errors="replace")  # what a terminal that is not UTF-8 cannot show
     try:
         main()
-    except (ValueError, OSError, MemoryError, training.NonFiniteError) as error:
+    except training.NonFiniteError as error:
+        sys.exit(f"error: {error}; here: a smaller learning rate and another directory")
+    except (ValueError, OSError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:  # such as of memory, said once for each part of the program
         sys.exit(f"error: {str(error).splitlines()[0].rpartition('Error dispatching computation: ')[2]}")

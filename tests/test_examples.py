@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import tyro
 from flax import nnx
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from examples import __main__ as listing
 from examples import char_lm, common, demo, memory, seq2seq, sine, sorting
+from jaxrnn.training import NonFiniteError
 
 SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--eval-every", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
@@ -235,6 +237,7 @@ def test_training_that_ends_in_nan_is_an_error(tmp_path):
     ("error", "line"),
     [
         (ValueError("high: got 3"), "error: high: got 3"),
+        (NonFiniteError("not finite"), "error: not finite; here: a smaller learning rate and another directory"),
         (MemoryError("Unable to allocate 8 TiB"), "error: Unable to allocate 8 TiB"),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore\nof it"),
@@ -451,6 +454,17 @@ def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
     assert errors[-1, 0] != errors[-1, 1], "of different seeds"
     with pytest.raises(ValueError, match=r"which holds a run, needs another$"):
         memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
+
+
+def test_many_curves_differ_and_their_names_leave_them_room():
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_prop_cycle(common.CURVES)
+    lines = [axes.plot([0, 1], [n, 0], label=f"cell {n}")[0] for n in range(28)]
+    common.style(axes)
+    figure.draw_without_rendering()
+    assert axes.get_position().height > 0.6
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines)
 
 
 def test_all_examples_are_listed():
