@@ -97,8 +97,12 @@ def test_visual_attention_trains_and_draws(tmp_path, capsys, monkeypatch):
     arguments += ["--patches", "1", "--steps", "80", "--learning-rate", "2e-2", "--directory", str(tmp_path)]
     results = visual_attention.main(arguments)
     assert results["accuracy"] > 0.2, "by chance one in ten"
-    assert f"one of 360 digits held out: {results['accuracy']:.1%}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"one of 360 digits held out: {results['accuracy']:.1%}" in out
+    assert "by one answer, without draws" in out
     assert_is_picture(tmp_path / "glimpses.png")
+    visual_attention.main([*arguments[:-1], str(tmp_path / "random"), "--policy", "random", "--steps", "2"])
+    assert "without draws" not in capsys.readouterr().out
 
 
 # Digits pixel by pixel
