@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         raise ValueError(f"text: got {cut} words to train on, needs more than a window's {settings.window} (--window)")
     known = corpus.vocabulary(words[:cut], settings.least)
     train, look, test = (corpus.encode(part, known) for part in (words[:cut], words[cut:], test))
-    print(f"{cut:,} words to train on, {len(known):,} different; held out: {len(test):,}, {text.name}")
+    print(f"{cut:,} words to train on, {len(known):,} different; held out: {corpus.unknown(test)}, {text.name}")
 
     validate = nats_a_word(look)
     optimizer = make_optimizer(settings, validate)

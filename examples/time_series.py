@@ -44,7 +44,7 @@ class Settings:
     column: str = ""
     """The name of the file's column, as its first line has it; by default the last column."""
     season: int = 11
-    """Steps of a season."""
+    """Steps of a season: forecasts begin at the values one season ago; 1: at the last value, where there is none."""
     horizon: int = 11
     """Steps to forecast."""
     context: int = 44
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     series = load(settings.csv, settings.column)
     parts = [len(series) * 3 // 5, len(series) * 4 // 5]
     length = settings.context + settings.horizon
-    if parts[0] < length or len(series) - parts[1] < settings.horizon:
+    if parts[0] < length or min(parts[1] - parts[0], len(series) - parts[1]) < settings.horizon:
         raise ValueError(
             f"csv: got {len(series)} times, needs {max(-(-length * 5 // 3), 5 * settings.horizon)} for context + "
             f"horizon = {length}"

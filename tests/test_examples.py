@@ -158,6 +158,9 @@ def test_sorting_draws_runs_beside_each_other(tmp_path, capsys):
     assert_is_picture(tmp_path / "new" / "compare.png")
     with pytest.raises(FileNotFoundError, match="which has no run, needs one in which this was trained"):
         sorting.main(["--compare", str(tmp_path / "none")])
+    (tmp_path / "GRU" / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"compare: got .*GRU, where nothing was evaluated yet"):
+        sorting.main(compared)
 
 
 def test_sorting_marks_what_is_wrong():

@@ -183,6 +183,14 @@ def test_rates_of_weight_decay_may_be_zero(tmp_path):
             example.main([*arguments, "-1"])
 
 
+@pytest.mark.parametrize("count", [56, 57])
+def test_time_series_needs_as_long_a_validation_as_the_horizon(count, tmp_path):
+    (tmp_path / "series.csv").write_text("a\n" + "1\n" * count)
+    sizes = ["--season", "6", "--context", "12", "--horizon", "12"]
+    with pytest.raises(ValueError, match=f"csv: got {count} times, needs 60 for"):
+        time_series.main(["--csv", str(tmp_path / "series.csv"), *sizes, "--directory", str(tmp_path / "new")])
+
+
 # Classes of series.
 
 HEADER = "# a comment\n@problemName Waves\n@timeStamps false\n@classLabel true slow fast\n@data\n"
