@@ -63,13 +63,13 @@ def test_classify_text_holds_whole_files_out(tmp_path):
     assert cut[:, 34, 0].tobytes() == held_out[1][12:24, 0].tobytes()
 
 
-# Digits among clutter
-
-
 def test_classify_text_counts_all_classes_as_much():
     files = [np.full((n, 2), label, np.uint8) for n, label in ((30, 0), (10, 1), (40, 0), (80, 2))]
     weights = classify_text.weights_of(files, 3)
     np.testing.assert_allclose(weights * [70, 10, 80], 160 / 3, rtol=1e-6)
+
+
+# Digits among clutter
 
 
 def test_visual_attention_fields_have_a_digit_each():

@@ -146,7 +146,6 @@ def test_language_model_learns_by_the_other_recipes(sentences, tmp_path, argumen
     assert results["this model"] < 3
 
 
-@pytest.mark.exhaustive
 def test_language_model_has_the_rate_of_its_optimizer():
     rates = {
         (): 4e-3,
@@ -159,6 +158,7 @@ def test_language_model_has_the_rate_of_its_optimizer():
         assert language_model.learning_rate(tyro.cli(language_model.Settings, args=arguments)) == rate
 
 
+@pytest.mark.exhaustive
 def test_language_model_has_the_masks_of_its_recipe():
     """Zaremba's are new at each step; those of awd last for a window."""
     words, models = jnp.full((6, 4), 3), []
