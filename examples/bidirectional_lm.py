@@ -167,7 +167,8 @@ def filled(text: np.ndarray, gaps: np.ndarray, guess: np.ndarray) -> str:
     """A text with its gaps, as it was filled, and marks below what is wrong."""
 
     def line(symbols: np.ndarray) -> str:
-        return bytes(np.where(symbols < 32, 32, symbols).astype(np.uint8)).decode("latin-1")
+        """One sign for each byte, so that the lines match; "·" for those that are only a part of a character."""
+        return "".join("·" if symbol > 126 else chr(max(symbol, 32)) for symbol in symbols.tolist())
 
     wrong = np.where(gaps & (guess != text), ord("^"), ord(" "))
     return f"{line(np.where(gaps, ord('_'), text))}\n{line(np.where(gaps, guess, text))}\n{line(wrong).rstrip()}"
@@ -186,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     text = corpus.load(settings.text, corpus.documentation)
     seen, test = cut(text.train, settings), cut(text.held_out, settings)[:, :UNSEEN]
     marked, gaps = map(np.asarray, hide(test, jax.random.key(0), settings))
+    if not gaps.any():
+        raise ValueError(f"gaps: got {settings.gaps}, needs more: none of {test.size} held-out characters is hidden")
     print(f"{seen.size:,} characters to train on; {gaps.sum():,} gaps to fill in {text.name}")
     simple = by_counts(seen, marked)
     guesses = simple | train(settings, text.train, marked, gaps, test)

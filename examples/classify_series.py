@@ -103,11 +103,13 @@ def find(settings: Settings) -> tuple[Data, Data]:
             "train: got no file, and the package that has JapaneseVowels is not installed; needs --train X_TRAIN.ts, "
             "such as of timeseriesclassification.com, or: pip install --no-deps aeon"
         )
+    if settings.test is None and "TRAIN" not in path.name:
+        raise ValueError(f"test: got no file, and {path} has no TRAIN in its name to replace, needs --test FILE")
     train, test = load(path), load(settings.test or path.with_name(path.name.replace("TRAIN", "TEST")))
     if train.classes != test.classes or train.series[0].shape[1] != test.series[0].shape[1]:
         raise ValueError(f"test: got other classes or channels than {path} has, needs the same")
     steps = np.concatenate(train.series)
-    offset, scale = steps.mean(0), steps.std(0) + 1e-8
+    offset, scale = steps.mean(0), np.where(np.ptp(steps, axis=0) > 0, steps.std(0), 1)
 
     def scaled(data: Data) -> Data:
         return data._replace(series=[(values - offset) / scale for values in data.series])
@@ -181,4 +183,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "")
+    common.run(main, "; here: anew, with another directory")

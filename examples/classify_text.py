@@ -100,6 +100,12 @@ def balanced(windows: np.ndarray, classes: int) -> np.ndarray:
     return windows[:, np.concatenate([order[labels == number][:UNSEEN] for number in range(classes)])]
 
 
+def weights_of(files: Sequence[np.ndarray], classes: int) -> np.ndarray:
+    """What a window of each class counts, so that all classes count as much: 1 on average over the characters."""
+    sizes = sum(np.bincount(file[:, 1], minlength=classes) for file in files)
+    return (sizes.mean() / sizes).astype(np.float32)
+
+
 # The model.
 
 
@@ -157,14 +163,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     train, held_out = split_files(settings)
     unseen = balanced(cut_windows(held_out, settings.window), len(settings.classes))
     labels = unseen[0, :, 1]
+    weights = jnp.asarray(weights_of(train, len(settings.classes)))
     optimizer = common.adam(settings)
     state = training.init_state(jax.random.key(settings.seed), Classifier(settings, nnx.Rngs(settings.seed)), optimizer)
     state = common.resume_or_begin(settings, state)
 
     def loss_fn(model: Classifier, carry: tuple[()], batch: np.ndarray, key: jax.Array) -> Any:
-        logits = model(batch[..., 0], nnx.Rngs(dropout=key))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch[0, :, 1].astype(jnp.int32))
-        return jnp.mean(losses), (carry, {})
+        logits, labels = model(batch[..., 0], nnx.Rngs(dropout=key)), batch[0, :, 1].astype(jnp.int32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(weights[labels] * losses), (carry, {})
 
     predict = jax.jit(lambda model: jnp.argmax(model(unseen[..., 0]), axis=-1))
     state = training.fit(

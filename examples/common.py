@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import jax
+import matplotlib
 import numpy as np
 import optax
 import tyro
+from cycler import cycler
 from jax.sharding import AxisType, Mesh
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,6 +30,7 @@ S = TypeVar("S")
 MOST = 1 << 20  # of what costs memory
 FOREVER = (1 << 31) - 1  # of what costs time
 SEEDS = (1 << 32) - 1
+CURVES = cycler(ls=("-", "--", ":", "-.")) * cycler(color=matplotlib.color_sequences["tab10"])
 BOUNDS = {"hidden": (1, 1 << 14), "batch": (1, MOST), "steps": (1, FOREVER), "seed": (0, SEEDS)}
 
 # Types of settings that mean the same in every example, with what `--help` says of them.
@@ -194,8 +197,10 @@ def make_cells(names: Sequence[str], input_size: int, hidden: int) -> dict[str, 
     for name in names:
         try:
             found[name] = getattr(jaxrnn.cells, name, None)(input_size, hidden)  # type: ignore[misc]
-        except TypeError:
-            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes") from None
+        except (TypeError, ValueError):
+            found[name] = None
+        if not isinstance(found[name], jaxrnn.Layer):
+            raise ValueError(f"cells: got {name!r}, needs cells such as LSTM, made by two sizes")
     return found
 
 
@@ -203,7 +208,8 @@ def style(axes: Axes) -> None:
     """Axes for curves: a light grid, a legend, no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    legend = axes.legend(frameon=False, ncols=1 + len(axes.get_legend_handles_labels()[1]) // 15)
+    legend.set_in_layout(False)  # a long one would leave no room for the curves
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -237,7 +243,10 @@ def check(settings: Any, *positive: str, **bounds: tuple[int, int]) -> None:
     """Raise unless what all examples have, and what is named, is within bounds, or finite and above zero."""
     usual = {name: pair for name, pair in BOUNDS.items() if getattr(settings, name, None) is not None}
     check_between(settings, **usual | bounds)
-    check_positive(settings, *[name for name in ("learning_rate",) if hasattr(settings, name)], *positive)
+    rates = [name for name in ("learning_rate",) if getattr(settings, name, None) is not None]
+    check_positive(settings, *rates, *positive)
+    if getattr(settings, "cells", None) == ():
+        raise ValueError("cells: got none, needs one or more")
 
 
 def check_between(settings: Any, **bounds: tuple[int, int]) -> None:
@@ -262,7 +271,9 @@ def run(main: Callable[[], Any], stopped: str) -> None:
             stream.reconfigure(errors="replace")  # what a terminal that is not UTF-8 cannot show
     try:
         main()
-    except (ValueError, OSError, MemoryError, training.NonFiniteError) as error:
+    except training.NonFiniteError as error:
+        sys.exit(f"error: {error}; here: a smaller learning rate and another directory")
+    except (ValueError, OSError, MemoryError) as error:
         sys.exit(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:  # such as of memory, said once for each part of the program
         sys.exit(f"error: {str(error).splitlines()[0].rpartition('Error dispatching computation: ')[2]}")

@@ -107,7 +107,14 @@ def vocabulary(seen: Iterable[str], least: int) -> list[str]:
     """END, UNKNOWN and the words that are seen `least` times, the most frequent first."""
     counts = collections.Counter(seen)
     del counts["<end>"]
+    if least > (most := max(counts.values(), default=0)):
+        raise ValueError(f"least: got {least}, needs {most} or less, as often as the most frequent word is seen")
     return ["<end>", "<unk>", *(word for word, count in counts.most_common() if count >= least)]
+
+
+def unknown(symbols: np.ndarray) -> str:
+    """How many words there are, and which share of them is too rare to be told apart: easy to guess."""
+    return f"{len(symbols):,}, {np.mean(symbols == UNKNOWN):.1%} of them <unk>"
 
 
 def encode(found: Iterable[str], known: Sequence[str]) -> np.ndarray:

@@ -242,6 +242,7 @@ def picture(settings: Settings) -> None:
     """Each cell's error over the steps."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(common.CURVES)
     for name in settings.cells:
         rate, steps, errors = read(settings, name)
         (line,) = axes.plot(steps, np.median(errors, 1), label=f"{name}, rate {rate:g}")
@@ -281,4 +282,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "")
+    common.run(main, "; here: anew, with another directory")

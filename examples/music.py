@@ -340,7 +340,7 @@ def picture(roll: np.ndarray, prompt: int, truth: np.ndarray, path: Path) -> Non
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     """Train, test and write; returns nats a step. `arguments` None: the command line's."""
     settings = common.parse(Settings, arguments, lambda settings: {"steps": 300}, description=__doc__)
-    common.check(settings, "weight_decay", grid=(1, 96), prompt=(1, common.MOST), sample=(1, common.MOST))
+    common.check(settings, weight_decay=(0, 100), grid=(1, 96), prompt=(1, common.MOST), sample=(1, common.MOST))
     rolls = load(settings.rolls, settings.grid)
     common.refuse_a_run(settings.directory, resumes=False)
     cell = CELLS[settings.cell](KEYS, settings.hidden or UNITS[settings.cell])
@@ -382,4 +382,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "")
+    common.run(main, "; here: anew, with another directory")

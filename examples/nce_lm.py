@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
         )
     known = corpus.vocabulary(train_names, settings.least)
     seen, new = corpus.encode(train_names, known), corpus.encode(test_names, known)[: settings.held_out + 1]
-    print(f"{len(seen):,} names to train on, {len(known):,} different; held out: {len(new):,} of {text.name}")
+    print(f"{len(seen):,} names to train on, {len(known):,} different; held out: {corpus.unknown(new)}, {text.name}")
     simple = corpus.perplexities(seen, new, len(known))
     counts = np.bincount(seen, minlength=len(known)) + 1e-3  # <unk> may be in the held-out text alone
     frequencies = counts / counts.sum()

@@ -56,7 +56,7 @@ class Settings:
     """An encoder and a decoder with attention, trained on fresh random strings."""
 
     task: Literal["dates", "add", "reverse", "copy"] = "dates"
-    """What to translate."""
+    """What to translate; to add takes more --steps, such as 6000."""
     coupling: Literal["attention", "state"] = "attention"
     """What the decoder sees of the source."""
     length: int = 12

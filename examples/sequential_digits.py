@@ -164,6 +164,7 @@ def picture(settings: Settings, unseen: Images) -> None:
     """Each cell's share right over the steps, beside an image as the cells read it."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes, strip = figure.subplots(1, 2, width_ratios=(6, 1))
+    axes.set_prop_cycle(common.CURVES)
     for name in settings.cells:
         steps, shares = read(settings.directory / name)
         axes.plot(steps, shares, label=f"{name}, {shares[-1]:.1%}")
@@ -199,4 +200,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "")
+    common.run(main, "; here: anew, with another directory")

@@ -174,6 +174,8 @@ def comparison(settings: Settings) -> None:
     for directory in settings.compare:
         run = common.load(Settings, directory)
         lines = [line for line in common.metrics(directory) if "eval_positions" in line]
+        if not lines:
+            raise ValueError(f"compare: got {directory}, where nothing was evaluated yet, needs a run that was")
         values = [100 * line["eval_positions"] for line in lines]
         name = f"{run.cell}{f', --start {run.start}' if run.cell == 'LSTM' else ''}, rate {run.learning_rate:g}"
         axes.plot([line["seconds"] / 60 for line in lines], values, ".-", label=f"{name}: {values[-1]:.1f} %")

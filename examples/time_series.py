@@ -44,7 +44,7 @@ class Settings:
     column: str = ""
     """The name of the file's column, as its first line has it; by default the last column."""
     season: int = 11
-    """Steps of a season."""
+    """Steps of a season: forecasts begin at the values one season ago; 1: at the last value, where there is none."""
     horizon: int = 11
     """Steps to forecast."""
     context: int = 44
@@ -76,24 +76,35 @@ def load(path: Path | None, column: str) -> np.ndarray:
         )
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = [row for row in csv.reader(lines) if any(row)]
+            rows = list(csv.reader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"csv: got {path}, which cannot be read ({error}), needs a CSV file") from None
+        raise ValueError(f"csv: got {path}, which cannot be read ({error}), needs a CSV file in UTF-8") from None
+    full = [number for number, row in enumerate(rows) if any(row)]
+    rows = rows[full[0] : full[-1] + 1] if full else []  # an empty line between others is a missing value
     if len(rows) < 2:
         raise ValueError(f"csv: got {path} of {len(rows)} lines, needs a line of names and a line for each time")
     names = [name.strip() for name in rows[0]]
     if column and column not in names:
         raise ValueError(f"column: got {column!r}, needs one of {', '.join(map(repr, names))}")
     place = names.index(column) if column else len(names) - 1
-    series = np.empty(len(rows) - 1, np.float32)
-    for number, row in enumerate(rows[1:]):
-        try:
-            series[number] = float(row[place])
-        except (ValueError, IndexError):
-            series[number] = np.nan
-        if not np.isfinite(series[number]):
-            raise ValueError(f"csv: got {','.join(row)[:60]!r} as time {number + 1} in {path}, needs a finite number")
+    if not column and np.isfinite(value(names, place)):
+        raise ValueError(
+            f"csv: got {names[place]!r} as the name of the last column of {path}, needs a first line of names, or "
+            f"--column {names[place]} if it is one"
+        )
+    series = np.array([value(row, place) for row in rows[1:]])
+    if not np.isfinite(series).all():
+        time = int(np.argmin(np.isfinite(series))) + 1
+        raise ValueError(f"csv: got {','.join(rows[time])[:60]!r} as time {time} in {path}, needs a finite number")
     return series
+
+
+def value(row: Sequence[str], place: int) -> float:
+    """The number in a place of a row; NaN where there is none."""
+    try:
+        return float(row[place])
+    except (ValueError, IndexError):
+        return np.nan
 
 
 def repeat(past: Any, season: int, horizon: int) -> Any:
@@ -203,7 +214,7 @@ def check(settings: Settings) -> None:
     """Errors for what no later line would name."""
     common.check(
         settings,
-        "weight_decay",
+        weight_decay=(0, 100),
         season=(1, common.MOST),
         horizon=(1, common.MOST),
         context=(1, common.MOST),
@@ -221,17 +232,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     series = load(settings.csv, settings.column)
     parts = [len(series) * 3 // 5, len(series) * 4 // 5]
     length = settings.context + settings.horizon
-    if parts[0] < length or len(series) - parts[1] < settings.horizon:
+    if parts[0] < length or min(parts[1] - parts[0], len(series) - parts[1]) < settings.horizon:
         raise ValueError(
             f"csv: got {len(series)} times, needs {max(-(-length * 5 // 3), 5 * settings.horizon)} for context + "
             f"horizon = {length}"
         )
     common.refuse_a_run(settings.directory, resumes=False)
-    offset, scale = series[: parts[0]].mean(), series[: parts[0]].std() or 1.0
-    members = train(settings, (series - offset) / scale, parts)
+    seen = series[: parts[0]]
+    offset, scale = seen.mean(), seen.std() if np.ptp(seen) > 0 else 1.0
+    scaled = ((series - offset) / scale).astype(np.float32)  # not before: large values differ by less than it resolves
+    members = train(settings, scaled, parts)
 
     past, truth = np.split(windows_of(series[parts[1] - settings.context :], length), [settings.context])
-    said = jax.jit(jax.vmap(Forecaster.__call__, (0, None)))(members, (past - offset) / scale)
+    said = jax.jit(jax.vmap(Forecaster.__call__, (0, None)))(
+        members, windows_of(scaled[parts[1] - settings.context :], length)[: settings.context]
+    )
     mean, spread = (np.asarray(values) * scale for values in mixture(*said))
     mean = mean + offset
     by_name = {
@@ -247,4 +262,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "")
+    common.run(main, "; here: anew, with another directory")

@@ -261,9 +261,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     draws = [observe(state.params, unseen.images, k, settings.std) for k in jax.random.split(key, settings.samples)]
     mean = sum(jax.nn.softmax(drawn.logits[-1]) for drawn in draws)
     results = {"accuracy": accuracy(unseen, mean), "without draws": accuracy(unseen, looks.logits[-1])}
+    one = "one answer" if settings.policy == "random" else "one answer, without draws"
     print(
         f"right, of {UNSEEN} fields with one of {HELD_OUT} digits held out: {results['accuracy']:.1%}, by the mean of "
-        f"{settings.samples} answers; {results['without draws']:.1%} by one answer, without draws"
+        f"{settings.samples} answers; {results['without draws']:.1%} by {one}"
     )
     picture(settings, unseen, looks, settings.directory / "glimpses.png")
     return results

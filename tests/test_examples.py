@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import tyro
 from flax import nnx
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from examples import __main__ as listing
 from examples import char_lm, common, demo, memory, seq2seq, sine, sorting
+from jaxrnn.training import NonFiniteError
 
 SINE = ["--waves", "6", "--length", "40", "--future", "20", "--hidden", "4", "--steps", "6", "--eval-every", "3"]
 SORTING = ["--length", "2", "--high", "3", "--hidden", "16", "--steps", "150", "--batch", "64", "--learning-rate=2e-2"]
@@ -156,6 +158,9 @@ def test_sorting_draws_runs_beside_each_other(tmp_path, capsys):
     assert_is_picture(tmp_path / "new" / "compare.png")
     with pytest.raises(FileNotFoundError, match="which has no run, needs one in which this was trained"):
         sorting.main(["--compare", str(tmp_path / "none")])
+    (tmp_path / "GRU" / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"compare: got .*GRU, where nothing was evaluated yet"):
+        sorting.main(compared)
 
 
 def test_sorting_marks_what_is_wrong():
@@ -199,6 +204,9 @@ def test_sorting_marks_what_is_wrong():
         (seq2seq, ["--task", "add", "--length", "2"], "length: got 2, needs 3 to 64"),
         (seq2seq, ["--beams", "0"], "beams: got 0, needs 1 to 1000"),
         (memory, ["--cells", "LSTM", "GRUU"], "cells: got 'GRUU', needs cells such as LSTM"),
+        (memory, ["--cells", "GRU", "LSTMState"], "cells: got 'LSTMState', needs cells such as LSTM"),
+        (memory, ["--cells", "MDLSTM"], "cells: got 'MDLSTM', needs cells such as LSTM"),
+        (memory, ["--cells"], "cells: got none, needs one or more"),
         (memory, ["--length", "1"], "length: got 1, needs 2 to 1048576"),
         (
             memory,
@@ -232,6 +240,7 @@ def test_training_that_ends_in_nan_is_an_error(tmp_path):
     ("error", "line"),
     [
         (ValueError("high: got 3"), "error: high: got 3"),
+        (NonFiniteError("not finite"), "error: not finite; here: a smaller learning rate and another directory"),
         (MemoryError("Unable to allocate 8 TiB"), "error: Unable to allocate 8 TiB"),
         (
             jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nmore\nof it"),
@@ -448,6 +457,17 @@ def test_memory_trains_side_by_side_and_draws(tmp_path, capsys):
     assert errors[-1, 0] != errors[-1, 1], "of different seeds"
     with pytest.raises(ValueError, match=r"which holds a run, needs another$"):
         memory.main([*arguments, "--cells", "GRU", "--directory", str(tmp_path)])
+
+
+def test_many_curves_differ_and_their_names_leave_them_room():
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.set_prop_cycle(common.CURVES)
+    lines = [axes.plot([0, 1], [n, 0], label=f"cell {n}")[0] for n in range(28)]
+    common.style(axes)
+    figure.draw_without_rendering()
+    assert axes.get_position().height > 0.6
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines)
 
 
 def test_all_examples_are_listed():

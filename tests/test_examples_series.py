@@ -181,13 +181,17 @@ def test_time_series_ensemble_has_the_moments_of_its_mixture():
     ("text", "column", "message"),
     [
         (None, "", "needs a CSV file"),
-        (b"\xff\xfe\x00", "", "needs a CSV file"),
+        (b"\xff\xfe\x00", "", "needs a CSV file in UTF-8"),
         (b"", "", "of 0 lines, needs a line of names"),
         (b"a,b\n1,2\n", "c", "column: got 'c', needs one of 'a', 'b'"),
         (b"a,b\n1,2\n1,x\n", "b", "got '1,x' as time 2 in .*, needs a finite number"),
         (b"a,b\n1,2\n1\n", "b", "got '1' as time 2 in .*, needs a finite number"),
         (b"a\n1\ninf\n", "", "got 'inf' as time 2 in .*, needs a finite number"),
+        (b"a\n1\n\n2\n", "", "got '' as time 2 in .*, needs a finite number"),
+        (b"a,b\n1,2\n,\n1,2\n", "", "got ',' as time 2 in .*, needs a finite number"),
+        (b"b,1\nb,2\n", "", "got '1' as the name of the last column of .*, needs a first line of names, or --column 1"),
         (b"a\n1\n2\n", "", "got 2 times, needs 92 for context"),
+        (b"b,1\nb,2\n", "1", "got 1 times, needs 92 for context"),
     ],
 )
 def test_time_series_names_what_is_wrong_with_a_file(text, column, message, tmp_path):
@@ -197,6 +201,29 @@ def test_time_series_names_what_is_wrong_with_a_file(text, column, message, tmp_
     with pytest.raises(ValueError, match=message):
         time_series.main(["--csv", str(path), "--column", column, "--directory", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+def test_time_series_reads_what_is_there(tmp_path):
+    path = tmp_path / "series.csv"
+    path.write_bytes(b"\xef\xbb\xbf\r\ntime, value\r\n1,1000000000.25\r\n2,-3\r\n\r\n,\r\n")
+    assert time_series.load(path, "").tolist() == [1000000000.25, -3]
+
+
+def test_rates_of_weight_decay_may_be_zero(tmp_path):
+    for example, file in ((music, "--rolls"), (time_series, "--csv")):
+        arguments = [file, str(tmp_path / "none.mat"), "--directory", str(tmp_path / "new"), "--weight-decay"]
+        with pytest.raises(ValueError, match="which cannot be read"):
+            example.main([*arguments, "0"])
+        with pytest.raises(ValueError, match=r"weight_decay: got -1\.0, needs 0 to 100"):
+            example.main([*arguments, "-1"])
+
+
+@pytest.mark.parametrize("count", [56, 57])
+def test_time_series_needs_as_long_a_validation_as_the_horizon(count, tmp_path):
+    (tmp_path / "series.csv").write_text("a\n" + "1\n" * count)
+    sizes = ["--season", "6", "--context", "12", "--horizon", "12"]
+    with pytest.raises(ValueError, match=f"csv: got {count} times, needs 60 for"):
+        time_series.main(["--csv", str(tmp_path / "series.csv"), *sizes, "--directory", str(tmp_path / "new")])
 
 
 # Classes of series.
@@ -232,6 +259,20 @@ def test_classify_series_reads_what_is_there(tmp_path):
     assert data.classes == ["slow", "fast"]
     counts = common.confusion(data.labels, np.array([1, 1]), data.classes, "series", tmp_path / "confusion.png")
     np.testing.assert_array_equal(counts, [[0, 1], [0, 1]])
+
+
+def test_classify_series_keeps_the_scale_of_a_channel_that_is_constant(tmp_path):
+    (tmp_path / "X_TRAIN.ts").write_text(HEADER + "1,2,3:0.1,0.1,0.1:fast\n5:0.1:slow\n")
+    (tmp_path / "X_TEST.ts").write_text(HEADER + "1,2,3:0.1,0.2,0.1:fast\n")
+    _, test = classify_series.find(classify_series.Settings(train=tmp_path / "X_TRAIN.ts"))
+    np.testing.assert_allclose(test.series[0][:, 1], [0, 0.1, 0], atol=1e-6)
+
+
+def test_classify_series_does_not_test_on_what_it_learns_from(tmp_path):
+    path = tmp_path / "mine.ts"
+    path.write_text(waves(4, 0))
+    with pytest.raises(ValueError, match=r"test: got no file, and .*mine\.ts has no TRAIN in its name"):
+        classify_series.main(["--train", str(path), "--directory", str(tmp_path / "new")])
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,12 @@ def test_classify_text_holds_whole_files_out(tmp_path):
     assert cut[:, 34, 0].tobytes() == held_out[1][12:24, 0].tobytes()
 
 
+def test_classify_text_counts_all_classes_as_much():
+    files = [np.full((n, 2), label, np.uint8) for n, label in ((30, 0), (10, 1), (40, 0), (80, 2))]
+    weights = classify_text.weights_of(files, 3)
+    np.testing.assert_allclose(weights * [70, 10, 80], 160 / 3, rtol=1e-6)
+
+
 # Digits among clutter
 
 
@@ -97,8 +103,12 @@ def test_visual_attention_trains_and_draws(tmp_path, capsys, monkeypatch):
     arguments += ["--patches", "1", "--steps", "80", "--learning-rate", "2e-2", "--directory", str(tmp_path)]
     results = visual_attention.main(arguments)
     assert results["accuracy"] > 0.2, "by chance one in ten"
-    assert f"one of 360 digits held out: {results['accuracy']:.1%}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"one of 360 digits held out: {results['accuracy']:.1%}" in out
+    assert "by one answer, without draws" in out
     assert_is_picture(tmp_path / "glimpses.png")
+    visual_attention.main([*arguments[:-1], str(tmp_path / "random"), "--policy", "random", "--steps", "2"])
+    assert "without draws" not in capsys.readouterr().out
 
 
 # Digits pixel by pixel

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
+import tyro
 from flax import nnx
 
 from examples import bidirectional_lm, corpus, language_model, nce_lm
@@ -33,6 +34,14 @@ def test_words_are_split_counted_and_joined():
     assert corpus.encode(["<end>", "12", "so"], known).tolist() == [corpus.END, 2, corpus.UNKNOWN]
     assert corpus.decode(range(len(found)), found) == ("\n\nit's 12 (or so) --\n\nisn't _ it?\n\nüber 12\n\n")
     assert corpus.words([b"aB_1 = c2(d)"], nce_lm.NAMES, lower=False) == ["<end>", "aB_1", "c2", "d", "<end>"]
+
+
+def test_rare_words_are_unknown_and_said_to_be():
+    known = corpus.vocabulary(["<end>", "a", "b", "a", "c", "<end>"], 2)
+    assert known == ["<end>", "<unk>", "a"]
+    assert corpus.unknown(corpus.encode(["a", "b", "a", "new"], known)) == "4, 50.0% of them <unk>"
+    with pytest.raises(ValueError, match="least: got 3, needs 2 or less, as often as the most frequent word is seen"):
+        corpus.vocabulary(["a", "b", "a"], 3)
 
 
 def test_documentation_has_each_docstring_once(monkeypatch):
@@ -72,9 +81,11 @@ def test_bad_texts_are_named_and_nothing_is_written(tmp_path, example, name, dat
     [
         (language_model, ["--strength", "2"], "strength: got 2.0, needs 0 to 1"),
         (language_model, ["--window", "0"], "window: got 0, needs 1 to 1048576"),
+        (language_model, ["--least", "1000000"], r"least: got 1000000, needs \d+ or less, as often as the most"),
         (nce_lm, ["--samples", "0"], "samples: got 0, needs 1 to 1048576"),
         (nce_lm, ["--seconds", "inf"], "seconds: got inf, needs a finite number above 0"),
         (bidirectional_lm, ["--gaps", "1"], "gaps: got 1.0, needs a share between 0 and 1"),
+        (bidirectional_lm, ["--gaps", "1e-9"], "gaps: got 1e-09, needs more: none of .* held-out characters is hidden"),
         (bidirectional_lm, ["--show", "257"], "show: got 257, needs 0 to 256"),
     ],
 )
@@ -122,7 +133,7 @@ def test_language_model_learns_writes_draws_and_resumes(sentences, tmp_path, cap
     assert results["how often each word occurs"] > 5
     assert f"{results['this model']:.1f}  this model" in out
     assert "always" in out.split("a text of its own:")[1]
-    assert "<unk>" not in out
+    assert "<unk>" not in out.split("a text of its own:")[1]
     assert_is_picture(tmp_path / "perplexity.png")
     with pytest.raises(ValueError, match="recipe: got gal, needs awd as in the run in"):
         language_model.main(["--resume", "--recipe", "gal", "--directory", directory])
@@ -133,6 +144,18 @@ def test_language_model_learns_writes_draws_and_resumes(sentences, tmp_path, cap
 def test_language_model_learns_by_the_other_recipes(sentences, tmp_path, arguments):
     results = language_model.main(tiny(sentences, "--directory", str(tmp_path), *arguments))
     assert results["this model"] < 3
+
+
+def test_language_model_has_the_rate_of_its_optimizer():
+    rates = {
+        (): 4e-3,
+        ("--recipe", "gal"): 4e-3,
+        ("--optimizer", "sgd"): 30,
+        ("--optimizer", "sgd", "--recipe", "zaremba"): 20,
+        ("--optimizer", "sgd", "--learning-rate", "7"): 7,
+    }
+    for arguments, rate in rates.items():
+        assert language_model.learning_rate(tyro.cli(language_model.Settings, args=arguments)) == rate
 
 
 @pytest.mark.exhaustive
@@ -207,6 +230,9 @@ def test_counts_of_characters_fill_gaps():
 def test_gaps_are_shown_with_what_is_wrong():
     text, gaps = np.frombuffer(b"ab\ncd", np.uint8), np.array([False, True, False, True, True])
     assert bidirectional_lm.filled(text, gaps, np.frombuffer(b"zbzxd", np.uint8)) == "a_ __\nab xd\n   ^"
+    text, gaps = np.frombuffer("ä\x85b".encode(), np.uint8), np.array([False, True, False, False, True])
+    filled = bidirectional_lm.filled(text, gaps, np.frombuffer(b"\0\x85\0\0b", np.uint8))
+    assert filled == "·_··_\n····b\n ^", "bytes are no characters, and none controls a terminal"
 
 
 def test_gaps_are_hidden_at_their_rate():

@@ -74,3 +74,12 @@ def test_quick_forms_run_to_the_end(name, tmp_path):
     program.main(["--quick", *FEWER.get(name, FEW), "--directory", str(tmp_path)])
     assert list(tmp_path.iterdir())
     assert list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("name", sorted(listing.MINUTES.keys() - {"demo", "variants", "nce_lm"}))
+def test_those_that_save_say_how_to_go_on(name):
+    """The other three keep nothing to go on from."""
+    source = Path(listing.__file__).with_name(f"{name}.py").read_text()
+    said = source.rpartition("common.run(main, ")[2]
+    resumes = "resume: common.Resume" in source or "resume: bool" in source
+    assert ("--resume with the same directory" if resumes else "anew, with another directory") in said
