@@ -232,8 +232,9 @@ class Part:
         panel = f.alloca(self.t.s, most * vectors * w, 64)
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
         if left.op == "copy" and left.args[0].op == "xs" and self.shifted[left.args[0].attr]:
-            # The state before the first step, which adds nothing where it is zero.
-            zero = self._is_zero(Place(a, 0, self.memory.ld(left.size), "f"), rows, left.size)
+            # The state before the first step, which adds nothing where it is zero; no other chunk is looked at.
+            seen = f.val(f"select i1 {self.at_edge}, i64 {rows}, i64 0")
+            zero = self._is_zero(Place(a, 0, self.memory.ld(left.size), "f"), seen, left.size)
             rows = f.val(f"select i1 {f.val(f'and i1 {self.at_edge}, {zero}')}, i64 0, i64 {rows}")
         with f.loop(high, low) as j, f.loop(rows, 0, most) as first:
             column = f.mul(j, vectors * w)
