@@ -6,6 +6,7 @@ from jaxrnn.native.vectors import Fn, Index, Types
 
 __all__ = ["packing"]
 
+_ROWS = 16  # of a matrix that are read side by side: so many streams the processor foresees
 _SIZES = ("width", "column", "count", "K", "step")
 
 
@@ -24,16 +25,20 @@ def _panel(f: Fn, task: Task, panel: Panel, to: str) -> None:
     step = len(panel.columns) * panel.vectors * w
     low, high = share(f, panel.tiles, "%member", "%members")
     sources = [task.pointer(f, "const", matrix.operand) for matrix, _ in panel.columns]
-    with f.loop(high, low) as tile, f.loop(panel.vectors) as v:
+    # The columns of a transposed matrix are its rows, each in one piece.
+    block = panel.k if any(matrix.transposed for matrix, _ in panel.columns) else _ROWS
+    with f.loop(panel.k, 0, block) as row, f.loop(high, low) as tile, f.loop(panel.vectors) as v:
+        rows = f.min(f.sub(panel.k, row), block)
         column = f.mul(f.add(f.mul(tile, panel.vectors), v), w)
-        first = f.add(f.mul(tile, panel.tile_size(w)), f.mul(v, w))
+        first = f.add(f.add(f.mul(tile, panel.tile_size(w)), f.mul(v, w)), f.mul(row, step))
         for i, ((matrix, shift), source) in enumerate(zip(panel.columns, sources, strict=True)):
             columns = matrix.shape[0] if matrix.transposed else matrix.shape[1]
             count = f.sub(min(panel.size, columns - shift), column)  # below zero: nothing but padding
-            numbers: tuple[Index, ...] = matrix.shape[1], f.add(column, shift), count, panel.k, step
+            numbers: tuple[Index, ...] = matrix.shape[1], f.add(column, shift), count, rows, step
             sizes = ", ".join(f"i64 {n}" for n in numbers)
+            start = f.ptr(source, row if matrix.transposed else f.mul(row, matrix.shape[1]))
             target = f.ptr(to, f.add(first, i * panel.vectors * w))
-            f.do(f"call void @pack_{'columns' if matrix.transposed else 'rows'}(ptr {source}, {sizes}, ptr {target})")
+            f.do(f"call void @pack_{'columns' if matrix.transposed else 'rows'}(ptr {start}, {sizes}, ptr {target})")
 
 
 def _function(name: str, t: Types) -> Fn:
@@ -60,7 +65,11 @@ def _columns(t: Types) -> str:
         inside = f.val(f"icmp slt i64 {lane}, %count")
         row = f.val(f"select i1 {inside}, i64 {f.add('%column', lane)}, i64 0")
         rows.append(f.ptr("%source", f.mul(row, "%width")))
-    with f.loop("%K") as k:
+    whole = f.mul(f.div("%K", t.w), t.w)
+    with f.loop(whole, 0, t.w) as k:
+        for i, vector in enumerate(f.transpose([f.load(f.ptr(row, k)) for row in rows])):
+            f.store(f.select(mask, vector, t.splat(0.0)), f.ptr("%target", f.mul(f.add(k, i), "%step")))
+    with f.loop("%K", whole) as k:
         vector = "poison"
         for lane, row in enumerate(rows):
             x = f.val(f"load {t.s}, ptr {f.ptr(row, k)}")

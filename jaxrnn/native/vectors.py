@@ -294,6 +294,15 @@ class Fn:
         call = f"call {permission}{element} @llvm.vector.reduce.{name}.{t.suffix_of(kind)}"
         return self.val(f"{call}({start}{t.vector(kind)} {v})")
 
+    def transpose(self, rows: list[str]) -> list[str]:
+        """Returns the columns of as many vectors as each has lanes, by mixing two halves of them until they are."""
+        w, v, half = self.t.w, self.t.v, self.t.w // 2
+        mixed = [", ".join(f"i32 {n}" for i in range(half) for n in (i + at, i + at + w)) for at in (0, half)]
+        for _ in range(w.bit_length() - 1):
+            pairs = zip(rows[:half], rows[half:], strict=True)
+            rows = [self.val(f"shufflevector {v} {a}, {v} {b}, <{w} x i32> <{m}>") for a, b in pairs for m in mixed]
+        return rows
+
     def convert(self, v: str, kind: Kind, to: Kind) -> str:
         """Returns a vector of another kind, by XLA's rules: to int NaN is 0 and numbers too great the greatest."""
         t, source, target = self.t, self.t.vector(kind), self.t.vector(to)
