@@ -118,7 +118,7 @@ def products_a_step(cell: jaxrnn.Cell, steps: int = 5) -> int:
     """Products in the loop over time; what a loop before it has, for parameters made of others, is not counted."""
     params = jax.eval_shape(cell.init, jax.random.key(0))
     xs = jax.tree.map(lambda s: jax.ShapeDtypeStruct((steps, 2, *s.shape), s.dtype), cell.input_spec)
-    counts = products(functools.partial(jaxrnn.unroll, cell, chunk=steps), params, xs)
+    counts = products(functools.partial(jaxrnn.unroll, cell, chunk=steps, path="scan"), params, xs)
     return counts[-1] if counts else 0
 
 

@@ -72,6 +72,12 @@ def optimized() -> Iterator[dict[str, bool | int]]:
 
 
 @pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without LLVM: every run is a scan."""
+    monkeypatch.setattr("jaxrnn.native.obstacle", lambda: "no LLVM")
+
+
+@pytest.fixture
 def x64() -> Iterator[None]:
     """float64 for one test."""
     with jax.enable_x64(True):

@@ -262,8 +262,11 @@ def rare(*cases: Any) -> list[Any]:
     return [pytest.param(*case, marks=pytest.mark.exhaustive) for case in tuples]
 
 
-unrolled = jax.jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save"))
+unrolled = jax.jit(jaxrnn.unroll, static_argnums=0, static_argnames=("reverse", "chunk", "save", "path"))
 """`unroll` as one program: run as it is, every operation in it that is new is compiled alone."""
+
+in_loops = functools.partial(jaxrnn.unroll, path="scan")
+"""`unroll` in loops of JAX's, whose contents can be counted."""
 
 
 def name(entry: Entry) -> str:

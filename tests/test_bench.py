@@ -211,6 +211,7 @@ ENTRY %main (p: f32[2]) -> f32[2] {
     assert found.kernels == 4
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_devices_measures_each_program_of_each_library():
     names, sizes = ("jaxrnn", rivals.PLAIN), ("2,3,4,5",)
     settings = devices.Settings(sizes=sizes, cells=("elman",), rivals=(rivals.PLAIN, "cudnn"), product=64, repeats=1)
@@ -228,6 +229,7 @@ def test_devices_measures_each_program_of_each_library():
         assert values[table, rivals.PLAIN, "fused runs"] == 0
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_compiled_has_a_table_a_kind_beside_rivals_and_two_of_cells(monkeypatch):
     monkeypatch.setitem(compiled.DEVICES, "tpu", ("CPU", lambda: jax.devices()[:1], "cpu"))
     settings = compiled.Settings(cells=("elman", "IndRNN"), size="2,3,16,16", rivals=(rivals.PLAIN,))

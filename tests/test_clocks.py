@@ -16,7 +16,7 @@ from tests import reference
 from tests.oracles import oracle
 from tests.reference.highway import highway
 from tests.reference.legendre import discretized
-from tests.registry import B, T, example, rare, unrolled
+from tests.registry import B, T, example, in_loops, rare, unrolled
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
 
@@ -166,7 +166,7 @@ def test_the_legendre_memory_holds_the_window():
 def test_parameters_and_products_are_counted(cell, count, in_the_loop):
     args = example(cell)
     assert sum(leaf.size for leaf in jax.tree.leaves(args[0])) == count
-    assert set(products(functools.partial(jaxrnn.unroll, cell), *args)) == {in_the_loop}
+    assert set(products(functools.partial(in_loops, cell), *args)) == {in_the_loop}
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,15 @@ def check_values(entry, dtype, batch, tolerance):
     """Those of a cell are those of its reference."""
     with jax.enable_x64(dtype == jnp.float64):
         params, xs, state = example(entry.cell, batch=batch, dtype=dtype)
-        final, ys = unrolled(entry.cell, params, xs, state)
-        assert ys.dtype == dtype
-        chex.assert_trees_all_equal_shapes_and_dtypes(final, state)
-        rows = jax.tree.map(lambda a: np.asarray(a).reshape(T, -1, *a.shape[1 + len(batch) :]), (xs, ys))
-        states = jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[len(batch) :]), (state, final))
-        expected_final, expected_ys = entry.reference(params, rows[0], states[0])
-        np.testing.assert_allclose(rows[1], expected_ys, rtol=tolerance, atol=tolerance)
-        chex.assert_trees_all_close(states[1], expected_final, rtol=tolerance, atol=tolerance)
+        for path in ("auto", "scan"):
+            final, ys = unrolled(entry.cell, params, xs, state, path=path)
+            assert ys.dtype == dtype
+            chex.assert_trees_all_equal_shapes_and_dtypes(final, state)
+            rows = jax.tree.map(lambda a: np.asarray(a).reshape(T, -1, *a.shape[1 + len(batch) :]), (xs, ys))
+            states = jax.tree.map(lambda a: np.asarray(a).reshape(-1, *a.shape[len(batch) :]), (state, final))
+            expected_final, expected_ys = entry.reference(params, rows[0], states[0])
+            np.testing.assert_allclose(rows[1], expected_ys, rtol=tolerance, atol=tolerance)
+            chex.assert_trees_all_close(states[1], expected_final, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("entry", expensive(NETWORKS))

@@ -17,7 +17,7 @@ import pytest
 import jaxrnn
 from bench.loops import innermost_loops
 from jaxrnn.jaxprs import any_equation
-from tests.registry import CELLS, FEW, NETWORKS, T, example, expensive, rare
+from tests.registry import CELLS, FEW, NETWORKS, T, example, expensive, in_loops, rare
 from tests.test_guards import gradient, scanned
 
 pytestmark = pytest.mark.usefixtures("optimized")
@@ -76,7 +76,7 @@ def test_the_backward_loop_joins_nothing(reset):
     """
     cell = jaxrnn.GRU(3, 5, reset=reset)
     args = example(cell, batch=(4,), dtype=jnp.float64)
-    backward = innermost_loops(gradient(jaxrnn.unroll, cell), *args)[-1][1]
+    backward = innermost_loops(gradient(in_loops, cell), *args)[-1][1]
     assert "concatenate" not in {e.primitive.name for e in backward}
     assert "concatenate" in {e.primitive.name for e in innermost_loops(gradient(scanned, cell), *args)[-1][1]}
 

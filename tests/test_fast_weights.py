@@ -15,7 +15,7 @@ from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_step
 from jaxrnn.networks import StepWrapper
 from tests.reference.delta import matrix_memory
-from tests.registry import example, rare, unrolled
+from tests.registry import example, in_loops, rare, unrolled
 
 exhaustive = pytest.mark.exhaustive
 KEY = jax.random.key(0)
@@ -249,9 +249,9 @@ def test_there_is_no_loop_over_single_steps(cell):
         return lambda args: summed(runner, cell, options)(args)[0]
 
     for of in (lambda run: run, jax.grad):
-        assert set(loops(of(run(jaxrnn.unroll, chunk=3)), (params, xs, state))) == {4}
-        assert not loops(of(run(jaxrnn.unroll, chunk=12)), (params, xs, state))
-        assert set(loops(of(run(by_steps)), (params, xs, state))) == {12}
+        assert set(loops(of(run(in_loops, chunk=3)), (params, xs, state))) == {4}
+        assert not loops(of(run(in_loops, chunk=12)), (params, xs, state))
+        assert set(loops(of(run(functools.partial(by_steps, path="scan"))), (params, xs, state))) == {12}
 
 
 @pytest.mark.parametrize("kind", [*rare(jaxrnn.MLSTM, jaxrnn.DeltaNet), jaxrnn.GatedLinearAttention])

@@ -14,7 +14,7 @@ from jax import lax
 import jaxrnn
 from bench.loops import carried, equations, innermost_loops, products
 from jaxrnn.engine.linearize import linearize
-from tests.registry import example, rare
+from tests.registry import example, in_loops, rare
 
 LSTM, GRU, ELMAN = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 4)
 
@@ -67,7 +67,7 @@ def test_only_recurrent_products_are_in_the_loops(cell, ours, theirs):
     """Forward, and backward: the scan's own backward adds the products of the parameter gradients too."""
     args = example(cell)
     for chunk in (2, 5):
-        unroll = functools.partial(jaxrnn.unroll, chunk=chunk)
+        unroll = functools.partial(in_loops, chunk=chunk)
         assert set(products(functools.partial(unroll, cell), *args)) == {ours}
         assert set(products(gradient(unroll, cell), *args)) == {ours}
     assert set(products(functools.partial(scanned, cell), *args)) == {theirs}
@@ -78,7 +78,7 @@ def test_only_recurrent_products_are_in_the_loops(cell, ours, theirs):
 def test_options_stay_on_the_fast_path(options):
     args = example(LSTM)
     given = {"lengths": jnp.array([5, 3]), "resets": jnp.zeros((5, 2), bool), "reverse": True}
-    unroll = functools.partial(jaxrnn.unroll, **{options: given[options]})
+    unroll = functools.partial(in_loops, **{options: given[options]})
     assert set(products(gradient(unroll, LSTM), *args)) == {1}
 
 
@@ -87,7 +87,7 @@ def test_no_loop_carries_parameters(cell):
     """The backward loop carries the state's cotangent; a scan's carries the gradients of all parameters."""
     args = example(cell)
     shapes = {leaf.shape for leaf in jax.tree.leaves(args[0])}
-    assert not set.union(*carried_shapes(gradient(jaxrnn.unroll, cell), *args)) & shapes
+    assert not set.union(*carried_shapes(gradient(in_loops, cell), *args)) & shapes
     assert set.union(*carried_shapes(gradient(scanned, cell), *args)) >= shapes
 
 
@@ -98,7 +98,7 @@ def test_a_step_writes_its_state_at_once():
     def written(unroll):
         return [len(loop.outvars) - len(carried(loop)) for loop, _ in innermost_loops(gradient(unroll, LSTM), *args)]
 
-    assert written(jaxrnn.unroll) == [1, 1]
+    assert written(in_loops) == [1, 1]
     assert max(written(scanned)) > 2
 
 
@@ -106,7 +106,7 @@ def test_layers_of_a_stack_are_hoisted_one_by_one():
     """One product a loop, two layers: stepped as one cell it takes three in one loop."""
     net = jaxrnn.Stack((LSTM, jaxrnn.GRU(4, 4)))
     args = example(net)
-    assert products(functools.partial(jaxrnn.unroll, net), *args) == [1, 1]
+    assert products(functools.partial(in_loops, net), *args) == [1, 1]
     assert products(functools.partial(scanned, net), *args) == [4]
 
 
@@ -117,7 +117,7 @@ def test_one_trace_serves_all_values():
     @jax.jit
     def run(params, xs, lengths):
         traces.append(xs.shape)
-        return jaxrnn.unroll(LSTM, params, xs, lengths=lengths)
+        return in_loops(LSTM, params, xs, lengths=lengths)
 
     for seed in range(3):
         params = LSTM.init(jax.random.key(seed))
@@ -133,7 +133,7 @@ def test_a_step_of_training_compiles_once_for_equal_cells():
     @functools.partial(jax.jit, static_argnums=0)
     def step(cell, params, xs):
         traces.append(cell)
-        return jax.grad(lambda p: jnp.sum(jaxrnn.unroll(cell, p, xs)[1]))(params)
+        return jax.grad(lambda p: jnp.sum(in_loops(cell, p, xs)[1]))(params)
 
     params, xs, _ = example(GRU)
     step(jaxrnn.GRU(3, 4), params, xs)
@@ -187,7 +187,7 @@ def test_saving_boundaries_alone_takes_memory_by_the_chunk():
     """A row of states a chunk, where "states" takes one a step."""
 
     def grown(save):
-        run = functools.partial(jaxrnn.unroll, save=save, chunk=64)
+        run = functools.partial(in_loops, save=save, chunk=64)
         return temporary_bytes(run, LSTM, 1024, 8) - temporary_bytes(run, LSTM, 256, 8)
 
     assert grown("boundaries") * 64 < 1.1 * grown("states")
@@ -197,7 +197,7 @@ def test_residuals_that_are_kept_are_not_computed_again():
     """Not the input's product, which "states" makes again, nor the states' run, which "boundaries" does too."""
 
     def made(save):
-        program = jax.make_jaxpr(gradient(functools.partial(jaxrnn.unroll, save=save), LSTM))(*example(LSTM))
+        program = jax.make_jaxpr(gradient(functools.partial(in_loops, save=save), LSTM))(*example(LSTM))
         return sum(e.primitive.name == "dot_general" for e in equations(program.jaxpr))
 
     assert made("residuals") < made("states") < made("boundaries")
@@ -207,7 +207,7 @@ def test_residuals_that_are_kept_are_not_computed_again():
 def test_residuals_may_be_complex():
     """The gradient is that of a plain scan."""
     cell = jaxrnn.S5(3, 4)
-    runs = functools.partial(jaxrnn.unroll, path="scan", save="residuals"), scanned
+    runs = functools.partial(in_loops, save="residuals"), scanned
 
     @jax.jit
     def both(*args):
@@ -225,8 +225,8 @@ def test_memory_and_work_grow_linearly_with_time():
     """
     bytes_, flops = [], []
     for steps in (128, 256, 512):
-        bytes_.append(temporary_bytes(functools.partial(jaxrnn.unroll, path="scan"), LSTM, steps, 8))
-        one_chunk = functools.partial(jaxrnn.unroll, path="scan", chunk=steps)
+        bytes_.append(temporary_bytes(in_loops, LSTM, steps, 8))
+        one_chunk = functools.partial(in_loops, chunk=steps)
         flops.append(compiled(one_chunk, LSTM, steps, 8).cost_analysis()["flops"])
     for a, b, c in (bytes_, flops):
         assert b > a
@@ -263,7 +263,7 @@ mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 cell = jaxrnn.LSTM(8, 16)
 params = cell.init(jax.random.key(0))
 xs = jax.device_put(jnp.ones((6, 4, 8)), NamedSharding(mesh, PartitionSpec(None, "data")))
-loss = lambda params, xs: jnp.sum(jaxrnn.unroll(cell, params, xs, chunk=3)[1] ** 2)
+loss = lambda params, xs: jnp.sum(jaxrnn.unroll(cell, params, xs, chunk=3, path="scan")[1] ** 2)
 text = jax.jit(jax.grad(loss, (0, 1))).lower(params, xs).compile().as_text()
 print("all-reduce" in text, "all-gather" in text)
 """
@@ -284,7 +284,7 @@ def test_a_policy_of_the_users_keeps_more_than_the_states():
     """With the input's product kept, it is not computed again."""
 
     def count(save):
-        program = jax.make_jaxpr(gradient(functools.partial(jaxrnn.unroll, save=save), LSTM))(*example(LSTM))
+        program = jax.make_jaxpr(gradient(functools.partial(in_loops, save=save), LSTM))(*example(LSTM))
         return sum(e.primitive.name == "dot_general" for e in equations(program.jaxpr))
 
     assert count("states") - count(jax.checkpoint_policies.dots_saveable) == 1
@@ -295,7 +295,7 @@ def test_a_policy_of_the_users_keeps_more_than_the_states():
 @pytest.mark.parametrize("cell", [LSTM, GRU], ids=repr)
 def test_the_backward_loop_multiplies_by_a_transposed_weight(cell):
     """Its products contract the first axis of a matrix, which takes two thirds of the time on a CPU."""
-    backward = innermost_loops(gradient(jaxrnn.unroll, cell), *example(cell))[-1][1]
+    backward = innermost_loops(gradient(in_loops, cell), *example(cell))[-1][1]
     contracted = [e.params["dimension_numbers"] for e in backward if e.primitive.name == "dot_general"]
     assert contracted == [(((1,), (0,)), ((), ()))]
 
@@ -303,5 +303,5 @@ def test_the_backward_loop_multiplies_by_a_transposed_weight(cell):
 @pytest.mark.parametrize("cell", [LSTM, jaxrnn.LRU(3, 4), jaxrnn.S5(3, 4)], ids=lambda cell: type(cell).__name__)
 def test_states_are_saved_complex_ones_too(cell):
     """One loop forward and one backward; states that were not saved would be computed by a third."""
-    grad = jax.grad(lambda *args: jnp.sum(jaxrnn.unroll(cell, *args)[1]))
+    grad = jax.grad(lambda *args: jnp.sum(in_loops(cell, *args)[1]))
     assert len(innermost_loops(grad, *example(cell))) == 2

@@ -9,7 +9,7 @@ import pytest
 
 import jaxrnn
 from bench.loops import products
-from tests.registry import example, rare, unrolled
+from tests.registry import example, in_loops, rare, unrolled
 from tests.test_guards import gradient
 
 CELL = jaxrnn.HyperLSTM(3, 4, hyper_size=2, embedding_size=3)
@@ -33,8 +33,8 @@ def test_parameters_and_products_are_counted():
     args = example(CELL)
     count = 4 * (4 + 2) * (3 + 4) + 4 * 2 * 2 + 4 * (4 + 2) + 12 * 3 * (2 + 4) + 8 * 3
     assert sum(leaf.size for leaf in jax.tree.leaves(args[0])) == count
-    assert set(products(functools.partial(jaxrnn.unroll, CELL), *args)) == {15}
-    assert set(products(gradient(jaxrnn.unroll, CELL), *args)) == {15}
+    assert set(products(functools.partial(in_loops, CELL), *args)) == {15}
+    assert set(products(gradient(in_loops, CELL), *args)) == {15}
 
 
 @pytest.mark.parametrize("name", ["hyper_size", "embedding_size"])

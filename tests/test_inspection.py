@@ -102,6 +102,7 @@ def test_the_history_of_a_network_is_that_of_its_cells(reverse):
     close(after[:2, 1], ys[:2, 1])
 
 
+@pytest.mark.usefixtures("without_kernels")
 def test_a_history_is_taken_layer_by_layer():
     net = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.Residual(jaxrnn.GRU(4, 4))))
     assert products(functools.partial(inspection.state_history, net), *example(net)) == [1, 1]

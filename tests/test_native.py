@@ -547,16 +547,17 @@ def test_arrays_are_those_that_the_row_was_traced_for():
         native.run(row, (consts[0], consts[1].astype(np.float16), consts[2]), carry, xs)
 
 
-def test_small_runs_are_left_to_xla():
+def test_runs_that_packing_would_slow_down_are_left_to_xla():
     row = CASES["lstm"].row("float32")
-    assert native.slower(row, 9, 7) == "fewer than 64 row steps"
-    assert native.slower(row, 8, 8) == ""
+    assert native.slower(row, 1, 1) == ""
     planes = jax.ShapeDtypeStruct((64, 64), jnp.float32)
     moving = native.trace(lambda _, h, x: (h.T + x, x, ()), (), planes, planes)
     assert native.slower(moving, 64, 64) == "4096 numbers that move at every step"
-    wide = lstm(256, 256, 0, 0).row("float32")
-    assert native.slower(wide, 127, 1) == "fewer than 128 row steps"
-    assert native.slower(wide, 1, 128) == ""
+    wide, wider = (lstm(size, size, 0, 0).row("float32") for size in (256, 1024))
+    assert native.slower(wide, 3, 1) == "fewer than 4 row steps"
+    assert native.slower(wide, 1, 4) == ""
+    assert native.slower(wider, 1, 31) == "fewer than 32 row steps"
+    assert native.slower(wider, 32, 1) == ""
 
 
 MANY_RUNS = """

@@ -265,28 +265,15 @@ def test_the_path_that_runs_is_explained():
     assert str(first) == "LSTM(input_size=3, hidden_size=4): native"
     assert (second.path, second.cell) == ("scan", net.cells[1])
     assert second.reason == "it runs many steps at once"
-    assert jaxrnn.explain(LSTM(3, 4), steps=4)[0].reason == "fewer than 64 row steps"
-    assert jaxrnn.explain(LSTM(3, 4), steps=4, path="native")[0].path == "native"
+    assert jaxrnn.explain(LSTM(256, 256), steps=2)[0].reason == "fewer than 4 row steps"
+    assert jaxrnn.explain(LSTM(256, 256), steps=2, path="native")[0].path == "native"
     assert jaxrnn.explain(LSTM(3, 4), steps=64, path="scan")[0].reason == "asked for"
     with pytest.raises(ValueError, match=r"path: got 'native', but MLSTM.* cannot take it: .*; use 'auto'"):
         jaxrnn.explain(net, steps=64, path="native")
 
 
-@needs_native
-def test_a_run_too_small_for_any_kernel_is_not_traced_for_one(monkeypatch):
-    asked = []
-    monkeypatch.setattr(jaxrnn.engine.paths, "obstacle", lambda *args: asked.append(args) or "no kernel")
-    params, xs, state = example(Elman(3, 6), steps=32)
-    run = functools.partial(jaxrnn.unroll, Elman(3, 6), params)
-    jax.eval_shape(run, xs[:31], state)
-    assert not asked
-    jax.eval_shape(run, xs, state)
-    assert len(asked) == 1
-    assert jaxrnn.explain(Elman(3, 6), steps=31, batch=2)[0].reason == "fewer than 64 row steps"
-
-
-def test_without_the_native_path_all_runs_as_a_scan(monkeypatch):
-    monkeypatch.setattr(native, "obstacle", lambda: "no LLVM")
+@pytest.mark.usefixtures("without_kernels")
+def test_without_the_native_path_all_runs_as_a_scan():
     assert jaxrnn.explain(LSTM(3, 4), steps=64)[0] == (LSTM(3, 4), "scan", "no LLVM")
     with pytest.raises(ValueError, match="cannot take it: no LLVM"):
         jaxrnn.explain(LSTM(3, 4), steps=64, path="native")

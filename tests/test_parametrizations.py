@@ -15,7 +15,7 @@ from jaxrnn import networks
 from tests import reference
 from tests.oracles import oracle
 from tests.reference import parametrizations
-from tests.registry import example, rare, unrolled
+from tests.registry import example, in_loops, rare, unrolled
 from tests.test_guards import carried_shapes, gradient
 
 NORMED = networks.WeightNorm(jaxrnn.LSTM(3, 4))
@@ -160,7 +160,7 @@ OF_WEIGHTS = {"sqrt", "scatter", "lu", "transpose"}
 def test_weights_are_computed_before_the_loop(cell):
     """The loops that carry the state have one product, and nothing of what makes weights, as a single step has."""
     args = example(cell)
-    for run in (functools.partial(jaxrnn.unroll, cell), gradient(jaxrnn.unroll, cell)):
+    for run in (functools.partial(in_loops, cell), gradient(in_loops, cell)):
         loops = [
             b
             for (_, b), shapes in zip(innermost_loops(run, *args), carried_shapes(run, *args), strict=True)

@@ -18,7 +18,7 @@ from jaxrnn import regularization as reg
 from jaxrnn.cells import LSTMState
 from tests import functions, reference
 from tests.cells import Diagonal, Token
-from tests.registry import B, T, example, rare, unrolled
+from tests.registry import B, T, example, in_loops, rare, unrolled
 from tests.test_guards import gradient
 
 LSTM, GRU = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4)
@@ -226,7 +226,7 @@ def test_rate_zero_is_the_cell(cell):
 @every_wrapper
 def test_no_wrapper_adds_a_product_to_the_loops(cell):
     args = example(cell)
-    run = functools.partial(jaxrnn.unroll, key=KEY)
+    run = functools.partial(in_loops, key=KEY)
     recurrent = 2 if cell.cell == BEFORE else 1
     assert set(products(functools.partial(run, cell), *args)) == {recurrent}
     assert set(products(gradient(run, cell), *args)) == {recurrent}
@@ -257,7 +257,7 @@ def test_a_users_wrapper_hands_a_key_on(cell):
     for options in ({}, {"key": KEY}):
         final, ys = unrolled(cell, params, xs, state, **options)
         close(unrolled(Doubled(cell), params, xs, state, **options), (final, 2 * ys))
-    loops = products(functools.partial(jaxrnn.unroll, Doubled(cell), key=KEY), params, xs, state)
+    loops = products(functools.partial(in_loops, Doubled(cell), key=KEY), params, xs, state)
     assert loops == [1] * (2 if isinstance(cell, jaxrnn.Stack) else 1)
 
 
@@ -274,7 +274,7 @@ def test_a_network_that_is_stepped_drops_as_one_that_runs():
     one, again, other = (unrolled(net, params, xs, state, key=jax.random.key(n))[1] for n in (0, 0, 1))
     assert (one == again).all()
     assert (one != other).any()
-    loops = innermost_loops(functools.partial(jaxrnn.unroll, net, key=KEY), params, xs)
+    loops = innermost_loops(functools.partial(in_loops, net, key=KEY), params, xs)
     assert "random_bits" not in {e.primitive.name for _, body in loops for e in body}
 
 

@@ -36,9 +36,6 @@ class Machine(Protocol):
     def fits(self, row: Any, steps: int, batch: int) -> str:
         """Says why there is no kernel for a run of this size; empty if there is."""
 
-    def few(self, steps: int, batch: int) -> str:
-        """Says why the scan is faster for a run of this size, whatever its row; empty if that depends on the row."""
-
     def slower(self, row: Any, steps: int, batch: int) -> str:
         """Says why the scan is faster than a kernel for a run of this size; empty if it is not."""
 

@@ -28,7 +28,7 @@ from jaxrnn.engine.rows import Leaves, Run, Spec, mixed, pick, put, specs_of, st
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["few", "obstacle", "run_as_one", "slower"]
+__all__ = ["obstacle", "run_as_one", "slower"]
 
 
 def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...]) -> str:
@@ -61,12 +61,6 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...
     except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
         text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({text})"
-
-
-def few(steps: int, batch_shape: tuple[int, ...]) -> str:
-    """Returns why the scan is faster for a run of this size, whatever the cell; empty if that is not known."""
-    known = all(isinstance(n, int) for n in (steps, *batch_shape))
-    return here().few(steps, math.prod(batch_shape)) if known else ""
 
 
 def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...]) -> str:

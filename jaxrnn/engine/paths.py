@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.meshes import Placement, place
-from jaxrnn.engine.operation import few, obstacle, run_as_one, slower
+from jaxrnn.engine.operation import obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
 from jaxrnn.engine.parts import together
 from jaxrnn.engine.rows import kernel_run
@@ -124,8 +124,7 @@ def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, optio
     rows = where.local(options.batch_shape)
     if options.path == "native":
         return obstacle(real, *given, rows)
-    # Other obstacles are found by tracing the run and its gradient, which takes as long as to trace a scan's.
-    return few(options.steps, rows) or obstacle(real, *given, rows) or slower(real, *given, rows)
+    return obstacle(real, *given, rows) or slower(real, *given, rows)
 
 
 def _blocks(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Blocks:

@@ -12,7 +12,7 @@ from jaxrnn.mosaic.memory import MIB, SHARE, on_tpu, plan
 from jaxrnn.mosaic.phases import Row
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["few", "fits", "obstacle", "run", "slower"]
+__all__ = ["fits", "obstacle", "run", "slower"]
 
 
 def obstacle() -> str:
@@ -47,11 +47,6 @@ def _compile(kernel: Callable[..., Any], args: list[Any], x64: bool) -> None:
         lowered = jax.jit(kernel).trace(*args).lower(lowering_platforms=("tpu",))
     if on_tpu():
         lowered.compile()
-
-
-def few(steps: int, batch: int) -> str:
-    """Returns why XLA is faster than any run of this size, empty if it is not: no such size is known."""
-    return ""
 
 
 def slower(row: Row, steps: int, batch: int) -> str:

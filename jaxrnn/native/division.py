@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
 
-__all__ = ["Division", "divide", "few", "slower"]
+__all__ = ["Division", "divide", "slower"]
 
 KIB, MIB = 2**10, 2**20
 CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
@@ -21,8 +21,8 @@ TEAM_ROW_WEIGHTS = 350 * KIB  # or one for each so much of the weights, whose re
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
 PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a core from step to step
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
-ROW_STEPS = 64  # that take longer than a call
-WIDE_WEIGHTS = 512 * KIB  # whose packing takes about as long as 64 rows' products; every part reads them at each step
+WIDE_WEIGHTS = 512 * KIB  # that leave the caches of a core from step to step; every part reads them at each step
+ROW_STEPS = {SHARED_WEIGHTS: 32, WIDE_WEIGHTS: 4}  # at least: packing such weights takes as long as so many products
 
 
 class Division(NamedTuple):
@@ -77,14 +77,8 @@ def slower(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a run of this size, "" if it isn't."""
     if (moved := _sizes(row).moved) > MOST_MOVED:
         return f"{moved} numbers that move at every step"
-    if _sizes(row).weights >= WIDE_WEIGHTS and steps * batch < 2 * ROW_STEPS:
-        return f"fewer than {2 * ROW_STEPS} row steps"
-    return few(steps, batch)
-
-
-def few(steps: int, batch: int) -> str:
-    """Returns why XLA is faster than any run of this size, "" if it isn't."""
-    return f"fewer than {ROW_STEPS} row steps" if steps * batch < ROW_STEPS else ""
+    least = next((n for size, n in ROW_STEPS.items() if _sizes(row).weights >= size), 1)
+    return f"fewer than {least} row steps" if steps * batch < least else ""
 
 
 def divide(row: Row, steps: int, batch: int) -> Division:
