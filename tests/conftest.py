@@ -16,6 +16,8 @@ import jax
 import pytest
 from jax._src.interpreters import mlir
 
+from jaxrnn.engine import driver
+
 # What meets Optax, Flax or mixed precision, whose own code promotes; everything else is the core.
 RELAXED = (
     "test_nnx",
@@ -73,8 +75,9 @@ def optimized() -> Iterator[dict[str, bool | int]]:
 
 @pytest.fixture
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without LLVM: every run is a scan."""
+    """A machine without LLVM: every run is a scan, and none is known already."""
     monkeypatch.setattr("jaxrnn.native.obstacle", lambda: "no LLVM")
+    monkeypatch.setattr("jaxrnn.engine.driver._known_run", driver._run)
 
 
 @pytest.fixture
