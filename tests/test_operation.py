@@ -258,6 +258,51 @@ def test_recurrent_weights_take_nothing_from_a_state_of_zeros():
         assert np.isfinite(found.w_h).all() == finite
 
 
+def kernels(program, *args):
+    return [e.primitive.name for e in equations(jax.make_jaxpr(program)(*args).jaxpr)].count("run")
+
+
+LARGE = WeightNorm(Stack((LSTM(16, 64), networks.Residual(GRU(64, 64, reset="before")))))
+
+
+@needs_native
+def test_a_call_of_much_work_is_a_kernel_a_cell():
+    """And a step that is a part of a run is none: what is around it decides."""
+    for cell, rows, found in ((LARGE, 128, 2), (LARGE, 7, 0), (LSTM(3, 4), 128, 0), (MLSTM(64, 64, 2), 128, 0)):
+        params, xs, state = example(cell, steps=1, batch=(rows,))
+        assert kernels(lambda params, state, x, cell=cell: cell(params, state, x), params, state, xs[0]) == found
+        assert kernels(lambda params, state, x, cell=cell: cell.advance(params, state, x), params, state, xs[0]) == 0
+    inside = networks.Stepped(LARGE)
+    args = example(inside, steps=4, batch=(128,))
+    assert kernels(functools.partial(jaxrnn.unroll, inside, path="scan"), *args) == 0
+    assert kernels(functools.partial(jaxrnn.unroll, inside, path="native"), *args) == 1
+
+
+@needs_native
+@pytest.mark.usefixtures("x64")
+def test_calls_in_a_loop_are_the_scan():
+    """Values and gradients, one after the other and under `vmap`, with rows that begin anew."""
+    params, xs, state = example(LARGE, steps=3, batch=(128,), dtype=jnp.float64)
+    resets = jnp.arange(3 * 128).reshape(3, 128) % 5 == 1
+
+    def loss(run):
+        def of(params, xs, state):
+            final, ys = run(params, xs, state)
+            return jnp.sum(ys**2) + sum(jnp.sum(leaf) for leaf in jax.tree.leaves(final))
+
+        return jax.jit(jax.value_and_grad(of, (0, 1, 2)))
+
+    def calls(params, xs, state):
+        return jax.lax.scan(lambda s, new: LARGE(params, s, new[0], reset=new[1]), state, (xs, resets))
+
+    expected = loss(lambda *args: jaxrnn.unroll(LARGE, *args, resets=resets, path="scan"))(params, xs, state)
+    close(loss(calls)(params, xs, state), expected)
+    two = jax.vmap(calls, (None, 2, 1))(
+        params, jnp.stack([xs, xs], 2), jax.tree.map(lambda s: jnp.stack([s, s], 1), state)
+    )
+    close(jax.tree.map(lambda a: a[1], two), calls(params, xs, state))
+
+
 @needs_native
 def test_the_path_that_runs_is_explained():
     net = Stack((LSTM(3, 4), MLSTM(4, 4, 2)))

@@ -42,7 +42,7 @@ from jaxrnn.engine.machines import Machine, here
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Kept, Options, Path, Save
-from jaxrnn.engine.paths import recording, run_on_path
+from jaxrnn.engine.paths import recording, run_on_path, step_on_path
 from jaxrnn.engine.recurrence import loop, recurrence
 from jaxrnn.engine.rows import jax_settings
 from jaxrnn.jaxprs import flat_products
@@ -60,6 +60,7 @@ __all__ = [
     "run_and_tell",
     "run_cell",
     "run_steps",
+    "step_by_kernel",
     "take_step",
     "unroll",
 ]
@@ -275,6 +276,18 @@ def run_and_tell(
     if cell.apart:
         check_output(cell, ys, (options.steps, *options.batch_shape))
     return begin_anew(cell, params, state, options, before=False), ys, how
+
+
+def step_by_kernel(cell: "Cell", params: Params, state: State, x: PyTree) -> tuple[State, PyTree] | None:
+    """Takes one step without randomness as a kernel: `(state, y)`; None where there is none, or it is no faster."""
+    spec, leaf = jax.tree.leaves(cell.input_spec)[0], jax.tree.leaves(x)[0]
+    batch_shape = leaf.shape[: leaf.ndim - len(spec.shape)]
+    run = CellRun(cell, False, None, "auto", False, settings=jax_settings())
+    data = _Data(jax.tree.map(lambda x: jnp.asarray(x)[None], x), None, None, ())
+    if (found := step_on_path(run, (params, ()), (state, ()), data, Options(1, batch_shape))) is None:
+        return None
+    (state, _), (ys, _) = found
+    return state, jax.tree.map(lambda y: y[0], ys)
 
 
 class _Data(NamedTuple):

@@ -6,6 +6,7 @@ newton      where it is asked for
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.machines import here
 from jaxrnn.engine.meshes import Placement, place
 from jaxrnn.engine.operation import obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
@@ -26,7 +28,7 @@ from jaxrnn.typing import PyTree, State
 if TYPE_CHECKING:
     from jaxrnn.engine.driver import CellRun
 
-__all__ = ["Choice", "record_scan", "recorded_choices", "recording", "run_on_path"]
+__all__ = ["Choice", "record_scan", "recorded_choices", "recording", "run_on_path", "step_on_path"]
 
 
 class Choice(NamedTuple):
@@ -82,6 +84,21 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
     if reason:
         return run.whole(*given)
 
+    return _by_kernel(run, given, options, where)
+
+
+def step_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Any:
+    """Runs a single step as a kernel, as `run_on_path`; None where it is faster without, or there is no kernel."""
+    given = consts, carry, data
+    where = place(*given, options.batch_shape)
+    rows = where.local(options.batch_shape)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(consts))
+    if not all(isinstance(n, int) for n in rows) or not here().single_step(math.prod(rows), weights):
+        return None
+    return None if _obstacle(run, *given, options, where) else _by_kernel(run, given, options, where)
+
+
+def _by_kernel(run: "CellRun", given: tuple[PyTree, PyTree, PyTree], options: Options, where: Placement) -> Any:
     def way(consts: PyTree, carry: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
         real, parts = kernel_run(run, (consts, carry, data))
         return together(run_as_one(real, *parts, len(options.batch_shape), where.spread))

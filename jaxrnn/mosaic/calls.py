@@ -12,7 +12,7 @@ from jaxrnn.mosaic.memory import MIB, SHARE, on_tpu, plan
 from jaxrnn.mosaic.phases import Row
 from jaxrnn.typing import Array, PyTree
 
-__all__ = ["fits", "obstacle", "run", "slower"]
+__all__ = ["fits", "obstacle", "run", "single_step", "slower"]
 
 
 def obstacle() -> str:
@@ -52,6 +52,11 @@ def _compile(kernel: Callable[..., Any], args: list[Any], x64: bool) -> None:
 def slower(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a run of this size, empty if it is not: no such size is known."""
     return ""
+
+
+def single_step(batch: int, weights: int) -> bool:
+    """Returns whether a run of one step may be faster than XLA's operations of it: that was not measured."""
+    return False
 
 
 def run(

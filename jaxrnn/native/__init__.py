@@ -60,11 +60,23 @@ So weights that are no numbers show from the second step on: XLA, too, takes a p
 
 from jaxrnn.native.calls import Shifted, fits, reference, run
 from jaxrnn.native.compile import obstacle
-from jaxrnn.native.division import slower
+from jaxrnn.native.division import single_step, slower
 from jaxrnn.native.graph import Row, Unsupported
 from jaxrnn.native.rows import trace
 
-__all__ = ["Row", "Shifted", "Unsupported", "fits", "obstacle", "reference", "run", "slower", "sums", "trace"]
+__all__ = [
+    "Row",
+    "Shifted",
+    "Unsupported",
+    "fits",
+    "obstacle",
+    "reference",
+    "run",
+    "single_step",
+    "slower",
+    "sums",
+    "trace",
+]
 
 sums = True
 """Whether a loop adds up what a row function gives beside its output."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
 
-__all__ = ["Division", "divide", "slower"]
+__all__ = ["Division", "divide", "single_step", "slower"]
 
 KIB, MIB = 2**10, 2**20
 CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
@@ -23,6 +23,8 @@ PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
 WIDE_WEIGHTS = 512 * KIB  # that leave the caches of a core from step to step; every part reads them at each step
 ROW_STEPS = {SHARED_WEIGHTS: 32, WIDE_WEIGHTS: 4}  # at least: packing such weights takes as long as so many products
+STEP_ROWS = 8  # at least, of a single step: it packs the weights for itself
+STEP_PRODUCTS = 2**20  # of numbers, in a single step, that take longer than a call and the threads' meeting
 
 
 class Division(NamedTuple):
@@ -79,6 +81,11 @@ def slower(row: Row, steps: int, batch: int) -> str:
         return f"{moved} numbers that move at every step"
     least = next((n for size, n in ROW_STEPS.items() if _sizes(row).weights >= size), 1)
     return f"fewer than {least} row steps" if steps * batch < least else ""
+
+
+def single_step(batch: int, weights: int) -> bool:
+    """Returns whether a run of one step, with so many numbers as weights, may be faster than XLA's operations of it."""
+    return batch >= STEP_ROWS and batch * weights >= STEP_PRODUCTS
 
 
 def divide(row: Row, steps: int, batch: int) -> Division:
