@@ -19,7 +19,7 @@ from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData, default_chunk
 from jaxrnn.engine.driver import read_out, run_cell, run_steps, step_by_kernel, take_step
 from jaxrnn.engine.layer import Layer
-from jaxrnn.engine.noise import Draw, alone, nothing
+from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import cast, keep, select
 from jaxrnn.typing import P, PyTree, S
@@ -76,7 +76,7 @@ class Cell(Layer[P, S]):
     def advance(self, params: P, state: S, x: PyTree, draw: Draw = nothing) -> tuple[S, PyTree]:
         """Runs one time step, unchecked."""
         check_returned(self, "init", params)
-        if draw is alone and (done := step_by_kernel(self, params, state, x)) is not None:
+        if draw is nothing and (done := step_by_kernel(self, params, state, x)) is not None:
             return done
         drive = self.project(params, x)
         check_returned(self, "project", drive)

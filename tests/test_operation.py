@@ -24,6 +24,7 @@ from jaxrnn import (
     Bidirectional,
     Clockwork,
     Elman,
+    Function,
     LayerNormLSTM,
     LearnedState,
     RecurrentDropout,
@@ -265,17 +266,49 @@ def kernels(program, *args):
 LARGE = WeightNorm(Stack((LSTM(16, 64), networks.Residual(GRU(64, 64, reset="before")))))
 
 
+# A user's cell whose step calls another cell.
+CALLING = Function(
+    lambda params, state, x: LSTM(64, 64)(params, state, jnp.tanh(x)), LSTM(64, 64).init, LSTM(64, 64).initial_state, 64
+)
+
+
 @needs_native
 def test_a_call_of_much_work_is_a_kernel_a_cell():
     """And a step that is a part of a run is none: what is around it decides."""
+
+    def call(cell):
+        return lambda params, state, x: cell(params, state, x)
+
     for cell, rows, found in ((LARGE, 128, 2), (LARGE, 7, 0), (LSTM(3, 4), 128, 0), (MLSTM(64, 64, 2), 128, 0)):
         params, xs, state = example(cell, steps=1, batch=(rows,))
-        assert kernels(lambda params, state, x, cell=cell: cell(params, state, x), params, state, xs[0]) == found
-        assert kernels(lambda params, state, x, cell=cell: cell.advance(params, state, x), params, state, xs[0]) == 0
-    inside = networks.Stepped(LARGE)
-    args = example(inside, steps=4, batch=(128,))
-    assert kernels(functools.partial(jaxrnn.unroll, inside, path="scan"), *args) == 0
-    assert kernels(functools.partial(jaxrnn.unroll, inside, path="native"), *args) == 1
+        assert kernels(call(cell), params, state, xs[0]) == found
+    for inside in (networks.Stepped(LARGE), CALLING):
+        args = params, xs, state = example(inside, steps=4, batch=(128,))
+        for path, found in (("scan", 0), ("native", 1)):
+            assert kernels(functools.partial(jaxrnn.unroll, inside, path=path), *args) == found
+            assert kernels(functools.partial(gradients, inside, path=path), args) == 2 * found
+        assert kernels(call(inside), params, state, xs[0]) == 1
+
+
+def test_numbers_are_arrays_to_a_call():
+    """Among the parameters, with few rows and with many, and as an input that has no axes."""
+    scaled = Function(
+        lambda params, h, x: 2 * (jnp.tanh(h * params[0] + x @ params[1]),),
+        lambda key, dtype: (0.5, jnp.ones((64, 256), dtype)),
+        lambda batch_shape, dtype: jnp.ones((*batch_shape, 256), dtype),
+        64,
+    )
+    for rows in (2, 128):
+        params, state, x = (0.5, np.ones((64, 256), np.float32)), np.ones((rows, 256), np.float32), np.ones((rows, 64))
+        _, y = scaled(params, state, x.astype(np.float32))
+        np.testing.assert_allclose(y, np.tanh(state * 0.5 + x @ params[1]), rtol=1e-6)
+    counting = Function(
+        lambda params, n, x: (n + params * x, n),
+        lambda key, dtype: jnp.ones((), dtype),
+        lambda batch_shape, dtype: jnp.zeros(batch_shape, dtype),
+        jax.ShapeDtypeStruct((), jnp.float32),
+    )
+    assert counting(1.0, jnp.zeros(()), 1.5)[0] == 1.5
 
 
 @needs_native

@@ -11,7 +11,9 @@ again, for all of its steps at once. Below `unroll` all is traced once for equal
 """
 
 import functools
+import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -278,15 +280,30 @@ def run_and_tell(
     return begin_anew(cell, params, state, options, before=False), ys, how
 
 
+_stepping: ContextVar[bool] = ContextVar("stepping", default=False)
+
+
 def step_by_kernel(cell: "Cell", params: Params, state: State, x: PyTree) -> tuple[State, PyTree] | None:
-    """Takes one step without randomness as a kernel: `(state, y)`; None where there is none, or it is no faster."""
+    """Takes one step without randomness as a kernel: `(state, y)`; None where there is none, or it is no faster.
+
+    A step within another cell's step is none: what runs the outer one, maybe many times, decides for both.
+    """
+    if _stepping.get():
+        return None
     spec, leaf = jax.tree.leaves(cell.input_spec)[0], jax.tree.leaves(x)[0]
-    batch_shape = leaf.shape[: leaf.ndim - len(spec.shape)]
+    batch_shape = jnp.shape(leaf)[: jnp.ndim(leaf) - len(spec.shape)]
+    parameters = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
+    # Every call asks, so the answer has to be cheap. A program of several devices may be divided by XLA alone.
+    whole = all(isinstance(n, int) for n in batch_shape) and jax.device_count() == 1
+    if not whole or not here().single_step(math.prod(batch_shape), parameters):
+        return None
+    params, state, xs = jax.tree.map(jnp.asarray, (params, state, jax.tree.map(lambda x: jnp.asarray(x)[None], x)))
     run = CellRun(cell, False, None, "auto", False, settings=jax_settings())
-    data = _Data(jax.tree.map(lambda x: jnp.asarray(x)[None], x), None, None, ())
-    if (found := step_on_path(run, (params, ()), (state, ()), data, Options(1, batch_shape))) is None:
+    options = Options(1, batch_shape)
+    if (found := step_on_path(run, (params, ()), (state, ()), _Data(xs, None, None, ()), options)) is None:
         return None
     (state, _), (ys, _) = found
+    check_output(cell, ys, (1, *batch_shape))
     return state, jax.tree.map(lambda y: y[0], ys)
 
 
@@ -405,7 +422,11 @@ def _over_steps(
 
 def take_step(cell: "Cell", params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
     """Takes one step of a cell; the new state keeps the dtypes of the old one."""
-    new, output = check_step(cell, cell.step_with(params, state, drive, draw), state)
+    token = _stepping.set(True)
+    try:
+        new, output = check_step(cell, cell.step_with(params, state, drive, draw), state)
+    finally:
+        _stepping.reset(token)
     return jax.tree.map(lambda n, s: cast(n, s.dtype), new, state), output
 
 

@@ -26,7 +26,7 @@ from jaxrnn.checks import (
     check_tuple,
     named_promotions,
 )
-from jaxrnn.engine.noise import Draw, alone, nothing
+from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, P, PyTree, S
@@ -128,7 +128,7 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             fresh = self.restart(params, state, batch_shape)
             state = jax.tree.map(functools.partial(select, flags), fresh, state)
         with named_promotions(params, state, x=x):
-            return self.advance(params, state, x, alone)
+            return self.advance(params, state, x)
 
     def __repr__(self) -> str:
         """Prints the constructor call, without fields at their defaults."""

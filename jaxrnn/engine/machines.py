@@ -39,8 +39,8 @@ class Machine(Protocol):
     def slower(self, row: Any, steps: int, batch: int) -> str:
         """Says why the scan is faster than a kernel for a run of this size; empty if it is not."""
 
-    def single_step(self, batch: int, weights: int) -> bool:
-        """Says whether a kernel for a single step, with so many numbers as weights, may be faster than operations."""
+    def single_step(self, batch: int, parameters: int) -> bool:
+        """Says whether a kernel for a single step, with so many parameters, may be faster than its operations."""
 
     def run(self, row: Any, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool, final: bool) -> Any:
         """Runs a row function over all steps of a batch: `(carry, ys, sums)`; not `final`: no carry is asked for."""

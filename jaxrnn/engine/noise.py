@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxrnn.engine.options import Options
 from jaxrnn.typing import Array, Key
 
-__all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", "alone", "draw_noise", "nothing"]
+__all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", "draw_noise", "nothing"]
 
 Per = Literal["run", "row", "step"]
 """What has a draw of its own."""
@@ -117,11 +117,6 @@ Draw = Callable[[Request], Array | None]
 
 def nothing(request: Request) -> None:
     """Answers every request with None: the deterministic network."""
-    del request
-
-
-def alone(request: Request) -> None:
-    """Answers as `nothing` does, where the step is a call of the user's and not a part of a run."""
     del request
 
 

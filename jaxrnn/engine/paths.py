@@ -6,7 +6,6 @@ newton      where it is asked for
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +16,6 @@ import jax.numpy as jnp
 
 from jaxrnn.engine.blocks import Blocks, find_blocks
 from jaxrnn.engine.layer import Layer
-from jaxrnn.engine.machines import here
 from jaxrnn.engine.meshes import Placement, place
 from jaxrnn.engine.operation import obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
@@ -91,10 +89,6 @@ def step_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, op
     """Runs a single step as a kernel, as `run_on_path`; None where it is faster without, or there is no kernel."""
     given = consts, carry, data
     where = place(*given, options.batch_shape)
-    rows = where.local(options.batch_shape)
-    weights = sum(leaf.size for leaf in jax.tree.leaves(consts))
-    if not all(isinstance(n, int) for n in rows) or not here().single_step(math.prod(rows), weights):
-        return None
     return None if _obstacle(run, *given, options, where) else _by_kernel(run, given, options, where)
 
 

@@ -54,7 +54,7 @@ def slower(row: Row, steps: int, batch: int) -> str:
     return ""
 
 
-def single_step(batch: int, weights: int) -> bool:
+def single_step(batch: int, parameters: int) -> bool:
     """Returns whether a run of one step may be faster than XLA's operations of it: that was not measured."""
     return False
 

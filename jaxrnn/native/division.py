@@ -22,9 +22,9 @@ SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
 PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a core from step to step
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
 WIDE_WEIGHTS = 512 * KIB  # that leave the caches of a core from step to step; every part reads them at each step
-ROW_STEPS = {SHARED_WEIGHTS: 32, WIDE_WEIGHTS: 4}  # at least: packing such weights takes as long as so many products
+ROW_STEPS = {SHARED_WEIGHTS: 32, WIDE_WEIGHTS: 4}  # by weights, most first: packing them takes as long as so many steps
 STEP_ROWS = 8  # at least, of a single step: it packs the weights for itself
-STEP_PRODUCTS = 2**20  # of numbers, in a single step, that take longer than a call and the threads' meeting
+STEP_PRODUCTS = 2**20  # rows times parameters of a single step that takes longer than a call and the threads' meeting
 
 
 class Division(NamedTuple):
@@ -83,9 +83,9 @@ def slower(row: Row, steps: int, batch: int) -> str:
     return f"fewer than {least} row steps" if steps * batch < least else ""
 
 
-def single_step(batch: int, weights: int) -> bool:
-    """Returns whether a run of one step, with so many numbers as weights, may be faster than XLA's operations of it."""
-    return batch >= STEP_ROWS and batch * weights >= STEP_PRODUCTS
+def single_step(batch: int, parameters: int) -> bool:
+    """Returns whether a run of one step, with so many parameters, may be faster than XLA's operations of it."""
+    return batch >= STEP_ROWS and batch * parameters >= STEP_PRODUCTS
 
 
 def divide(row: Row, steps: int, batch: int) -> Division:
