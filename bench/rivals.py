@@ -62,8 +62,8 @@ GATES = {"lstm": 4, "gru": 3, "elman": 1}
 
 
 def scanned(cell: jaxrnn.Cell, params: Any, xs: jax.Array) -> tuple[Any, jax.Array]:
-    """`lax.scan` over the cell."""
-    return jax.lax.scan(functools.partial(cell, params), cell.initial_state(xs.shape[1:2]), xs)
+    """`lax.scan` over the cell's operations."""
+    return jax.lax.scan(functools.partial(cell, params, path="scan"), cell.initial_state(xs.shape[1:2]), xs)
 
 
 PLAIN = "plain scan"

@@ -233,7 +233,8 @@ if __name__ == "__main__":
             # A time step over a plane is a loop; with Auto axes its gradients are added up in the loop over time.
             over_plane = repr(cell).startswith(("MD", "Mirrored"))
             for name, f in found.items():
-                assert f["inside"].keys() == ({"all-reduce"} if over_plane and "auto" in name else set()), (cell, name)
+                in_loop = over_plane and ("auto" in name or TWO in name)
+                assert f["inside"].keys() == ({"all-reduce"} if in_loop else set()), (cell, name)
             assert all(f["kernels"] >= 2 for name, f in found.items() if "native" in name), cell
     else:
         training(TRACED, ["explicit", "shard_map"], compiled=False)

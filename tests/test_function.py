@@ -237,7 +237,7 @@ def test_what_a_cell_closes_over_is_differentiated(jit):
         return jax.jit(jax.vmap(jax.jacfwd(jax.value_and_grad(loss))))(w, jnp.array([1, 2]))
 
     def scanned(cell, params, xs, state):
-        return lax.scan(functools.partial(cell, params), state, xs)
+        return lax.scan(functools.partial(cell, params, path="scan"), state, xs)
 
     w = jnp.sin(jnp.arange(32.0)).reshape(2, 4, 4)
     close(derived(functools.partial(jaxrnn.unroll, chunk=2)), derived(scanned))

@@ -276,12 +276,13 @@ CALLING = Function(
 def test_a_call_of_much_work_is_a_kernel_a_cell():
     """And a step that is a part of a run is none: what is around it decides."""
 
-    def call(cell):
-        return lambda params, state, x: cell(params, state, x)
+    def call(cell, **options):
+        return lambda params, state, x: cell(params, state, x, **options)
 
     for cell, rows, found in ((LARGE, 128, 2), (LARGE, 7, 0), (LSTM(3, 4), 128, 0), (MLSTM(64, 64, 2), 128, 0)):
         params, xs, state = example(cell, steps=1, batch=(rows,))
         assert kernels(call(cell), params, state, xs[0]) == found
+        assert kernels(call(cell, path="scan"), params, state, xs[0]) == 0
     for inside in (networks.Stepped(LARGE), CALLING):
         args = params, xs, state = example(inside, steps=4, batch=(128,))
         for path, found in (("scan", 0), ("native", 1)):

@@ -547,5 +547,7 @@ def test_a_complex_state_has_the_derivatives_of_a_plain_scan(x64):
         return jax.jit(jax.grad(lambda *args: jnp.sum(jnp.sin(run(*args)[1])), (0, 1)))(params, xs)
 
     ours = slopes(lambda params, xs: jaxrnn.unroll(cell, params, xs, state, chunk=2))
-    closer_than_issue(ours, slopes(lambda params, xs: lax.scan(functools.partial(cell, params), state, xs)))
+    closer_than_issue(
+        ours, slopes(lambda params, xs: lax.scan(functools.partial(cell, params, path="scan"), state, xs))
+    )
     assert jax.eval_shape(functools.partial(jaxrnn.unroll, cell), params, xs)[1].dtype == jnp.float64

@@ -13,7 +13,6 @@ again, for all of its steps at once. Below `unroll` all is traced once for equal
 import functools
 import math
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -39,7 +38,7 @@ from jaxrnn.engine.blocks import Blocks
 from jaxrnn.engine.buffers import has_buffer
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
-from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, state_dtype
+from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, inside_step, is_inside_step, state_dtype
 from jaxrnn.engine.machines import Machine, here
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
@@ -280,15 +279,9 @@ def run_and_tell(
     return begin_anew(cell, params, state, options, before=False), ys, how
 
 
-_stepping: ContextVar[bool] = ContextVar("stepping", default=False)
-
-
 def step_by_kernel(cell: "Cell", params: Params, state: State, x: PyTree) -> tuple[State, PyTree] | None:
-    """Takes one step without randomness as a kernel: `(state, y)`; None where there is none, or it is no faster.
-
-    A step within another cell's step is none: what runs the outer one, maybe many times, decides for both.
-    """
-    if _stepping.get():
+    """Takes one step without randomness as a kernel: `(state, y)`; None where there is none, or it is no faster."""
+    if is_inside_step():
         return None
     spec, leaf = jax.tree.leaves(cell.input_spec)[0], jax.tree.leaves(x)[0]
     batch_shape = jnp.shape(leaf)[: jnp.ndim(leaf) - len(spec.shape)]
@@ -422,11 +415,8 @@ def _over_steps(
 
 def take_step(cell: "Cell", params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
     """Takes one step of a cell; the new state keeps the dtypes of the old one."""
-    token = _stepping.set(True)
-    try:
+    with inside_step():
         new, output = check_step(cell, cell.step_with(params, state, drive, draw), state)
-    finally:
-        _stepping.reset(token)
     return jax.tree.map(lambda n, s: cast(n, s.dtype), new, state), output
 
 

@@ -10,14 +10,17 @@ import abc
 import dataclasses
 import functools
 import pkgutil
-from collections.abc import Callable
-from typing import Any, Generic, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, Generic, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import (
+    check_choice,
     check_flags,
     check_input,
     check_params,
@@ -31,7 +34,24 @@ from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, P, PyTree, S
 
-__all__ = ["Layer", "check_layer", "computation_dtype", "state_dtype"]
+__all__ = ["Layer", "check_layer", "computation_dtype", "inside_step", "is_inside_step", "state_dtype"]
+
+_inside_step: ContextVar[bool] = ContextVar("inside_step", default=False)
+
+
+@contextmanager
+def inside_step() -> Iterator[None]:
+    """Within, steps are parts of another one: what runs that, maybe many times, decides whether they are a kernel."""
+    token = _inside_step.set(True)
+    try:
+        yield
+    finally:
+        _inside_step.reset(token)
+
+
+def is_inside_step() -> bool:
+    """Returns whether a step that is taken now is a part of another one."""
+    return _inside_step.get()
 
 
 class _LayerType(abc.ABCMeta):
@@ -105,7 +125,9 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         """Length of one example's `y`, or its shape if it has several axes; a pytree of these if `y` is a pytree."""
         return self.hidden_size
 
-    def __call__(self, params: P, state: S, x: PyTree, *, reset: Array | None = None) -> tuple[S, PyTree]:
+    def __call__(
+        self, params: P, state: S, x: PyTree, *, reset: Array | None = None, path: Literal["auto", "scan"] = "auto"
+    ) -> tuple[S, PyTree]:
         """Runs one time step: `(state, y)`.
 
         Args:
@@ -114,6 +136,9 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             x: the input, leaves `[*batch, *input_spec.shape]`.
             reset: `[*batch]` booleans: before the step, the state of a flagged row becomes the initial state, as by
                 the `resets` of `unroll`; such as what an environment says of the end of an episode.
+            path: "auto": a native loop of one step on a CPU where that is faster, with 8 rows and more whose number
+                times that of the parameters is 2^20 or more, unless the call is made in another cell's step. "scan":
+                the operations of the step, as on the scan path of `unroll`.
 
         Raises:
             TypeError, ValueError: an argument does not have the structure, shape or kind of dtype that is needed, or
@@ -127,7 +152,8 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             flags = check_flags(reset, batch_shape, "reset", "[*batch]")
             fresh = self.restart(params, state, batch_shape)
             state = jax.tree.map(functools.partial(select, flags), fresh, state)
-        with named_promotions(params, state, x=x):
+        check_choice(path=path, among=("auto", "scan"))
+        with named_promotions(params, state, x=x), inside_step() if path == "scan" else nullcontext():
             return self.advance(params, state, x)
 
     def __repr__(self) -> str:
