@@ -204,23 +204,24 @@ def summary(cell: Layer) -> str:
 
 
 def explain(
-    cell: Layer, *, steps: int, batch: int | tuple[int, ...] = 1, dtype: DTypeLike = jnp.float32, **options: Any
+    cell: Layer, *, steps: int | None, batch: int | tuple[int, ...] = 1, dtype: DTypeLike = jnp.float32, **options: Any
 ) -> tuple[Choice, ...]:
-    """Tells on which path each cell of a network runs in `unroll` on this machine, and why not natively.
+    """Tells on which path each cell of a network runs in `unroll`, or in a call, on this machine; why not natively.
 
     Args:
         cell: any cell or network.
-        steps: T, the number of time steps.
+        steps: T, the number of time steps of an `unroll`; None: a call, `cell(params, state, x)`.
         batch: the number of rows, or `[*batch]`.
         dtype: of parameters and inputs.
-        options: further arguments of `unroll`, such as `lengths`, `save` or `path`; they are asked for, not run.
+        options: further arguments of `unroll`, such as `lengths`, `save` or `path`, or of the call; they are asked for,
+            not run.
 
     Returns:
         One `Choice` for each run of a cell, in their order: `(cell, path, reason)` with the path "native", "scan" or,
         with a `solver`, "newton", and the reason why it is not native, empty if it is.
 
     Raises:
-        TypeError, ValueError: as `unroll`.
+        TypeError, ValueError: as `unroll`, or the call.
 
     Example:
         >>> import jaxrnn
@@ -230,6 +231,8 @@ def explain(
         MinGRU(input_size=8, hidden_size=4): scan (asked for)
         >>> print(*explain(jaxrnn.LSTM(3, 4, heads=4), steps=100, solver=jaxrnn.Newton()))
         LSTM(input_size=3, hidden_size=4, heads=4): newton (asked for; Jacobians of 4 blocks of 2 x 2)
+        >>> print(*explain(jaxrnn.GRU(3, 4), steps=None, batch=32, path="scan"))
+        GRU(input_size=3, hidden_size=4): scan (asked for)
     """
     check_layer(cell)
     if isinstance(batch, int | np.integer):
@@ -237,14 +240,17 @@ def explain(
     check_tuple(batch=batch)
     batch_shape = tuple(batch)
 
+    leading = batch_shape if steps is None else (steps, *batch_shape)
+
     def run(key: Array) -> PyTree:
-        xs = jax.tree.map(
-            lambda s: jnp.zeros(
-                (steps, *batch_shape, *s.shape), dtype if jnp.issubdtype(s.dtype, jnp.floating) else s.dtype
-            ),
-            cell.input_spec,
-        )
-        return unroll(cell, cell.init(key, dtype=dtype), xs, **options)
+        def zeros(spec: jax.ShapeDtypeStruct) -> Array:
+            kind = dtype if jnp.issubdtype(spec.dtype, jnp.floating) else spec.dtype
+            return jnp.zeros((*leading, *spec.shape), kind)
+
+        params, inputs = cell.init(key, dtype=dtype), jax.tree.map(zeros, cell.input_spec)
+        if steps is None:
+            return cell(params, cell.initial_state(batch_shape, state_dtype(params, inputs)), inputs, **options)
+        return unroll(cell, params, inputs, **options)
 
     with recorded_choices() as choices:
         jax.eval_shape(run, jax.random.key(0))

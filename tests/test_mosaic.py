@@ -24,7 +24,7 @@ class Interpreted:
     Unsupported, sums, trace = mosaic.Unsupported, mosaic.sums, staticmethod(mosaic.trace)
     run = staticmethod(functools.partial(mosaic.run, interpret=True))
     fits = slower = staticmethod(lambda row, steps, batch: "")
-    single_step = staticmethod(mosaic.single_step)
+    slower_call = staticmethod(mosaic.slower_call)
     obstacle = staticmethod(lambda: "")
 
 

@@ -283,12 +283,23 @@ def test_a_call_of_much_work_is_a_kernel_a_cell():
         params, xs, state = example(cell, steps=1, batch=(rows,))
         assert kernels(call(cell), params, state, xs[0]) == found
         assert kernels(call(cell, path="scan"), params, state, xs[0]) == 0
+        choices = jaxrnn.explain(cell, steps=None, batch=rows)
+        assert [choice.path for choice in choices].count("native") == found
+        assert {choice.reason for choice in choices if choice.path == "scan"} <= {
+            "fewer than 8 rows",
+            "rows times parameters are fewer than 1048576",
+            "it runs many steps at once",
+        }
+        asked = jaxrnn.explain(cell, steps=None, batch=rows, path="scan")
+        assert [choice[1:] for choice in asked] == [("scan", "asked for")] * len(choices)
     for inside in (networks.Stepped(LARGE), CALLING):
         args = params, xs, state = example(inside, steps=4, batch=(128,))
         for path, found in (("scan", 0), ("native", 1)):
             assert kernels(functools.partial(jaxrnn.unroll, inside, path=path), *args) == found
             assert kernels(functools.partial(gradients, inside, path=path), args) == 2 * found
         assert kernels(call(inside), params, state, xs[0]) == 1
+        # A choice for what is called, none for its parts.
+        assert jaxrnn.explain(inside, steps=None, batch=128) == ((inside, "native", ""),)
 
 
 def test_numbers_are_arrays_to_a_call():

@@ -38,12 +38,12 @@ from jaxrnn.engine.blocks import Blocks
 from jaxrnn.engine.buffers import has_buffer
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
-from jaxrnn.engine.layer import Layer, check_layer, computation_dtype, inside_step, is_inside_step, state_dtype
+from jaxrnn.engine.layer import Layer, call_path, check_layer, computation_dtype, on_call_path, state_dtype
 from jaxrnn.engine.machines import Machine, here
 from jaxrnn.engine.newton import Convergence, Newton, solve
 from jaxrnn.engine.noise import Draw, Noise, draw_noise
 from jaxrnn.engine.options import Kept, Options, Path, Save
-from jaxrnn.engine.paths import recording, run_on_path, step_on_path
+from jaxrnn.engine.paths import record_scan, recording, run_on_path, step_on_path
 from jaxrnn.engine.recurrence import loop, recurrence
 from jaxrnn.engine.rows import jax_settings
 from jaxrnn.jaxprs import flat_products
@@ -281,23 +281,31 @@ def run_and_tell(
 
 def step_by_kernel(cell: "Cell", params: Params, state: State, x: PyTree) -> tuple[State, PyTree] | None:
     """Takes one step without randomness as a kernel: `(state, y)`; None where there is none, or it is no faster."""
-    if is_inside_step():
+    if (path := call_path()) == "part":
         return None
     spec, leaf = jax.tree.leaves(cell.input_spec)[0], jax.tree.leaves(x)[0]
     batch_shape = jnp.shape(leaf)[: jnp.ndim(leaf) - len(spec.shape)]
-    parameters = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
-    # Every call asks, so the answer has to be cheap. A program of several devices may be divided by XLA alone.
-    whole = all(isinstance(n, int) for n in batch_shape) and jax.device_count() == 1
-    if not whole or not here().single_step(math.prod(batch_shape), parameters):
+    options = Options(1, batch_shape, path=path)
+    if reason := "asked for" if path == "scan" else _call_obstacle(params, batch_shape):
+        record_scan(cell, options, reason)
         return None
     params, state, xs = jax.tree.map(jnp.asarray, (params, state, jax.tree.map(lambda x: jnp.asarray(x)[None], x)))
     run = CellRun(cell, False, None, "auto", False, settings=jax_settings())
-    options = Options(1, batch_shape)
     if (found := step_on_path(run, (params, ()), (state, ()), _Data(xs, None, None, ()), options)) is None:
         return None
     (state, _), (ys, _) = found
     check_output(cell, ys, (1, *batch_shape))
     return state, jax.tree.map(lambda y: y[0], ys)
+
+
+def _call_obstacle(params: Params, batch_shape: tuple[Any, ...]) -> str:
+    """Returns why a call is no kernel, from what is known without a look at its step: every call asks."""
+    if not all(isinstance(n, int) for n in batch_shape):
+        return "a symbolic number of rows"
+    if jax.device_count() > 1:
+        return "with several devices, XLA may divide the program among them"
+    parameters = sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
+    return here().slower_call(math.prod(batch_shape), parameters)
 
 
 class _Data(NamedTuple):
@@ -415,7 +423,7 @@ def _over_steps(
 
 def take_step(cell: "Cell", params: Params, state: State, drive: PyTree, draw: Draw) -> tuple[State, PyTree]:
     """Takes one step of a cell; the new state keeps the dtypes of the old one."""
-    with inside_step():
+    with on_call_path("part"):
         new, output = check_step(cell, cell.step_with(params, state, drive, draw), state)
     return jax.tree.map(lambda n, s: cast(n, s.dtype), new, state), output
 

@@ -34,24 +34,26 @@ from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, P, PyTree, S
 
-__all__ = ["Layer", "check_layer", "computation_dtype", "inside_step", "is_inside_step", "state_dtype"]
+__all__ = ["Layer", "call_path", "check_layer", "computation_dtype", "on_call_path", "state_dtype"]
 
-_inside_step: ContextVar[bool] = ContextVar("inside_step", default=False)
+CallPath = Literal["auto", "scan", "part"]
+
+_call_path: ContextVar[CallPath] = ContextVar("call_path", default="auto")
 
 
 @contextmanager
-def inside_step() -> Iterator[None]:
-    """Within, steps are parts of another one: what runs that, maybe many times, decides whether they are a kernel."""
-    token = _inside_step.set(True)
+def on_call_path(path: CallPath) -> Iterator[None]:
+    """Within, single steps take this path; "part": what runs the step that they are a part of decides for them."""
+    token = _call_path.set(path)
     try:
         yield
     finally:
-        _inside_step.reset(token)
+        _call_path.reset(token)
 
 
-def is_inside_step() -> bool:
-    """Returns whether a step that is taken now is a part of another one."""
-    return _inside_step.get()
+def call_path() -> CallPath:
+    """Returns the path of a single step that is taken now."""
+    return _call_path.get()
 
 
 class _LayerType(abc.ABCMeta):
@@ -153,7 +155,7 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             fresh = self.restart(params, state, batch_shape)
             state = jax.tree.map(functools.partial(select, flags), fresh, state)
         check_choice(path=path, among=("auto", "scan"))
-        with named_promotions(params, state, x=x), inside_step() if path == "scan" else nullcontext():
+        with named_promotions(params, state, x=x), on_call_path(path) if path == "scan" else nullcontext():
             return self.advance(params, state, x)
 
     def __repr__(self) -> str:

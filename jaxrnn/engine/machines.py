@@ -39,8 +39,8 @@ class Machine(Protocol):
     def slower(self, row: Any, steps: int, batch: int) -> str:
         """Says why the scan is faster than a kernel for a run of this size; empty if it is not."""
 
-    def single_step(self, batch: int, parameters: int) -> bool:
-        """Says whether a kernel for a single step, with so many parameters, may be faster than its operations."""
+    def slower_call(self, batch: int, parameters: int) -> str:
+        """Says why XLA's operations are faster than a run of one step by so many parameters; empty if they may not."""
 
     def run(self, row: Any, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool, final: bool) -> Any:
         """Runs a row function over all steps of a batch: `(carry, ys, sums)`; not `final`: no carry is asked for."""

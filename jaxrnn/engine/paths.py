@@ -89,7 +89,9 @@ def step_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, op
     """Runs a single step as a kernel, as `run_on_path`; None where it is faster without, or there is no kernel."""
     given = consts, carry, data
     where = place(*given, options.batch_shape)
-    return None if _obstacle(run, *given, options, where) else _by_kernel(run, given, options, where)
+    reason = _obstacle(run, *given, options, where)
+    _record(Choice(run.cell, "scan" if reason else "native", reason))
+    return None if reason else _by_kernel(run, given, options, where)
 
 
 def _by_kernel(run: "CellRun", given: tuple[PyTree, PyTree, PyTree], options: Options, where: Placement) -> Any:

@@ -24,10 +24,10 @@ A kernel adds nothing up over steps. The gradients of the weights are products o
 Its kernels have been compiled for TPUs and carried out by JAX on a CPU. They have not run on a TPU yet.
 """
 
-from jaxrnn.mosaic.calls import fits, obstacle, run, single_step, slower
+from jaxrnn.mosaic.calls import fits, obstacle, run, slower, slower_call
 from jaxrnn.mosaic.phases import Row, Unsupported, trace
 
-__all__ = ["Row", "Unsupported", "fits", "obstacle", "run", "single_step", "slower", "sums", "trace"]
+__all__ = ["Row", "Unsupported", "fits", "obstacle", "run", "slower", "slower_call", "sums", "trace"]
 
 sums = False
 """Whether a kernel adds up what a row function gives beside its output."""

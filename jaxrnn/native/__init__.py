@@ -60,7 +60,7 @@ So weights that are no numbers show from the second step on: XLA, too, takes a p
 
 from jaxrnn.native.calls import Shifted, fits, reference, run
 from jaxrnn.native.compile import obstacle
-from jaxrnn.native.division import single_step, slower
+from jaxrnn.native.division import slower, slower_call
 from jaxrnn.native.graph import Row, Unsupported
 from jaxrnn.native.rows import trace
 
@@ -72,8 +72,8 @@ __all__ = [
     "obstacle",
     "reference",
     "run",
-    "single_step",
     "slower",
+    "slower_call",
     "sums",
     "trace",
 ]

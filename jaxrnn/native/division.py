@@ -11,7 +11,7 @@ import numpy as np
 from jaxrnn.native.graph import Row
 from jaxrnn.native.plan import Plan
 
-__all__ = ["Division", "divide", "single_step", "slower"]
+__all__ = ["Division", "divide", "slower", "slower_call"]
 
 KIB, MIB = 2**10, 2**20
 CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small core
@@ -83,9 +83,11 @@ def slower(row: Row, steps: int, batch: int) -> str:
     return f"fewer than {least} row steps" if steps * batch < least else ""
 
 
-def single_step(batch: int, parameters: int) -> bool:
-    """Returns whether a run of one step, with so many parameters, may be faster than XLA's operations of it."""
-    return batch >= STEP_ROWS and batch * parameters >= STEP_PRODUCTS
+def slower_call(batch: int, parameters: int) -> str:
+    """Returns why XLA is faster than a run of one step, with so many parameters, "" if it may not be."""
+    if batch < STEP_ROWS:
+        return f"fewer than {STEP_ROWS} rows"
+    return "" if batch * parameters >= STEP_PRODUCTS else f"rows times parameters are fewer than {STEP_PRODUCTS}"
 
 
 def divide(row: Row, steps: int, batch: int) -> Division:
