@@ -291,6 +291,19 @@ def padded(*sizes):
     return Case(fun, vec(27, 3), vec(3), (vec(10), vec(14)), *sizes)
 
 
+def waiting(h, *sizes):
+    """Results that are computed early from what a product after the loop reads, too: they wait for sums and joins."""
+
+    def fun(w, carry, x):
+        c, m = jnp.sum(carry * carry), jnp.max(jnp.tanh(carry))
+        joined = jnp.concatenate([carry[1:] * c, x[:1]])
+        new = jnp.tanh(x + 0.1 * (carry @ w) * c * m + joined)
+        late = carry * c * joined, (carry + m) * x
+        return new, (*(jnp.tanh(a) + 1 for a in late), *(a @ w for a in late)), ()
+
+    return Case(fun, vec(h, h), vec(h), vec(h), *sizes)
+
+
 # Kernels differ for 1, 2 and more rows a part: most cases are of one sort, because compiling them is the cost.
 CASES = {
     "lstm": lstm(3, 4, 5, 2),
@@ -307,9 +320,24 @@ CASES = {
     "tokens, transposed": transposed_tokens(tokens(6, 7, 11)),
     "arrangements": arrangements(4, 11),
     "padded": padded(5, 11),
+    "waiting": waiting(18, 5, 4),
 }
 IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "tokens, transposed")
 SPLITS = [None, Division(2, 1, 1), Division(3, 2, 1), Division(4, 3, 1), Division(2, 1, 2), Division(9, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("lanes", "sizes"), [(16, {1: 4, 4: 4, 5: 8, 8: 8, 9: 16, 40: 16}), (8, {3: 4, 5: 8}), (2, {1: 2})]
+)
+def test_vectors_are_no_longer_than_what_they_hold(lanes, sizes):
+    assert {size: Registers(lanes, 32).holding(size).lanes for size in sizes} == sizes
+    if lanes == 16:
+        for size in sizes:
+            vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (size, size)))
+            row = native.trace(lambda w, h, x: (jnp.tanh(x + h @ w), h, ()), matrix, vector, vector)
+            text = emit(row, Registers(16, 32), shifted=(False,), reverse=False, final=True, rows=1).text
+            assert f"<{sizes[size]} x float>" in text
+            assert not any(f"<{longer} x float>" in text for longer in (4, 8, 16) if longer > sizes[size])
 
 
 @pytest.mark.parametrize(("size", "most"), [(16, 128), (256, 256)])
@@ -376,7 +404,15 @@ def assert_close(got, want, tolerance):
         )
 
 
-OFTEN = ("lstm", "lstm, transposed", "lstm, transposed, sums as in the results", "sums", "arrangements", "padded")
+OFTEN = (
+    "lstm",
+    "lstm, transposed",
+    "lstm, transposed, sums as in the results",
+    "sums",
+    "arrangements",
+    "padded",
+    "waiting",
+)
 
 
 @pytest.mark.parametrize("name", [*OFTEN, *rare(*(name for name in CASES if name not in OFTEN))])
@@ -520,6 +556,8 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
         (lambda h, x: (h, jnp.tensordot(h, x, 0)), "an outer product that is not summed"),
         (lambda h, x: (jnp.exp(jnp.tensordot(h, x, 0)).sum() * x, h), "primitive 'exp' of an outer product"),
         (lambda h, x: (h, h.reshape(2, 2) @ x.reshape(2, 2)), "a product of the shapes (2, 2) and (2, 2)"),
+        (lambda h, x: (h, (h > 0).astype(jnp.int32) @ np.arange(16).reshape(4, 4)), "primitive 'dot_general' of int32"),
+        (lambda h, x: (h, jnp.vdot((h > 0).astype(jnp.int32), np.arange(4))), "primitive 'dot_general' of int32"),
         (lambda h, x: (h, h[:0]), "primitive 'slice' that gives an empty array"),
         (lambda h, x: (h, h[x[0].astype(jnp.int32)]), "primitive 'dynamic_slice' but of a row of a constant"),
         (lambda h, x: (h, h.astype(jnp.bfloat16)), "the dtype bfloat16"),
@@ -688,3 +726,49 @@ def test_nothing_is_read_beyond_an_array():
     found = run(short=False)
     assert found.stdout == "whole\n", found.stderr[-2000:]
     assert run(short=True).returncode == -signal.SIGSEGV
+
+
+LATE = """
+import sys
+sys.path.insert(0, {tests!r})
+import re, time
+import jax, jax.numpy as jnp, pytest, test_native as t
+from jaxrnn.native import emit
+
+WIDE = 200_000  # numbers of 44 rows: an array that the system gets back when it is freed
+
+def late(types, task, packs):
+    "A worker whose second member takes part half a second after it was counted in."
+    held_up = "%held_up = mul i32 %number, 500000\\n  call i32 @usleep(i32 %held_up)\\n  "
+    call = r"(call void @part\\(ptr %task, i64 (%t\\d+)\\))"
+    number = r"%number = trunc i64 \\2 to i32\\n  "
+    text, count = re.subn(call, number + held_up + r"\\1", timely(types, task, packs))
+    assert count == 1
+    return f"declare i32 @usleep(i32)\\n\\n{{text}}"
+
+timely, emit.worker = emit.worker, late
+
+def fun(w, h, x):
+    return jnp.tanh(jnp.sum(h @ w) + h) + x, h[:16], ()
+
+forward = t.Case(fun, t.vec(WIDE, 16), t.vec(WIDE), t.vec(), 3, 44)
+for case in (forward, t.transposed(forward)):
+    with pytest.MonkeyPatch.context() as patch:
+        run = t.runs(case.row("float32"), case, [t.Division(2, 1, 2)], patch)
+        for _ in range(4):  # the thread that calls may be the second member
+            given = jax.tree.map(jnp.array, case.args())
+            jax.block_until_ready(run(*given))
+            for array in jax.tree.leaves(given):
+                array.delete()
+            time.sleep(0.7)
+print("whole")
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(sys.platform != "linux", reason="the layout of Linux' memory")
+def test_a_late_member_of_a_team_reads_no_array():
+    """It may begin when the call has returned, and its arrays are gone."""
+    program = LATE.format(tests=os.path.dirname(__file__))
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert found.stdout == "whole\n", found.stderr[-2000:]

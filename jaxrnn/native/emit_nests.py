@@ -67,6 +67,7 @@ class NestWriter:
                 f.store(self.t.splat(_FILLS[store.how]), self.at(place, o, r))
         if self.tiling:
             lefts = {group.left: part.place(group.left) for group in self.tiling.groups}
+            self._depths = [part.depth(group) for group in self.tiling.groups]
             with f.loop(high, low) as tile, f.loop(outer) as o:
                 part.products.tiles(
                     f, inner, self.tiling.height, lambda r, rows: self._tile(tile, o, r, rows, lefts, targets)
@@ -92,7 +93,7 @@ class NestWriter:
         part, f, w, tiling = self.part, self.f, self.t.w, self.tiling
         assert tiling
         row_of_sums = self._row_of_sums()
-        for group, panel in zip(tiling.groups, self.panels, strict=True):
+        for group, panel, depth in zip(tiling.groups, self.panels, self._depths, strict=True):
             left = lefts[group.left]
             weights = f.ptr(f.byte_ptr(part.packed, panel.offset), f.mul(tile, panel.tile_size(w)))
             part.products.call(
@@ -103,7 +104,7 @@ class NestWriter:
                 a=Factor(self.at(left, o, first), left.inner, 1),
                 w=weights,
                 w_step=len(group.products) * tiling.vectors * w,
-                k=part.depth(group),
+                k=depth,
                 c=f.ptr(part.accumulators, group.first * tiling.vectors * w),
                 c_row=row_of_sums,
                 more=not group.begins,

@@ -115,12 +115,6 @@ class Part:
         for slots, pair in zip(self.buffers, places, strict=True):
             for slot, place in zip(slots, pair, strict=True):
                 f.do(f"store ptr {place}, ptr {slot}")
-        lefts = {dot.args[0] for nest in self.plan.nests for chain in nest.chains for dot, _ in chain}
-        self.zero = {
-            node: self._is_zero(self._given("carry", node.attr, node), self.count, node.size)
-            for node in sorted(lefts, key=lambda node: node.index)
-            if node.op == "carry"
-        }
 
     def _carry_out(self) -> None:
         f = self.f
@@ -151,15 +145,17 @@ class Part:
         return self.f.val(f"call i1 @is_zero(ptr {place.pointer}, {sizes})")
 
     def depth(self, group: Group) -> Index:
-        """How many places of their left side products read.
+        """How many places of their left side products read, found in a turn: a late member may read no array.
 
         One is enough in the first step where a state begins as zeros, as most do, and in the last step for a carry that
         nobody asks for.
         """
-        f, enough = self.f, []
-        depth: Index = group.left.size
-        if self.phase == 1 and group.left in self.zero:
-            enough.append(f.val(f"and i1 {self.begins}, {self.zero[group.left]}"))
+        f, left, enough = self.f, group.left, []
+        depth: Index = left.size
+        if self.phase == 1 and left.op == "carry":
+            seen = f.val(f"select i1 {self.begins}, i64 {self.count}, i64 0")
+            zero = self._is_zero(self._given("carry", left.attr, left), seen, left.size)
+            enough.append(f.val(f"and i1 {self.begins}, {zero}"))
         if self.phase == 1 and not self.final and all(dot in self.plan.passing for dot, _ in group.products):
             enough.append(self.ends)
         for flag in enough:

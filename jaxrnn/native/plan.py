@@ -101,6 +101,7 @@ class Plan:
         self.passing = {n for n in self.nodes if n not in lasting}
         self.phase: dict[Node, int] = {}
         self.stage: dict[Node, int] = {}
+        self._early_stage: dict[Node, int] = {}  # in phase 1, of nodes that are computed again there
         self._date()
         self._store_results()
         while self._todo:
@@ -129,6 +130,7 @@ class Plan:
             self.phase[n] = 1
         for n in self.nodes:
             self.stage[n] = max((self._ready(n, a) for a in n.args), default=0)
+            self._early_stage[n] = max((self._first(a, 1) for a in n.args), default=0)
 
     def _early(self) -> set[Node]:
         """Returns results of phase 2 that are computed in phase 1, as its values need not be stored for them then.
@@ -158,7 +160,9 @@ class Plan:
         return self._first(arg, phase) + (node.op in WHOLE)
 
     def _first(self, node: Node, phase: int) -> int:
-        """The first stage of a phase in which a node is known."""
+        """The first stage of a phase in which a node is known, or can be computed again for an early result."""
+        if self.phase[node] > phase:
+            return self._early_stage[node]
         return self.stage[node] if self.phase[node] == phase else 0
 
     # what is stored

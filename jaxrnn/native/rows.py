@@ -325,7 +325,9 @@ class Tracer:
         return node if node.size == size else self.node("splat", (node,), None, size, node.kind)
 
     def dot(self, eqn: Any, values: list[Any]) -> _Value:
-        """Computes a product: of a vector with a known matrix, of two vectors, or an outer product."""
+        """Computes a product of floats: of a vector with a known matrix, of two vectors, or an outer product."""
+        if any(self.form(v.aval)[1] != "f" for v in (*eqn.invars, *eqn.outvars)):
+            raise Unsupported(f"primitive 'dot_general' of {eqn.invars[0].aval.dtype}")
         (left_axes, right_axes), batch = eqn.params["dimension_numbers"]
         left, right = (v.aval for v in eqn.invars)
         if any(batch):
