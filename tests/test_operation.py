@@ -356,6 +356,8 @@ def test_the_path_that_runs_is_explained():
     assert (second.path, second.cell) == ("scan", net.cells[1])
     assert second.reason == "it runs many steps at once"
     assert jaxrnn.explain(LSTM(256, 256), steps=2)[0].reason == "fewer than 4 row steps"
+    assert jaxrnn.explain(LSTM(2, 2), steps=9, batch=16)[0].reason == "16 rows or more of 2 units or fewer"
+    assert jaxrnn.explain(LSTM(2, 2), steps=9, batch=15)[0].path == "native"
     assert jaxrnn.explain(LSTM(256, 256), steps=2, path="native")[0].path == "native"
     assert jaxrnn.explain(LSTM(3, 4), steps=64, path="scan")[0].reason == "asked for"
     with pytest.raises(ValueError, match=r"path: got 'native', but MLSTM.* cannot take it: .*; use 'auto'"):

@@ -21,6 +21,8 @@ TEAM_ROW_WEIGHTS = 350 * KIB  # or one for each so much of the weights, whose re
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
 PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a core from step to step
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
+FEW_UNITS = 2  # that leave most of a vector empty; XLA's vectors go over rows then,
+FEW_UNITS_ROWS = 16  # of which there are enough to fill them
 WIDE_WEIGHTS = 512 * KIB  # that leave the caches of a core from step to step; every part reads them at each step
 ROW_STEPS = {SHARED_WEIGHTS: 32, WIDE_WEIGHTS: 4}  # by weights, most first: packing them takes as long as so many steps
 STEP_ROWS = 8  # at least, of a single step: it packs the weights for itself
@@ -49,6 +51,7 @@ class _Sizes(NamedTuple):
     cell: int  # what a chunk keeps for a row and step
     sums: int
     moved: int  # numbers that are read one by one, from listed places
+    longest: int  # numbers of a value of the recurrence
 
 
 _known: WeakKeyDictionary[Row, _Sizes] = WeakKeyDictionary()
@@ -66,6 +69,7 @@ def _sizes(row: Row) -> _Sizes:
             cell=item * sum(h.size + 8 for h in homes),
             sums=item * sum(spec.size for spec in jax.tree.leaves(row.results[2])) if plan.outers else 0,
             moved=sum(n.size for n in plan.nodes if n.op == "take"),
+            longest=max((nest.size for nest in plan.nests if nest.phase == 1), default=1),
         )
     return _known[row]
 
@@ -77,9 +81,12 @@ def _threads() -> int:
 
 def slower(row: Row, steps: int, batch: int) -> str:
     """Returns why XLA is faster than a run of this size, "" if it isn't."""
-    if (moved := _sizes(row).moved) > MOST_MOVED:
-        return f"{moved} numbers that move at every step"
-    least = next((n for size, n in ROW_STEPS.items() if _sizes(row).weights >= size), 1)
+    sizes = _sizes(row)
+    if sizes.moved > MOST_MOVED:
+        return f"{sizes.moved} numbers that move at every step"
+    if sizes.longest <= FEW_UNITS and batch >= FEW_UNITS_ROWS:
+        return f"{FEW_UNITS_ROWS} rows or more of {FEW_UNITS} units or fewer"
+    least = next((n for size, n in ROW_STEPS.items() if sizes.weights >= size), 1)
     return f"fewer than {least} row steps" if steps * batch < least else ""
 
 

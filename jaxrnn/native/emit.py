@@ -45,8 +45,9 @@ def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: 
         final: whether the last carry is asked for.
         rows: of a part, at least.
     """
-    types = Types(row.dtype, registers.lanes)
     plan = Plan(row)
+    registers = registers.holding(max((nest.size for nest in plan.nests), default=1))
+    types = Types(row.dtype, registers.lanes)
     task = Task(Operands(len(row.given[0]), len(row.carry), shifted, len(row.ys), len(row.sums)))
     part = Part(plan, types, registers, task, shifted, reverse, final, rows)
     written = [part.text(), part.products.text()]

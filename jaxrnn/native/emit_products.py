@@ -7,7 +7,7 @@ side by side, padded with zeros.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jaxrnn.native.graph import Matrix, Node
@@ -33,6 +33,16 @@ class Registers:
 
     lanes: int
     count: int
+
+    def holding(self, size: int) -> "Registers":
+        """Returns those with the shortest vectors, of four lanes and more, that hold so many numbers, or as it is.
+
+        Longer ones would be mostly padding, and many processors compute long vectors in halves.
+        """
+        lanes = self.lanes
+        while lanes > max(4, 2 * size - 1):
+            lanes //= 2
+        return replace(self, lanes=lanes)
 
     def vectors(self, rows: int) -> int:
         """Returns the vectors of a row that a tile has: more where few rows would leave the adders waiting."""
