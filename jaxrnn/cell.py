@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jaxrnn.checks import check_choice, check_returned
 from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData, default_chunk
-from jaxrnn.engine.driver import read_out, run_cell, run_steps, step_by_kernel, take_step
+from jaxrnn.engine.driver import run_cell, step_by_kernel
 from jaxrnn.engine.layer import Layer
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.engine.runs import read_out, run_steps, take_step
 from jaxrnn.ops import cast, keep, select
 from jaxrnn.typing import P, PyTree, S
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_input, check_tuple
-from jaxrnn.engine.driver import run_and_tell, take_step, unroll
+from jaxrnn.engine.driver import run_and_tell, unroll
 from jaxrnn.engine.layer import Layer, check_layer, state_dtype
 from jaxrnn.engine.newton import Convergence, Newton
 from jaxrnn.engine.noise import nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.engine.paths import Choice, recorded_choices
+from jaxrnn.engine.runs import take_step
 from jaxrnn.jaxprs import count_loop_products
 from jaxrnn.networks.inspected import Inspected
 from jaxrnn.networks.stepped import as_cell

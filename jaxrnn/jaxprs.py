@@ -37,6 +37,7 @@ __all__ = [
     "sliced",
     "sources",
     "split",
+    "tags_of",
     "variables",
     "without_closure",
 ]
@@ -102,9 +103,10 @@ def inline(closed: ClosedJaxpr) -> ClosedJaxpr:
     def rule(eqn: Any, values: list[Any], _: Any) -> tuple[list[Any], list[None]]:
         key = eqn.primitive, *map(name, values), *eqn.params.items(), *(v.aval for v in eqn.outvars)
         try:
-            _, results = found.get(key) or found.setdefault(key, (values, bind(eqn, values)))
-        except TypeError:  # parameters that cannot be compared
-            results = bind(eqn, values)
+            known = found.get(key)
+        except TypeError:  # parameters that do not hash
+            return bind(eqn, values), [None] * len(eqn.outvars)
+        _, results = known or found.setdefault(key, (values, bind(eqn, values)))
         return results, [None] * len(results)
 
     def flat(*args: Any) -> list[Any]:
@@ -132,11 +134,39 @@ def part(
     return reads, jaxpr_as_fun(ClosedJaxpr(jaxpr, []))
 
 
+def tags_of(
+    closed: ClosedJaxpr, tags: Iterable[Any], kind: Callable[[Any, list[Any]], Any], inlined: frozenset[str] = JIT
+) -> list[Any]:
+    """Returns tags of a jaxpr's results; `kind(equation, tags of what it reads)` is that of an equation's results."""
+    tags = list(tags)
+
+    def rule(eqn: Any, _: Any, tags: list[Any]) -> tuple[list[None], list[Any]]:
+        return [None] * len(eqn.outvars), [kind(eqn, tags)] * len(eqn.outvars)
+
+    return interpret(closed, tags, tags, rule, inlined)[1]
+
+
 def depends(closed: ClosedJaxpr, flags: Iterable[Any]) -> list[bool]:
     """Returns which results of a jaxpr depend on flagged arguments."""
-    flags = list(flags)
-    _, found = interpret(closed, flags, flags, lambda e, v, t: ([None] * len(e.outvars), [any(t)] * len(e.outvars)))
-    return [bool(flag) for flag in found]
+    return [bool(flag) for flag in tags_of(closed, flags, lambda eqn, flags: any(flags))]
+
+
+def sources(closed: ClosedJaxpr) -> list[int | None]:
+    """Returns for each result of a jaxpr which argument it is, None if it is computed."""
+    return tags_of(closed, range(len(closed.jaxpr.invars)), lambda eqn, numbers: None)
+
+
+def _first(closed: ClosedJaxpr, flags: Iterable[Any], holds: Callable[[Any], bool]) -> str:
+    """Returns the name of the first operation that depends on flagged arguments and for which `holds` does, or ""."""
+    found: list[str] = []
+
+    def kind(eqn: Any, flags: list[Any]) -> bool:
+        if (flag := any(flags)) and holds(eqn):
+            found.append(eqn.primitive.name)
+        return flag
+
+    tags_of(closed, flags, kind, CALLS)
+    return found[0] if found else ""
 
 
 def mixer(closed: ClosedJaxpr, flags: Iterable[Any], size: int) -> str:
@@ -146,35 +176,19 @@ def mixer(closed: ClosedJaxpr, flags: Iterable[Any], size: int) -> str:
     its places apart if what it makes of them has one such axis as well, along which it does not go on from place to
     place.
     """
-    found: list[str] = []
 
-    def rule(eqn: Any, _: Any, tags: list[Any]) -> tuple[list[None], list[bool]]:
-        flag = any(tags)
+    def mixes(eqn: Any) -> bool:
         name = eqn.primitive.name
         along = np.atleast_1d(eqn.params[_ALONG[name]]) if name in _ALONG else ()
         lost = any(v.aval.shape.count(size) != 1 for v in eqn.outvars)
-        if flag and (lost or any(eqn.invars[0].aval.shape[axis] == size for axis in along)):
-            found.append(name)
-        return [None] * len(eqn.outvars), [flag] * len(eqn.outvars)
+        return lost or any(eqn.invars[0].aval.shape[axis] == size for axis in along)
 
-    flags = list(flags)
-    interpret(closed, flags, flags, rule, CALLS)
-    return found[0] if found else ""
+    return _first(closed, flags, mixes)
 
 
 def control_flow(closed: ClosedJaxpr, flags: Iterable[Any]) -> str:
     """Returns the name of a loop or a branch that depends on flagged arguments, empty if there is none."""
-    found: list[str] = []
-
-    def rule(eqn: Any, _: Any, tags: list[Any]) -> tuple[list[None], list[bool]]:
-        flag = any(tags)
-        if flag and eqn.primitive.name in ("scan", "while", "cond"):
-            found.append(eqn.primitive.name)
-        return [None] * len(eqn.outvars), [flag] * len(eqn.outvars)
-
-    flags = list(flags)
-    interpret(closed, flags, flags, rule, CALLS)
-    return found[0] if found else ""
+    return _first(closed, flags, lambda eqn: eqn.primitive.name in ("scan", "while", "cond"))
 
 
 _ALONG = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "axis") | {
@@ -182,12 +196,6 @@ _ALONG = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
     "sort": "dimension",
 }
 """Operations that go on from place to place, and the parameter that names the axes."""
-
-
-def sources(closed: ClosedJaxpr) -> list[int | None]:
-    """Returns for each result of a jaxpr which argument it is, None if it is computed."""
-    numbers = range(len(closed.jaxpr.invars))
-    return interpret(closed, numbers, numbers, lambda e, v, t: ([None] * len(e.outvars), [None] * len(e.outvars)))[1]
 
 
 def split(

@@ -12,7 +12,7 @@ from jax import lax
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
-from jaxrnn.engine.driver import begin_anew, run_cell
+from jaxrnn.engine.driver import run_cell
 from jaxrnn.engine.layer import Layer, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.meshes import Placement, place
@@ -20,6 +20,7 @@ from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.paths import record_scan
 from jaxrnn.engine.recurrence import recurrence
+from jaxrnn.engine.runs import begin_anew
 from jaxrnn.jaxprs import flat_products
 from jaxrnn.ops import cast, keep, select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, P, Params, PyTree, S, State

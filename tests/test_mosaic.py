@@ -21,7 +21,8 @@ from tests.test_operation import both, close, gradients
 class Interpreted:
     """The room, with kernels that JAX carries out."""
 
-    Unsupported, sums, trace = mosaic.Unsupported, mosaic.sums, staticmethod(mosaic.trace)
+    Unsupported, sums, shifts = mosaic.Unsupported, mosaic.sums, mosaic.shifts
+    trace = staticmethod(mosaic.trace)
     run = staticmethod(functools.partial(mosaic.run, interpret=True))
     fits = slower = staticmethod(lambda row, steps, batch: "")
     slower_call = staticmethod(mosaic.slower_call)

@@ -151,8 +151,7 @@ class Call:
 
     def _known(self, machine: Machine, carry: Leaves, kept: Leaves) -> Leaves:
         """The states before every step, and the coefficients that were kept."""
-        # Back in time, the loops of the CPU find the states before a step where they lie.
-        shifts = self.kind == "cotangent" and machine is native
+        shifts = self.kind == "cotangent" and machine.shifts
         shift = native.Shifted if shifts else functools.partial(states_before, reverse=self.run.reverse)
         states = self.derivative.states
         count = sum(states)

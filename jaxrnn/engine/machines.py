@@ -25,6 +25,10 @@ class Machine(Protocol):
     def sums(self) -> bool:
         """Whether kernels add up what row functions give, such as gradients of constants."""
 
+    @property
+    def shifts(self) -> bool:
+        """Whether a run back in time finds the values before each step where they lie, by `native.Shifted`."""
+
     def __hash__(self) -> int: ...
 
     def obstacle(self) -> str:

@@ -48,7 +48,7 @@ def obstacle(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: t
 
 
 @functools.lru_cache(maxsize=512)
-def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple["Spec", ...], steps: int, batch: int) -> str:
+def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple[Spec, ...], steps: int, batch: int) -> str:
     forward = Call("forward", run, tree, specs, (False,) * len(specs))
     keep = replace(forward, kind="keep", active=tuple(map(is_real, specs)))
     try:

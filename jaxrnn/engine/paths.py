@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,8 @@ from jaxrnn.engine.operation import obstacle, run_as_one, slower
 from jaxrnn.engine.options import Options, Path
 from jaxrnn.engine.parts import together
 from jaxrnn.engine.rows import kernel_run
+from jaxrnn.engine.runs import CellRun
 from jaxrnn.typing import PyTree, State
-
-if TYPE_CHECKING:
-    from jaxrnn.engine.driver import CellRun
 
 __all__ = ["Choice", "record_scan", "recorded_choices", "recording", "run_on_path", "step_on_path"]
 
@@ -64,7 +62,7 @@ def recorded_choices() -> Iterator[list[Choice]]:
         _choices.reset(token)
 
 
-def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> tuple[PyTree, PyTree]:
+def run_on_path(run: CellRun, consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> tuple[PyTree, PyTree]:
     """Runs on the path that was asked for, or on the fastest that there is."""
     cell, given = run.cell, (consts, carry, data)
     if options.solver is not None and not cell.chunkwise:
@@ -85,7 +83,7 @@ def run_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, opt
     return _by_kernel(run, given, options, where)
 
 
-def step_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Any:
+def step_on_path(run: CellRun, consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Any:
     """Runs a single step as a kernel, as `run_on_path`; None where it is faster without, or there is no kernel."""
     given = consts, carry, data
     where = place(*given, options.batch_shape)
@@ -94,7 +92,7 @@ def step_on_path(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, op
     return None if reason else _by_kernel(run, given, options, where)
 
 
-def _by_kernel(run: "CellRun", given: tuple[PyTree, PyTree, PyTree], options: Options, where: Placement) -> Any:
+def _by_kernel(run: CellRun, given: tuple[PyTree, PyTree, PyTree], options: Options, where: Placement) -> Any:
     def way(consts: PyTree, carry: PyTree, data: PyTree) -> tuple[PyTree, PyTree]:
         real, parts = kernel_run(run, (consts, carry, data))
         return together(run_as_one(real, *parts, len(options.batch_shape), where.spread))
@@ -118,7 +116,7 @@ def _refuse_solver(layer: Layer, options: Options, reason: str) -> NoReturn:
     raise ValueError(f"solver: got {options.solver}, but {layer} cannot take it: {reason}; leave it out")
 
 
-def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options, where: Placement) -> str:
+def _obstacle(run: CellRun, consts: PyTree, carry: PyTree, data: PyTree, options: Options, where: Placement) -> str:
     """Returns why there is no kernel for a run, or, unless it is asked for, why it would be slower; empty otherwise."""
     cell = run.cell
     if 0 in (options.steps, *options.batch_shape):
@@ -140,7 +138,7 @@ def _obstacle(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, optio
     return obstacle(real, *given, rows) or slower(real, *given, rows)
 
 
-def _blocks(run: "CellRun", consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Blocks:
+def _blocks(run: CellRun, consts: PyTree, carry: PyTree, data: PyTree, options: Options) -> Blocks:
     """Returns the blocks of the Jacobians of a run's steps; raises if a solver cannot take it."""
     cell, axes = run.cell, len(options.batch_shape)
     dtypes = sorted({str(s.dtype) for s in jax.tree.leaves(carry[0])})

@@ -6,7 +6,7 @@ Constants, carry and inputs are lists of leaves here.
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxrnn.engine.meshes import without_mesh
 from jaxrnn.engine.options import Save
 from jaxrnn.engine.parts import apart, in_real_numbers, is_complex, together
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.jaxprs import as_function, control_flow, depends, interpret, mixer, sources, split
+from jaxrnn.jaxprs import as_function, control_flow, depends, mixer, sources, split, tags_of
 from jaxrnn.typing import PyTree
 
 __all__ = [
@@ -93,11 +93,8 @@ class _RealRun:
         return apart(self.run.row(*together(parts)))
 
 
-class Spec(NamedTuple):
-    """Shape and dtype of what one row has at one step."""
-
-    shape: tuple[int, ...]
-    dtype: Any
+Spec = jax.ShapeDtypeStruct
+"""Shape and dtype of what one row has at one step."""
 
 
 def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any, tuple[Spec, ...]]:
@@ -113,9 +110,9 @@ def mixed(run: Run, tree: Any, specs: tuple[Spec, ...]) -> str:
 
     def found(rows: int) -> str:
         def many(part: PyTree) -> PyTree:
-            return jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape), a.dtype), part)
+            return jax.tree.map(lambda a: Spec((rows, *a.shape), a.dtype), part)
 
-        consts, carry, xs = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*spec) for spec in specs])
+        consts, carry, xs = jax.tree.unflatten(tree, specs)
         closed = jax.make_jaxpr(run.row)(consts, many(carry), many(xs))
         n = len(jax.tree.leaves(consts))
         flags = [False] * n + [True] * (len(specs) - n)
@@ -177,13 +174,12 @@ class Step:
     """
 
     def __init__(self, run: Run, tree: Any, specs: tuple[Spec, ...]) -> None:
-        structs = [jax.ShapeDtypeStruct(*spec) for spec in specs]
-        parts = jax.tree.unflatten(tree, structs)
+        parts = jax.tree.unflatten(tree, specs)
         closed, results = jax.make_jaxpr(run.row, return_shape=True)(*parts)
         self.results = jax.tree.structure(results)
         n, m, _ = self.sizes = [len(jax.tree.leaves(part)) for part in parts]
         closed = in_real_numbers(closed, fixed=n)
-        self.consts, self.carry, self.xs = structs[:n], structs[n : n + m], structs[n + m :]
+        self.consts, self.carry, self.xs = list(specs[:n]), list(specs[n : n + m]), list(specs[n + m :])
         self.new, self.ys = (jax.tree.leaves(part) for part in results)
         self.fixed = [source == n + i for i, source in enumerate(sources(closed)[:m])]
         tags = ["constant"] * n + ["step"] * (len(specs) - n)
@@ -233,7 +229,7 @@ class Derivative:
                 row.given, row.carry, row.xs
             )
             tags = [*[None] * len(row.given), *range(m), *[m] * len(row.xs)]
-            tags = interpret(closed, tags, tags, _from_step)[1]
+            tags = tags_of(closed, tags, _computed)
             self.saved = [tag == "step" for tag in tags]
             self.states = [i in tags and not fixed for i, fixed in enumerate(row.fixed)]
             self.coefficients = pick(known, self.saved)
@@ -337,9 +333,8 @@ class Derivative:
         return jax.linear_transpose(every, pick(given, self.given), pick(xs, self.xs))((dcarry, dys))
 
 
-def _from_step(eqn: Any, values: Leaves, tags: Leaves) -> tuple[Leaves, Leaves]:
-    tag = None if all(t is None for t in tags) else "step"
-    return [None] * len(eqn.outvars), [tag] * len(eqn.outvars)
+def _computed(eqn: Any, tags: Leaves) -> str | None:
+    return None if all(tag is None for tag in tags) else "step"
 
 
 def pick(leaves: Iterable[Any], flags: Iterable[bool]) -> Leaves:

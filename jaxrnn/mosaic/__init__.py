@@ -27,7 +27,10 @@ Its kernels have been compiled for TPUs and carried out by JAX on a CPU. They ha
 from jaxrnn.mosaic.calls import fits, obstacle, run, slower, slower_call
 from jaxrnn.mosaic.phases import Row, Unsupported, trace
 
-__all__ = ["Row", "Unsupported", "fits", "obstacle", "run", "slower", "slower_call", "sums", "trace"]
+__all__ = ["Row", "Unsupported", "fits", "obstacle", "run", "shifts", "slower", "slower_call", "sums", "trace"]
 
 sums = False
 """Whether a kernel adds up what a row function gives beside its output."""
+
+shifts = False
+"""Whether a kernel reads values one step apart where they lie."""

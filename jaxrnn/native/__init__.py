@@ -72,6 +72,7 @@ __all__ = [
     "obstacle",
     "reference",
     "run",
+    "shifts",
     "slower",
     "slower_call",
     "sums",
@@ -80,3 +81,6 @@ __all__ = [
 
 sums = True
 """Whether a loop adds up what a row function gives beside its output."""
+
+shifts = True
+"""Whether a loop reads values one step apart where they lie, by `Shifted`."""
