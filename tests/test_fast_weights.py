@@ -12,7 +12,7 @@ import pytest
 import jaxrnn
 from bench.loops import equations
 from jaxrnn.engine.chunks import StepData, in_chunks
-from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_step
+from jaxrnn.engine.matrix_memory import MatrixDrive, Memory, matrix_chunk, matrix_step
 from jaxrnn.networks import StepWrapper
 from tests.reference.delta import matrix_memory
 from tests.registry import example, in_loops, rare, unrolled

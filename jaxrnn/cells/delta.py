@@ -10,7 +10,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_heads, check_initializers, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.pairs import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.engine.matrix_memory import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import gates, join_heads, safe_sqrt, split_heads
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 

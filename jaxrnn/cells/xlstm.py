@@ -10,7 +10,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_heads, check_initializers, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.pairs import NOTHING, MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.engine.matrix_memory import NOTHING, MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import add, affine, gates, join_heads, recurrent, split_heads, wide
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
