@@ -27,11 +27,19 @@ def check_sizes(**sizes: Any) -> None:
     """Raises unless every size is a positive integer."""
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name}: got {_show(size)}, needs a positive integer")
+            raise ValueError(f"{name}: got {_show(size)}, needs a positive integer{_static(name, size)}")
+
+
+def _static(name: str, value: Any) -> str:
+    """Says how an option that `jax.jit` has traced becomes a number or a bool again."""
+    traced = isinstance(value, jax.core.Tracer)
+    return f" that jax.jit does not trace: static_argnames={name!r}, or functools.partial" * traced
 
 
 def _show(value: Any) -> str:
-    """Returns a value as it is written, or, where that takes more than a line, its type."""
+    """Returns a value as it is written, or, where that takes more than a line or is unknown, what it is."""
+    if isinstance(value, jax.core.Tracer):
+        return f"an array {value.dtype}{list(value.shape)}"
     written = repr(value)
     return written if len(written) <= 80 and "\n" not in written else type(value).__name__
 
@@ -169,7 +177,8 @@ def check_state(cell: Any, state: State, batch_shape: tuple[int, ...], name: str
 def check_step(cell: Any, result: Any, state: State) -> tuple[State, PyTree]:
     """Returns what a step of `cell` gave; raises unless it is a pair of a state like `state` and an output."""
     if not (isinstance(result, tuple) and len(result) == 2):
-        raise TypeError(f"step: got {type(result).__name__} from {cell}, needs a pair (state, output)")
+        got = "an array" if isinstance(result, jax.Array) else type(result).__name__
+        raise TypeError(f"step: got {got} from {cell}, needs a pair (state, output)")
     _check_tree("step: state", result[0], state, f"as before it, from {cell}")
     return result
 
@@ -321,7 +330,7 @@ def check_bools(**flags: Any) -> None:
     """Raises unless every flag is a bool, NumPy's too."""
     for name, flag in flags.items():
         if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"{name}: got {flag!r}, needs a bool")
+            raise TypeError(f"{name}: got {_show(flag)}, needs a bool{_static(name, flag)}")
 
 
 def check_functions(needs: str, count: int, /, **functions: Any) -> None:

@@ -17,6 +17,7 @@ from jaxrnn.typing import Array
 __all__ = [
     "CALLS",
     "JIT",
+    "LENGTH",
     "any_equation",
     "as_function",
     "bind",
@@ -156,12 +157,12 @@ def sources(closed: ClosedJaxpr) -> list[int | None]:
     return tags_of(closed, range(len(closed.jaxpr.invars)), lambda eqn, numbers: None)
 
 
-def _first(closed: ClosedJaxpr, flags: Iterable[Any], holds: Callable[[Any], bool]) -> str:
-    """Returns the name of the first operation that depends on flagged arguments and for which `holds` does, or ""."""
+def control_flow(closed: ClosedJaxpr, flags: Iterable[Any]) -> str:
+    """Returns the name of a loop or a branch that depends on flagged arguments, empty if there is none."""
     found: list[str] = []
 
     def kind(eqn: Any, flags: list[Any]) -> bool:
-        if (flag := any(flags)) and holds(eqn):
+        if (flag := any(flags)) and eqn.primitive.name in ("scan", "while", "cond"):
             found.append(eqn.primitive.name)
         return flag
 
@@ -169,27 +170,76 @@ def _first(closed: ClosedJaxpr, flags: Iterable[Any], holds: Callable[[Any], boo
     return found[0] if found else ""
 
 
-def mixer(closed: ClosedJaxpr, flags: Iterable[Any], size: int) -> str:
-    """Returns the name of an operation that combines places along an axis, empty if there is none.
+LENGTH = 997
+"""Of an axis, as hardly another one has it."""
 
-    Each flagged argument has one axis of the length `size`, which no other axis of the program has. An operation keeps
-    its places apart if what it makes of them has one such axis as well, along which it does not go on from place to
-    place.
+NUMBER = "how many there are"
+"""What `mixer` names where no operation mixes places, but a number or an array depends on their number."""
+
+
+def mixer(program: Callable[..., ClosedJaxpr]) -> str:
+    """Returns what mixes places along leading axes of the arguments of a program, empty if places are kept apart.
+
+    `program(*lengths)` is the program for such axes. What mixes is an operation, by its name, or `NUMBER`. An operation
+    keeps places apart if what it makes of them has one such axis as well, along which it does not go on from place to
+    place. One that makes such an axis of nothing, but by repeating what it has, may give each place something else.
     """
+    # Some other axis might be as long as the leading one, but not for two lengths.
+    name = _mixes(program(LENGTH), LENGTH)
+    if name and _mixes(program(LENGTH + 12), LENGTH + 12):
+        return name
+    return "" if _numbers(program(LENGTH)) == _numbers(program(1, LENGTH + 12)) else NUMBER
 
-    def mixes(eqn: Any) -> bool:
+
+def _mixes(closed: ClosedJaxpr, size: int) -> str:
+    """Returns the name of an operation that mixes places along the axes of length `size`, empty if there is none."""
+    found: list[str] = []
+
+    def rule(eqn: Any, _: Any, tags: list[Any]) -> tuple[list[None], list[None]]:
         name = eqn.primitive.name
-        along = np.atleast_1d(eqn.params[_ALONG[name]]) if name in _ALONG else ()
-        lost = any(v.aval.shape.count(size) != 1 for v in eqn.outvars)
-        return lost or any(eqn.invars[0].aval.shape[axis] == size for axis in along)
+        given = any(size in v.aval.shape for v in eqn.invars)
+        if given:
+            along = np.atleast_1d(eqn.params[_ALONG[name]]) if name in _ALONG else ()
+            lost = any(v.aval.shape.count(size) != 1 for v in eqn.outvars)
+            mixes = lost or any(eqn.invars[0].aval.shape[axis] == size for axis in along)
+        elif name == "iota":
+            mixes = eqn.params["shape"][eqn.params["dimension"]] == size
+        else:
+            mixes = name != "broadcast_in_dim" and any(size in v.aval.shape for v in eqn.outvars)
+        if mixes:
+            found.append(name)
+        return [None] * len(eqn.outvars), [None] * len(eqn.outvars)
 
-    return _first(closed, flags, mixes)
+    nothing = [None] * len(closed.jaxpr.invars)
+    interpret(closed, nothing, nothing, rule, CALLS)
+    return found[0] if found else ""
 
 
-def control_flow(closed: ClosedJaxpr, flags: Iterable[Any]) -> str:
-    """Returns the name of a loop or a branch that depends on flagged arguments, empty if there is none."""
-    return _first(closed, flags, lambda eqn: eqn.primitive.name in ("scan", "while", "cond"))
+def _numbers(closed: ClosedJaxpr) -> set[Any]:
+    """The numbers that a program computes with, and its constant arrays."""
+    found = set[Any]()
 
+    def add(value: Any) -> None:
+        key = np.shape(value), jnp.result_type(value)
+        whole = not isinstance(value, jax.core.Tracer) and np.size(value) <= MOST_NUMBERS
+        found.add((*key, np.asarray(value).tobytes() if whole else None))
+
+    def look(closed: ClosedJaxpr) -> None:
+        for value in closed.consts:
+            add(value)
+        for eqn in closed.jaxpr.eqns:
+            for v in eqn.invars:
+                if isinstance(v, Literal):
+                    add(v.val)
+            for inner in jaxprs_in_params(eqn.params):
+                look(ClosedJaxpr(inner, []))
+
+    look(closed)
+    return found
+
+
+MOST_NUMBERS = 4096
+"""Of a constant whose values are compared; of larger ones the shape is."""
 
 _ALONG = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "axis") | {
     "rev": "dimensions",
@@ -353,22 +403,14 @@ def any_equation(jaxpr: Any, holds: Callable[[Any], bool]) -> bool:
 
 
 def count_loop_products(closed: ClosedJaxpr) -> int:
-    """Returns how many products there are in the bodies of the innermost loops of a program."""
+    """Returns how many products there are in the bodies of the loops of a program, and of loops within them."""
 
-    def inner(eqn: Any) -> list[Any]:
-        return [e for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns]
+    def count(eqn: Any, looped: bool) -> int:
+        inner = [e for jaxpr in jaxprs_in_params(eqn.params) for e in jaxpr.eqns]
+        looped_inner = looped or eqn.primitive.name in ("scan", "while")
+        return looped * is_product(eqn) + sum(count(e, looped_inner) for e in inner)
 
-    def loops(eqn: Any) -> bool:
-        return eqn.primitive.name in ("scan", "while") or any(map(loops, inner(eqn)))
-
-    def count(eqns: list[Any], looped: bool) -> int:
-        return sum(
-            looped * is_product(e)
-            + count(inner(e), looped or (e.primitive.name == "scan" and not any(map(loops, inner(e)))))
-            for e in eqns
-        )
-
-    return count(closed.jaxpr.eqns, False)
+    return sum(count(eqn, False) for eqn in closed.jaxpr.eqns)
 
 
 def clip_cotangent(x: Array, limit: float) -> Array:

@@ -229,12 +229,15 @@ def repeat_like(w: Array, like: Array) -> Array:
 
 
 def look_up(table: Array, at: Array, mode: str | None = None) -> Array:
-    """Returns the rows `at` `[*leading]` of a table `[N, ...]`: `[*leading, ...]`, spread over devices as `at` is."""
+    """Returns the rows `at` `[*leading]` of a table `[N, ...]`: `[*leading, ...]`, spread over devices as `at` is.
+
+    Numbers below zero do not count from the end.
+    """
     sharding = _explicit_sharding(at)
     if sharding is not None:
         spec = PartitionSpec(*sharding.spec, *(None for _ in table.shape[1:]))
         sharding = NamedSharding(sharding.mesh, spec)
-    return jnp.asarray(table).at[at].get(mode=mode, out_sharding=sharding)
+    return jnp.asarray(table).at[at].get(mode=mode, wrap_negative_indices=False, out_sharding=sharding)
 
 
 def _explicit_sharding(a: Array) -> NamedSharding | None:

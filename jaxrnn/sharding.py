@@ -72,7 +72,7 @@ def spread(tree: T, mesh: Mesh, axis: str, *, at: int = 0) -> T:
         at: number of the array axis: 1 for `xs` `[T, B, ...]`, 0 for a state or lengths `[B, ...]`.
 
     Raises:
-        ValueError: the mesh axis is unknown.
+        ValueError: the mesh axis is unknown, or its devices do not divide the rows.
 
     Example:
         >>> import jaxrnn
@@ -85,7 +85,14 @@ def spread(tree: T, mesh: Mesh, axis: str, *, at: int = 0) -> T:
         ((5, 2, 4), (2, 4))
     """
     _check_axis(mesh, axis=axis)
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * at, axis))
+    sharding, devices = NamedSharding(mesh, PartitionSpec(*[None] * at, axis)), mesh.shape[axis]
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        rows = np.shape(x)[at : at + 1]
+        if not rows or rows[0] * jax.process_count() % devices:
+            where = f"tree{jax.tree_util.keystr(path)}"
+            raise ValueError(
+                f"{where}: got the shape {np.shape(x)}, needs an axis {at} that {devices} devices of {axis!r} divide"
+            )
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), tree)
 
 

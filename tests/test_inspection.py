@@ -145,6 +145,19 @@ def test_inspection_shows_what_a_regularizer_does():
     assert not (quiet.state.c[1:] == quiet.state.c[:-1]).any()
 
 
+def test_a_summary_counts_the_products_of_a_step_and_of_a_loop_within_it():
+    def step(params, h, x):
+        inner, _ = jax.lax.scan(lambda z, _: (z @ params, None), h + x, None, length=3)
+        h = jax.numpy.tanh(inner @ params + h @ params)
+        return h, h
+
+    def zeros(batch_shape, dtype):
+        return jax.numpy.zeros((*batch_shape, 4), dtype)
+
+    cell = jaxrnn.Function(step, lambda key, dtype: jax.numpy.ones((4, 4), dtype), zeros, 4)
+    assert inspection.summary(cell).split()[-1] == "3"
+
+
 def test_a_summary_counts_what_is_there():
     """Parameters, the state of a row, and the products that stay in the loop, of every cell and of the whole."""
     net = jaxrnn.Stack(

@@ -400,12 +400,64 @@ class Mixing(Elman):
         (lambda h: jnp.concatenate([h[1:], h[:1]]), "slice"),
         (lambda h: jax.nn.relu(h).at[0].add(h[0]), "slice"),
         (lambda h: h @ (h.T @ h), "dot_general"),
+        (lambda h: h + jax.random.normal(jax.random.key(0), h.shape), "random_bits"),
+        (lambda h: h * jax.lax.broadcasted_iota(jnp.float32, h.shape, 0), "iota"),
+        (lambda h: h / h.shape[0] ** 0.5, "how many there are"),
+        (lambda h: h / h.ndim, "how many there are"),
     ],
 )
 def test_rows_that_see_each_other_unsaid_are_found_out(mix, operation):
     """A kernel would be wrong. Also where the operation is within a function of its own, as `relu`."""
     reason = jaxrnn.explain(Mixing(3, 4, mix=mix), steps=64)[0].reason
     assert reason == f"its rows see each other ({operation})"
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "alike",
+    [
+        lambda h: h / h.shape[-1] + jnp.zeros(h.shape) + jnp.broadcast_to(jnp.arange(4.0), h.shape),
+        lambda h: jnp.where(jax.lax.broadcasted_iota(jnp.int32, h.shape, h.ndim - 1) < 2, h, jnp.ones_like(h)),
+    ],
+)
+def test_what_is_alike_for_all_rows_is_no_mixing(alike):
+    assert jaxrnn.explain(Mixing(3, 4, mix=alike), steps=64)[0].path == "native"
+
+
+@dataclass(frozen=True)
+class Leaking(Elman):
+    """Its input or its output is changed by what sees several time steps."""
+
+    ahead: Any = None
+    after: Any = None
+    apart = False
+
+    def project(self, params, x):
+        return super().project(params, self.ahead(x) if self.ahead else x)
+
+    def readout(self, params, output, drive):
+        return self.after(output) if self.after else output
+
+
+@pytest.mark.parametrize(
+    ("method", "mix", "operation"),
+    [
+        ("project", {"ahead": lambda x: x - x.mean(0, keepdims=True)}, "reduce_sum"),
+        ("project", {"ahead": lambda x: jnp.cumsum(x, 0)}, "cumsum"),
+        ("project", {"ahead": lambda x: x / x.shape[0]}, "how many there are"),
+        ("readout", {"after": lambda y: jax.nn.softmax(y, 0)}, "reduce_max"),
+    ],
+)
+def test_a_method_that_mixes_time_steps_is_refused(method, mix, operation):
+    """It gets all of them at once, and one step in a call."""
+    cell = Leaking(3, 4, **mix)
+    params, xs, _ = example(cell, steps=5, batch=(2,))
+    with pytest.raises(ValueError, match=rf"{method}: that of Leaking.* mixes time steps \({operation}\)"):
+        jaxrnn.unroll(cell, params, xs)
+    by_rows = Leaking(3, 4, ahead=lambda x: x - x.mean(-2, keepdims=True))
+    found = jaxrnn.unroll(by_rows, params, xs)
+    state = by_rows.initial_state((2,))
+    close(found, jax.lax.scan(functools.partial(by_rows, params), state, xs), 1e-6)
 
 
 @needs_native

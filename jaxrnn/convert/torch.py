@@ -68,7 +68,8 @@ def from_torch(
     for name, weight in weights.items():
         found = _NAME.fullmatch(name)
         if found is None:
-            raise ValueError(f"source: got the name {prefix + name!r}, needs names such as 'weight_ih_l0' (see prefix)")
+            dot = f"; prefix: got {prefix!r}, needs its last dot, {prefix + '.'!r}" * name.startswith(".")
+            raise ValueError(f"source: got the name {prefix + name!r}, needs names such as 'weight_ih_l0'{dot}")
         kind, layer, back = found.groups()
         groups.setdefault((int(layer or 0), bool(back)), {})[kind] = to_numpy(name, weight)
     depth, ways = len({layer for layer, _ in groups}), len({back for _, back in groups})

@@ -9,6 +9,7 @@ state, ys = unroll(layer, params, xs, state)         a sequence, by `layer.run`
 import abc
 import dataclasses
 import functools
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from jaxrnn.checks import (
     check_choice,
     check_flags,
     check_input,
+    check_key,
     check_params,
     check_start,
     check_state,
@@ -182,13 +184,29 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         # A leafless pytree, so that a layer may be an argument of `jax.jit` and a part of any pytree.
         jax.tree_util.register_static(cls)
         if "initial_state" in cls.__dict__:
-            cls.initial_state = _checked(cls.initial_state)  # type: ignore[method-assign]
+            cls.initial_state = _checked_state(cls.initial_state)  # type: ignore[method-assign]
+        if "init" in cls.__dict__:
+            cls.init = _checked_init(cls.init)  # type: ignore[method-assign]
         # `@dataclass` writes a `__repr__` of its own unless the class has one.
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = Layer.__repr__  # type: ignore[method-assign]
 
 
-def _checked(initial_state: Callable[..., Any]) -> Callable[..., Any]:
+def _checked_init(init: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method `init` that says what is wrong where a number stands for the key, or a method has no `dtype`."""
+    named = inspect.signature(init).parameters.values()
+    has_dtype = any(p.name == "dtype" or p.kind is p.VAR_KEYWORD for p in named)
+
+    @functools.wraps(init)
+    def checked(self: Layer, key: Key, *args: Any, **options: Any) -> Any:
+        if "dtype" in options and not has_dtype:
+            raise TypeError(f"init: that of {self} takes no dtype, needs init(self, key, *, dtype=jnp.float32)")
+        return init(self, check_key(key), *args, **options)
+
+    return checked
+
+
+def _checked_state(initial_state: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a method `initial_state` that says what is wrong where a number stands for the tuple `batch_shape`."""
 
     @functools.wraps(initial_state)

@@ -4,7 +4,7 @@ Constants, carry and inputs are lists of leaves here.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from jaxrnn.engine.meshes import without_mesh
 from jaxrnn.engine.options import Save
 from jaxrnn.engine.parts import apart, in_real_numbers, is_complex, together
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.jaxprs import as_function, control_flow, depends, mixer, sources, split, tags_of
+from jaxrnn.jaxprs import LENGTH, as_function, control_flow, depends, mixer, sources, split, tags_of
 from jaxrnn.typing import PyTree
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "specs_of",
     "step_of",
     "tangent_row",
+    "with_axes",
 ]
 
 Leaves = list[Any]
@@ -107,23 +108,23 @@ def specs_of(consts: PyTree, carry: PyTree, xs: PyTree, axes: int) -> tuple[Any,
 
 def mixed(run: Run, tree: Any, specs: tuple[Spec, ...]) -> str:
     """Returns why a step of all rows is no step of each row by itself, empty if it is."""
+    consts, carry, xs = jax.tree.unflatten(tree, specs)
+    program = with_axes(run.row, (consts,), (carry, xs))
+    # What happens within is not looked at, and no machine's kernels have any.
+    if name := control_flow(program(LENGTH), [i >= len(jax.tree.leaves(consts)) for i in range(len(specs))]):
+        return f"its step has a loop or a branch of its own ({name})"
+    name = mixer(program)
+    return f"its rows see each other ({name})" if name else ""
 
-    def found(rows: int) -> str:
-        def many(part: PyTree) -> PyTree:
-            return jax.tree.map(lambda a: Spec((rows, *a.shape), a.dtype), part)
 
-        consts, carry, xs = jax.tree.unflatten(tree, specs)
-        closed = jax.make_jaxpr(run.row)(consts, many(carry), many(xs))
-        n = len(jax.tree.leaves(consts))
-        flags = [False] * n + [True] * (len(specs) - n)
-        # What happens within is not looked at, and no machine's kernels have any.
-        if name := control_flow(closed, flags):
-            return f"its step has a loop or a branch of its own ({name})"
-        name = mixer(closed, flags, rows)
-        return f"its rows see each other ({name})" if name else ""
+def with_axes(fun: Callable[..., Any], still: Sequence[Any], moving: Sequence[Any]) -> Callable[..., Any]:
+    """Returns `(*lengths) -> program` of `fun(*still, *moving)`, with so long axes before those of `moving` specs."""
 
-    # Some other axis might be as long as there are rows, but not for two numbers of rows.
-    return found(997) and found(1009)
+    @functools.cache
+    def program(*lead: int) -> Any:
+        return jax.make_jaxpr(fun)(*still, *jax.tree.map(lambda a: Spec((*lead, *a.shape), a.dtype), moving))
+
+    return program
 
 
 @dataclass(frozen=True, eq=False)

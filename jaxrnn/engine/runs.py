@@ -23,11 +23,13 @@ from jaxrnn.engine.buffers import has_buffer
 from jaxrnn.engine.chunks import StepData, in_chunks
 from jaxrnn.engine.hoist import hoist
 from jaxrnn.engine.layer import Layer, computation_dtype, on_call_path
+from jaxrnn.engine.meshes import without_mesh
 from jaxrnn.engine.newton import Newton, solve
 from jaxrnn.engine.noise import Draw, Noise
 from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.recurrence import loop, recurrence
-from jaxrnn.jaxprs import flat_products
+from jaxrnn.engine.rows import Spec, with_axes
+from jaxrnn.jaxprs import flat_products, mixer
 from jaxrnn.ops import cast, follow, keep, select
 from jaxrnn.typing import Array, Params, PyTree, State
 
@@ -93,6 +95,7 @@ class CellRun:
         cell, (params, drawn), (state, rows) = self.cell, consts, carry
         dtype = computation_dtype(params, data.xs)
         xs = data.xs if data.valid is None else keep(data.valid, data.xs)
+        _check_apart(cell, "project", params, xs)
         drives = flat_products(cell.project)(params, xs)
         check_returned(cell, "project", drives)
         noise = Noise(self.random, drawn, rows, data.noise)
@@ -108,6 +111,7 @@ class CellRun:
             state, outputs = _over_steps(loop, cell, params, state, every, self.reverse)
         else:
             state, outputs = cell.run_chunk(params, state, every, self.reverse)
+        _check_apart(cell, "readout", params, outputs, drives)
         ys = cast(flat_products(cell.readout)(params, outputs, drives), dtype)
         return (state, rows), (ys if data.valid is None else keep(data.valid, ys), how)
 
@@ -121,6 +125,30 @@ class CellRun:
         state, output = _masked_step(cell, noise, params, state, StepData(drive, data.valid, data.resets, data.noise))
         y = cast(cell.readout(params, output, drive), dtype)
         return (state, rows), (y if data.valid is None else keep(data.valid, y), None)
+
+
+def _check_apart(cell: "Cell", method: str, params: Params, *over_time: PyTree) -> None:
+    """Raises if a method that gets all steps of a chunk at once mixes them."""
+    still = jax.tree.map(lambda a: Spec(jnp.shape(a), jnp.result_type(a)), params)
+    moving = jax.tree.map(lambda a: Spec(a.shape[1:], a.dtype), over_time)
+    tree: Any = jax.tree.structure((still, moving))
+    if name := _mixer(cell, method, tree, tuple(jax.tree.leaves((still, moving)))):
+        raise ValueError(
+            f"{method}: that of {cell} mixes time steps ({name}), needs to take each index of the leading axes by "
+            "itself, without a look at their number: they are [T, *batch] in unroll and [*batch] in a call"
+        )
+
+
+@functools.lru_cache(maxsize=512)
+def _mixer(cell: "Cell", method: str, tree: Any, specs: tuple[Spec, ...]) -> str:
+    if not all(isinstance(n, int) for spec in specs for n in spec.shape):
+        return ""  # of a symbolic shape
+    still, moving = jax.tree.unflatten(tree, specs)
+    with without_mesh():
+        try:
+            return mixer(with_axes(getattr(cell, method), (still,), moving))
+        except Exception:  # raised by the run, too
+            return ""
 
 
 def begin_anew(layer: Layer, params: Params, state: State, options: Options, *, before: bool) -> State:

@@ -97,7 +97,7 @@ class Embedding(_Stateless[Array]):
         y = table[x]
 
     Args:
-        vocabulary: V, the number of tokens; an input is an integer in 0..V-1, and from V on the output is NaN.
+        vocabulary: V, the number of tokens; an input is an integer in 0..V-1; the output of others is NaN.
         size: E, values that stand for a token.
 
     Raises:
