@@ -55,10 +55,10 @@ So weights that are no numbers show from the second step on: XLA, too, takes a p
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
     emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
     compile.py        LLVM                                    store.py          kept objects
-    division.py       chunks, parts, teams, `slower`          calls.py          `run`, `reference`
+    division.py       chunks, parts, teams, `slower`          calls.py          `run`
 """
 
-from jaxrnn.native.calls import Shifted, fits, reference, run
+from jaxrnn.native.calls import Shifted, fits, run
 from jaxrnn.native.compile import obstacle
 from jaxrnn.native.division import slower, slower_call
 from jaxrnn.native.graph import Row, Unsupported
@@ -70,7 +70,6 @@ __all__ = [
     "Unsupported",
     "fits",
     "obstacle",
-    "reference",
     "run",
     "slower",
     "slower_call",

@@ -14,7 +14,7 @@ from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
 
-__all__ = ["Shifted", "fits", "reference", "run"]
+__all__ = ["Shifted", "fits", "run"]
 
 
 class Shifted(NamedTuple):
@@ -91,25 +91,6 @@ def run(
     over_time = slice(len(finals), len(finals) + len(once))
     found[over_time] = [found[over_time][i].reshape(spec.shape) for i, spec in zip(row.places, ys, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(row.results), found)
-
-
-def reference(
-    row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False
-) -> tuple[PyTree, PyTree, PyTree]:
-    """Does what `run` does by `lax.scan`."""
-
-    def whole(x: Any) -> Any:
-        if not _is_shifted(x):
-            return x
-        first = x.first[None]
-        return jnp.concatenate([first, x.after[:-1]] if reverse else [x.after[1:], first])
-
-    def step(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-        carry, y, terms = jax.vmap(row.fun, (None, 0, 0))(consts, carry, x)
-        return carry, (y, jax.tree.map(lambda term: term.sum(0), terms))
-
-    carry, (ys, terms) = jax.lax.scan(step, carry, jax.tree.map(whole, xs, is_leaf=_is_shifted), reverse=reverse)
-    return carry, ys, jax.tree.map(lambda term: term.sum(0), terms)
 
 
 def _check(name: str, arrays: list[Any], specs: list[Any], *lead: int) -> None:

@@ -108,7 +108,6 @@ class Tracer:
             constants=functools.partial(_constants, closed, len(given), self.needed(), self.operands),
             given=(self.specs, leaves[1], leaves[2]),
             results=results,
-            fun=fun,
         )
 
     # values
