@@ -21,6 +21,7 @@ from jaxrnn import native
 from jaxrnn.native import calls, compile, division
 from jaxrnn.native.division import Division
 from jaxrnn.native.emit import emit
+from jaxrnn.native.emit_part import Variant
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.plan import Plan
 from tests.registry import rare
@@ -352,7 +353,7 @@ def test_vectors_are_no_longer_than_what_they_hold(lanes, sizes):
         for size in sizes:
             vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (size, size)))
             row = native.trace(lambda w, h, x: (jnp.tanh(x + h @ w), h, ()), matrix, vector, vector)
-            text = emit(row, Registers(16, 32), shifted=(False,), reverse=False, final=True, rows=1).text
+            text = emit(row, Registers(16, 32), Variant((False,), reverse=False, final=True, rows=1)).text
             assert f"<{sizes[size]} x float>" in text
             assert not any(f"<{longer} x float>" in text for longer in (4, 8, 16) if longer > sizes[size])
 
@@ -496,9 +497,8 @@ def test_the_first_part_adds_up_in_the_result():
     """Where the result is laid out as vectors need it: such sums take memory for each of the other parts alone."""
     for name, dense in (("lstm, transposed", False), ("lstm, transposed, sums as in the results", True)):
         row = CASES[name].row("float32")
-        memory = emit(
-            row, Registers(8, 16), shifted=(False,) * len(row.given[2]), reverse=False, final=True, rows=4
-        ).memory
+        variant = Variant((False,) * len(row.given[2]), reverse=False, final=True, rows=4)
+        memory = emit(row, Registers(8, 16), variant).memory
         assert (memory.sums_size == 0, memory.dense_size > 0) == (dense, dense)
         assert memory.packed_at(3, 640) == 3 * 640 + 2 * memory.dense_size
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxrnn.native.compile import compile_handler, machine, obstacle
 from jaxrnn.native.division import divide
 from jaxrnn.native.emit import Module, emit
+from jaxrnn.native.emit_part import Variant
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
@@ -75,7 +76,7 @@ def run(
     division = divide(row, steps, batch)
     rows = -(-batch // division.parts)
     least = 4 if rows >= 4 else 2 if rows >= 2 else 1
-    name, module = _kernel(row, tuple(map(_is_shifted, leaves)), reverse, final, least)
+    name, module = _kernel(row, Variant(tuple(map(_is_shifted, leaves)), reverse, final, least))
     stride = module.memory.stride(rows, division.chunk)
     packed_at = module.memory.packed_at(division.parts, stride)
     settings = np.array([*division, stride // 64, packed_at // 64], np.int32)
@@ -109,13 +110,11 @@ def _is_shifted(x: Any) -> bool:
 _kernels: WeakKeyDictionary[Row, dict[Any, tuple[str, Module]]] = WeakKeyDictionary()
 
 
-def _kernel(row: Row, shifted: tuple[bool, ...], reverse: bool, final: bool, rows: int) -> tuple[str, Module]:
+def _kernel(row: Row, variant: Variant) -> tuple[str, Module]:
     """The registered target of a row, which serves all T and B with at least so many rows a part."""
     here = machine()
     kernels = _kernels.setdefault(row, {})
-    key = here, shifted, reverse, final, rows
-    if key not in kernels:
-        registers = Registers(here.lanes(row.dtype), here.registers)
-        module = emit(row, registers, shifted=shifted, reverse=reverse, final=final, rows=rows)
-        kernels[key] = compile_handler(module.text), module
-    return kernels[key]
+    if (here, variant) not in kernels:
+        module = emit(row, Registers(here.lanes(row.dtype), here.registers), variant)
+        kernels[here, variant] = compile_handler(module.text), module
+    return kernels[here, variant]

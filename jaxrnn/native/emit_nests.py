@@ -40,7 +40,7 @@ class NestWriter:
         self.places: dict[Node, Place] = {}
         self.tiling = None
         if nest.chains:
-            self.tiling = Tiling(nest.chains, nest.size, part.registers, part.rows if nest.phase == 1 else 8)
+            self.tiling = Tiling(nest.chains, nest.size, part.registers, part.variant.rows if nest.phase == 1 else 8)
             self.panels = [part.products.panel(self.tiling, group, nest.size) for group in self.tiling.groups]
             part.reserve(self.tiling.height * self._row_of_sums())
 

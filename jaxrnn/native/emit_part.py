@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 
 from jaxrnn.native.emit_memory import Memory, Place
@@ -12,10 +13,27 @@ from jaxrnn.native.graph import Node
 from jaxrnn.native.plan import Home, Plan
 from jaxrnn.native.vectors import Fn, Index, Kind, Types
 
-__all__ = ["Part"]
+__all__ = ["Part", "Variant"]
 
 PACKED_BYTES = 32 * 1024
 """Of the rows of a sum's right factors that are packed together: they stay in a core's nearest caches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the kernels of a row on a machine differ by.
+
+    Attributes:
+        shifted: which leaves of `xs` are pairs (first, after).
+        reverse: whether time runs from the last step to the first.
+        final: whether the last carry is asked for.
+        rows: of a part, at least; with few rows tiles are wider.
+    """
+
+    shifted: tuple[bool, ...]
+    reverse: bool
+    final: bool
+    rows: int
 
 
 class Part:
@@ -26,25 +44,11 @@ class Part:
         types: of the vectors.
         registers: for the tiles.
         task: where sizes and pointers lie.
-        shifted: which leaves of `xs` are pairs (first, after).
-        reverse: whether time runs from the last step to the first.
-        final: whether the last carry is asked for.
-        rows: of a part, at least; with few rows tiles are wider.
+        variant: which of the row's kernels.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        types: Types,
-        registers: Registers,
-        task: Task,
-        shifted: tuple[bool, ...],
-        reverse: bool,
-        final: bool,
-        rows: int,
-    ) -> None:
-        self.plan, self.t, self.registers, self.task = plan, types, registers, task
-        self.shifted, self.reverse, self.final, self.rows = shifted, reverse, final, rows
+    def __init__(self, plan: Plan, types: Types, registers: Registers, task: Task, variant: Variant) -> None:
+        self.plan, self.t, self.registers, self.task, self.variant = plan, types, registers, task, variant
         self.memory = Memory(plan, types, registers)
         self.products = Products(types)
         self.f = Fn("define internal void @part(ptr %task, i64 %member) noinline nounwind #0", types)
@@ -156,7 +160,7 @@ class Part:
             seen = f.val(f"select i1 {self.begins}, i64 {self.count}, i64 0")
             zero = self._is_zero(self._given("carry", left.attr, left), seen, left.size)
             enough.append(f.val(f"and i1 {self.begins}, {zero}"))
-        if self.phase == 1 and not self.final and all(dot in self.plan.passing for dot, _ in group.products):
+        if self.phase == 1 and not self.variant.final and all(dot in self.plan.passing for dot, _ in group.products):
             enough.append(self.ends)
         for flag in enough:
             depth = f.val(f"select i1 {flag}, i64 1, i64 {depth}")
@@ -166,7 +170,7 @@ class Part:
 
     def _loop(self) -> None:
         """The chunks. The last step visited is one by itself if some input of it lies elsewhere."""
-        f, edge = self.f, int(any(self.shifted))
+        f, edge = self.f, int(any(self.variant.shifted))
         inner = f.sub(self.steps, edge)
         chunks = f.add(f.div(f.add(inner, f.sub(self.chunk, 1)), self.chunk), edge)
         with f.loop(chunks) as j:
@@ -175,7 +179,7 @@ class Part:
             if edge:
                 self.at_edge = f.val(f"icmp eq i64 {visited}, {inner}")
                 self.length = f.val(f"select i1 {self.at_edge}, i64 1, i64 {self.length}")
-            self.start = f.sub(f.sub(self.steps, visited), self.length) if self.reverse else visited
+            self.start = f.sub(f.sub(self.steps, visited), self.length) if self.variant.reverse else visited
             self._chunk()
 
     def _chunk(self) -> None:
@@ -191,7 +195,7 @@ class Part:
         self._nests(0, whole)
         with f.loop(self.length) as k:
             last = f.sub(f.add(self.start, self.length), 1)
-            self.time = f.sub(last, k) if self.reverse else f.add(self.start, k)
+            self.time = f.sub(last, k) if self.variant.reverse else f.add(self.start, k)
             visited = f.add(self.visited, k)
             self.begins = f.val(f"icmp eq i64 {visited}, 0")
             self.ends = f.val(f"icmp eq i64 {visited}, {f.sub(self.steps, 1)}")
@@ -227,7 +231,7 @@ class Part:
         most = max(1, PACKED_BYTES // (vectors * w * self.t.bytes))
         panel = f.alloca(self.t.s, most * vectors * w, 64)
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
-        if left.op == "copy" and left.args[0].op == "xs" and self.shifted[left.args[0].attr]:
+        if left.op == "copy" and left.args[0].op == "xs" and self.variant.shifted[left.args[0].attr]:
             # The state before the first step, which adds nothing where it is zero; no other chunk is looked at.
             seen = f.val(f"select i1 {self.at_edge}, i64 {rows}, i64 0")
             zero = self._is_zero(Place(a, 0, self.memory.ld(left.size), "f"), seen, left.size)
@@ -329,9 +333,9 @@ class Part:
         f, n = self.f, max(size, 1)
         array = self.pointers[name, index]
         time = self.time if self.phase == 1 else self.start
-        shifted = name == "xs" and self.shifted[index]
+        shifted = name == "xs" and self.variant.shifted[index]
         if shifted:
-            time = f.add(time, -1 if self.reverse else 1)
+            time = f.add(time, -1 if self.variant.reverse else 1)
         pointer = f.ptr(array, f.mul(f.add(f.mul(time, self.batch), self.row), n), kind)
         if shifted:
             first = f.ptr(self.pointers["first", index], f.mul(self.row, n), kind)
