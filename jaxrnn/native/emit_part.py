@@ -77,26 +77,24 @@ class Part:
         self.pointers = {name: self.task.pointer(f, *name) for name in self.task.names}
         self.state = f.alloca("i64", 3, 8)
         f.do(f"call void @llvm.memset.p0.i64(ptr {self.state}, i8 0, i64 24, i1 false)")
-        alone = f.val(f"icmp eq i64 {self.team}, 1")
-        number = f.val(f"select i1 {alone}, i64 %member, i64 0")
+        number = f.choose(f.test("eq", self.team, 1), "%member", 0)
         self.row, end = share(f, self.batch, number, parts)
         self.count = f.sub(end, self.row)
         most = f.div(f.add(self.batch, f.sub(parts, 1)), parts)
-        self.one_part = f.val(f"icmp eq i64 {parts}, 1")
-        few = f.val(f"icmp slt i64 {most}, 4")
-        self.swapped = f.val(f"select i1 {self.one_part}, i1 false, i1 {few}")
+        self.one_part = f.test("eq", parts, 1)
+        self.swapped = f.choose(self.one_part, "false", f.test("slt", most, 4), "i1")
 
         stride, scratch = f.mul(units, 64), self.pointers["scratch", 0]
         self.own = f.byte_ptr(scratch, f.mul(number, stride))
         self.packed = f.byte_ptr(scratch, f.mul(packed, 64))
         dense = f.byte_ptr(scratch, f.add(f.mul(parts, stride), f.mul(f.sub(number, 1), memory.dense_size)))
-        first = f.val(f"icmp eq i64 {number}, 0")
+        first = f.test("eq", number, 0)
         self.sums = []
         for i, total in enumerate(memory.sums):
             pointer = f.byte_ptr(self.own, total.offset)
             if total.dense:
                 result, other = self.pointers["sums", i], f.byte_ptr(dense, total.offset)
-                pointer = f.val(f"select i1 {first}, ptr {result}, ptr {other}")
+                pointer = f.choose(first, result, other, "ptr")
             self.sums.append(pointer)
         self.most, self.most_cells = most, f.mul(most, self.chunk)
         self.of_rows = f.byte_ptr(self.own, memory.sums_size)
@@ -157,13 +155,13 @@ class Part:
         f, left, enough = self.f, group.left, []
         depth: Index = left.size
         if self.phase == 1 and left.op == "carry":
-            seen = f.val(f"select i1 {self.begins}, i64 {self.count}, i64 0")
+            seen = f.choose(self.begins, self.count, 0)
             zero = self._is_zero(self._given("carry", left.attr, left), seen, left.size)
             enough.append(f.val(f"and i1 {self.begins}, {zero}"))
         if self.phase == 1 and not self.variant.final and all(dot in self.plan.passing for dot, _ in group.products):
             enough.append(self.ends)
         for flag in enough:
-            depth = f.val(f"select i1 {flag}, i64 1, i64 {depth}")
+            depth = f.choose(flag, 1, depth)
         return depth
 
     # time
@@ -177,28 +175,25 @@ class Part:
             self.visited = visited = f.min(f.mul(j, self.chunk), inner)
             self.length = f.min(self.chunk, f.sub(inner, visited))
             if edge:
-                self.at_edge = f.val(f"icmp eq i64 {visited}, {inner}")
-                self.length = f.val(f"select i1 {self.at_edge}, i64 1, i64 {self.length}")
+                self.at_edge = f.test("eq", visited, inner)
+                self.length = f.choose(self.at_edge, 1, self.length)
             self.start = f.sub(f.sub(self.steps, visited), self.length) if self.variant.reverse else visited
             self._chunk()
 
     def _chunk(self) -> None:
         f = self.f
         # The rows of all steps follow each other if there is one part; else the longer loop is the inner one.
-        span = f.val(f"select i1 {self.swapped}, i64 {self.count}, i64 {self.length}")
-        other = f.val(f"select i1 {self.swapped}, i64 {self.length}, i64 {self.count}")
+        span = f.choose(self.swapped, self.count, self.length)
+        other = f.choose(self.swapped, self.length, self.count)
         all_rows = f.mul(self.length, self.count)
-        whole = (
-            f.val(f"select i1 {self.one_part}, i64 1, i64 {span}"),
-            f.val(f"select i1 {self.one_part}, i64 {all_rows}, i64 {other}"),
-        )
+        whole = f.choose(self.one_part, 1, span), f.choose(self.one_part, all_rows, other)
         self._nests(0, whole)
         with f.loop(self.length) as k:
             last = f.sub(f.add(self.start, self.length), 1)
             self.time = f.sub(last, k) if self.variant.reverse else f.add(self.start, k)
             visited = f.add(self.visited, k)
-            self.begins = f.val(f"icmp eq i64 {visited}, 0")
-            self.ends = f.val(f"icmp eq i64 {visited}, {f.sub(self.steps, 1)}")
+            self.begins = f.test("eq", visited, 0)
+            self.ends = f.test("eq", visited, f.sub(self.steps, 1))
             self.now, self.next = ([f.val(f"load ptr, ptr {slots[i]}") for slots in self.buffers] for i in (0, 1))
             self._nests(1, (1, self.count))
             for slots, now, following in zip(self.buffers, self.now, self.next, strict=True):
@@ -233,9 +228,9 @@ class Part:
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
         if left.op == "copy" and left.args[0].op == "xs" and self.variant.shifted[left.args[0].attr]:
             # The state before the first step, which adds nothing where it is zero; no other chunk is looked at.
-            seen = f.val(f"select i1 {self.at_edge}, i64 {rows}, i64 0")
+            seen = f.choose(self.at_edge, rows, 0)
             zero = self._is_zero(Place(a, 0, self.memory.ld(left.size), "f"), seen, left.size)
-            rows = f.val(f"select i1 {f.val(f'and i1 {self.at_edge}, {zero}')}, i64 0, i64 {rows}")
+            rows = f.choose(f.val(f"and i1 {self.at_edge}, {zero}"), 0, rows)
         with f.loop(high, low) as j, f.loop(rows, 0, most) as first:
             column = f.mul(j, vectors * w)
             target = f.ptr(self.sums[index], column)
@@ -273,7 +268,7 @@ class Part:
         f.do(f"br label %turn_{tag}")
         f.label(f"turn_{tag}")
         turn = f.val(f"call i64 @next_turn(ptr %task, i64 %member, ptr {self.state})")
-        f.do(f"br i1 {f.val(f'icmp sge i64 {turn}, 0')}, label %work_{tag}, label %done_{tag}")
+        f.do(f"br i1 {f.test('sge', turn, 0)}, label %work_{tag}, label %done_{tag}")
         f.label(f"work_{tag}")
         yield turn
         f.do(f"br label %turn_{tag}")
@@ -281,7 +276,7 @@ class Part:
 
     def first(self, turn: Index, n: Index) -> Index:
         """Returns `n` in the first turn, else 0."""
-        return self.f.val(f"select i1 {self.f.val(f'icmp eq i64 {turn}, 0')}, i64 {n}, i64 0")
+        return self.f.choose(self.f.test("eq", turn, 0), n, 0)
 
     def share(self, turn: Index, n: Index) -> tuple[Index, Index]:
         """Returns a turn's range of `n` things."""
@@ -339,7 +334,7 @@ class Part:
         pointer = f.ptr(array, f.mul(f.add(f.mul(time, self.batch), self.row), n), kind)
         if shifted:
             first = f.ptr(self.pointers["first", index], f.mul(self.row, n), kind)
-            pointer = f.val(f"select i1 {self.at_edge}, ptr {first}, ptr {pointer}")
+            pointer = f.choose(self.at_edge, first, pointer, "ptr")
         return Place(pointer, *self._strides(n, f.mul(self.batch, n)), kind)
 
     def _strides(self, row: Index, step: Index) -> tuple[Index, Index]:
@@ -347,5 +342,5 @@ class Part:
         f = self.f
         if self.phase == 1:
             return 0, row
-        outer = f.val(f"select i1 {self.swapped}, i64 {row}, i64 {step}")
-        return outer, f.val(f"select i1 {self.swapped}, i64 {step}, i64 {row}")
+        outer = f.choose(self.swapped, row, step)
+        return outer, f.choose(self.swapped, step, row)

@@ -182,7 +182,7 @@ class Products:
         least = f.div(rows, count)
         longer = f.sub(rows, f.mul(count, least))  # tiles with a row more than the others
         with f.loop(count) as i:
-            more = f.val(f"zext i1 {f.val(f'icmp slt i64 {i}, {longer}')} to i64")
+            more = f.val(f"zext i1 {f.test('slt', i, longer)} to i64")
             body(f.add(f.mul(i, least), f.min(i, longer)), f.add(least, more))
 
     def text(self) -> str:

@@ -184,6 +184,14 @@ class Fn:
             return min(a, b)
         return self.val(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
 
+    def test(self, how: str, a: Index, b: Index) -> str:
+        """Returns a flag, an i1: a comparison of indices by LLVM's name for it, such as `eq`, `slt`, `sge`."""
+        return self.val(f"icmp {how} i64 {a}, {b}")
+
+    def choose(self, flag: str, a: Index, b: Index, type: str = "i64") -> str:
+        """Returns `a` if the flag is set, else `b`: indices, or what else is of this type."""
+        return self.val(f"select i1 {flag}, {type} {a}, {type} {b}")
+
     def ptr(self, base: str, offset: Index, kind: Kind = "f") -> str:
         """Returns a pointer `offset` numbers on."""
         return base if offset == 0 else self.val(f"getelementptr {self.t.element(kind)}, ptr {base}, i64 {offset}")
@@ -207,7 +215,7 @@ class Fn:
         self.do(f"br label %head_{tag}")
         self.label(f"head_{tag}")
         i = self.val(f"load i64, ptr {slot}")
-        more = self.val(f"icmp slt i64 {i}, {stop}")
+        more = self.test("slt", i, stop)
         self.do(f"br i1 {more}, label %body_{tag}, label %end_{tag}")
         self.label(f"body_{tag}")
         yield i
