@@ -117,6 +117,6 @@ def _is_zero(t: Types) -> str:
         more = f.cmp("une", x, "zeroinitializer")
         some = f.val(f"load {t.vb}, ptr {found}")
         f.do(f"store {t.vb} {f.val(f'or {t.vb} {some}, {more}')}, ptr {found}")
-    some = f.reduce("max", f.val(f"load {t.vb}, ptr {found}"), "b")
+    some = f.any(f.val(f"load {t.vb}, ptr {found}"))
     f.do(f"ret i1 {f.val(f'xor i1 {some}, true')}")
     return f.text()

@@ -100,8 +100,6 @@ for _op in ("lt", "le", "gt", "ge"):
 POINTWISE |= {("eq", "f"): _compare("oeq", "f"), ("ne", "f"): _compare("une", "f")}
 POINTWISE |= {(op, kind): _compare(op, kind) for op in ("eq", "ne") for kind in ("i", "b")}
 POINTWISE |= {("select", kind): _select(kind) for kind in ("f", "i", "b")}
-_KINDS: tuple[Kind, ...] = ("f", "i", "b")
-POINTWISE |= {("to_float", kind): _convert(kind, "f") for kind in _KINDS}
-POINTWISE |= {("to_int", kind): _convert(kind, "i") for kind in _KINDS}
-POINTWISE |= {("to_bool", kind): _convert(kind, "b") for kind in _KINDS}
+_CONVERSIONS: tuple[tuple[str, Kind], ...] = ("to_float", "f"), ("to_int", "i"), ("to_bool", "b")
+POINTWISE |= {(name, kind): _convert(kind, to) for name, to in _CONVERSIONS for kind in ("f", "i", "b") if kind != to}
 POINTWISE |= {(name, "f"): _call(name) for name in FUNCTIONS}
