@@ -1,15 +1,16 @@
 """Runs a row function over time as one native call."""
 
+import functools
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.native.compile import compile_handler, machine, obstacle
+from jaxrnn.native.compile import Machine, compile_handler, machine, obstacle
 from jaxrnn.native.division import divide
-from jaxrnn.native.emit import Module, emit
+from jaxrnn.native.emit import emit
+from jaxrnn.native.emit_memory import Memory
 from jaxrnn.native.emit_part import Variant
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.graph import Row
@@ -76,9 +77,10 @@ def run(
     division = divide(row, steps, batch)
     rows = -(-batch // division.parts)
     least = 4 if rows >= 4 else 2 if rows >= 2 else 1
-    name, module = _kernel(row, Variant(tuple(map(_is_shifted, leaves)), reverse, final, least))
-    stride = module.memory.stride(rows, division.chunk)
-    packed_at = module.memory.packed_at(division.parts, stride)
+    variant = Variant(tuple(map(_is_shifted, leaves)), reverse, final, least)
+    name, memory, packed = _kernel(row, machine(), variant)
+    stride = memory.stride(rows, division.chunk)
+    packed_at = memory.packed_at(division.parts, stride)
     settings = np.array([*division, stride // 64, packed_at // 64], np.int32)
 
     finals, ys, sums = (
@@ -86,7 +88,7 @@ def run(
         for lead, tree in zip(((batch,), (steps, batch), ()), row.results, strict=True)
     )
     once = [ys[row.places.index(i)] for i in range(len(row.ys))]
-    scratch = jax.ShapeDtypeStruct((packed_at + module.packed,), jnp.uint8)
+    scratch = jax.ShapeDtypeStruct((packed_at + packed,), jnp.uint8)
     arguments = settings, *operands, *states, *jax.tree.leaves(leaves)
     *found, _ = jax.ffi.ffi_call(name, [*finals, *once, *sums, scratch])(*arguments)
     over_time = slice(len(finals), len(finals) + len(once))
@@ -106,15 +108,8 @@ def _is_shifted(x: Any) -> bool:
     return isinstance(x, Shifted)
 
 
-# Those of a row go with it.
-_kernels: WeakKeyDictionary[Row, dict[Any, tuple[str, Module]]] = WeakKeyDictionary()
-
-
-def _kernel(row: Row, variant: Variant) -> tuple[str, Module]:
-    """The registered target of a row, which serves all T and B with at least so many rows a part."""
-    here = machine()
-    kernels = _kernels.setdefault(row, {})
-    if (here, variant) not in kernels:
-        module = emit(row, Registers(here.lanes(row.dtype), here.registers), variant)
-        kernels[here, variant] = compile_handler(module.text), module
-    return kernels[here, variant]
+@functools.lru_cache(maxsize=512)
+def _kernel(row: Row, machine: Machine, variant: Variant) -> tuple[str, Memory, int]:
+    """The registered target of a row, which serves all T and B; a part's memory; the bytes of the packed weights."""
+    module = emit(row, Registers(machine.lanes(row.dtype), machine.registers), variant)
+    return compile_handler(module.text), module.memory, module.packed
