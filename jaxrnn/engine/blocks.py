@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.jaxprs import CALLS, interpret
+from jaxrnn.places import PLACES
 from jaxrnn.typing import Array, PyTree, State
 
 __all__ = ["Blocks", "find_blocks"]
@@ -113,26 +114,14 @@ class _Labels:
         return [None] * count, [None] * count if all(tag is None for tag in tags) else self._results(eqn, tags)
 
     def _results(self, eqn: Any, tags: list[Any]) -> list[Any]:
-        name, params, shape = eqn.primitive.name, eqn.params, eqn.outvars[0].aval.shape
+        name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
         linear = [tag for tag in tags if tag is not None]
         if name in ELEMENTWISE:
             return [self.joined(np.stack([np.broadcast_to(tag, shape) for tag in linear], axis=-1))]
-        if name in ("reshape", "squeeze"):
-            return [linear[0].reshape(shape)]
-        if name == "transpose":
-            return [linear[0].transpose(params["permutation"])]
-        if name == "broadcast_in_dim":
-            axes = [axis for axis in range(len(shape)) if axis not in params["broadcast_dimensions"]]
-            return [np.broadcast_to(np.expand_dims(linear[0], axes), shape)]
-        if name == "slice":
-            bounds = params["start_indices"], params["limit_indices"], params["strides"] or [1] * len(shape)
-            return [linear[0][tuple(map(slice, *bounds))]]
-        if name == "split":
-            return np.split(linear[0], np.cumsum(params["sizes"])[:-1], params["axis"])
-        if name == "concatenate":
-            parts = zip(tags, eqn.invars, strict=True)
-            full = [np.full(v.aval.shape, -1) if tag is None else tag for tag, v in parts]
-            return [np.concatenate(full, params["dimension"])]
+        if name in PLACES:
+            given = [np.full(v.aval.shape, -1) if t is None else t for t, v in zip(tags, eqn.invars, strict=True)]
+            moved = PLACES[name](eqn, *given)
+            return moved if isinstance(moved, list) else [moved]
         if name == "dot_general" and len(linear) == 1:
             return [self._product(eqn, [tag is None for tag in tags].index(False), linear[0])]
         # Of anything else every result depends on every operand.

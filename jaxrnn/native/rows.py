@@ -25,9 +25,9 @@ import numpy as np
 from jaxrnn.jaxprs import CALLS, bind, interpret
 from jaxrnn.native.equations import EQUATIONS, NAMES, is_vector
 from jaxrnn.native.graph import Matrix, Node, Outer, Outers, Row, Spec, Unsupported
-from jaxrnn.native.places import PLACES
 from jaxrnn.native.pointwise import POINTWISE
 from jaxrnn.native.vectors import Kind
+from jaxrnn.places import PLACES
 from jaxrnn.typing import Array, PyTree
 
 __all__ = ["Tracer", "trace"]
