@@ -14,6 +14,7 @@ from bench.loops import equations
 from jaxrnn import GRU, LEM, LSTM, SRU, CoRNN, Elman, IndRNN, Newton, inspection, networks
 from jaxrnn.engine.blocks import find_blocks
 from jaxrnn.engine.paths import recorded_choices
+from jaxrnn.jaxprs import clip_cotangent
 from tests import functions, reference
 from tests.reference import cornn, indrnn, lem, sru
 from tests.registry import draw, example
@@ -187,6 +188,12 @@ MOVES = {
 def test_values_that_only_move_see_each_other_where_they_meet(step):
     blocks, reason = find_blocks(lambda _, h: step(h), (), jax.ShapeDtypeStruct((6,), jnp.float32))
     assert (blocks.size, len(blocks.order), reason) == (2, 6, "")
+
+
+def test_what_is_clipped_beside_the_state_is_no_obstacle():
+    h = jax.ShapeDtypeStruct((3,), jnp.float32)
+    assert find_blocks(lambda x, h: jnp.tanh(h + clip_cotangent(x, 1.0)), h, h)[1] == ""
+    assert find_blocks(lambda x, h: jnp.tanh(x + clip_cotangent(h, 1.0)), h, h)[1]
 
 
 def test_a_backward_pass_does_not_search_again():

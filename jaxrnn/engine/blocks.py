@@ -68,16 +68,13 @@ def find_blocks(advance: Callable[[PyTree, State], State], others: PyTree, state
     shapes = tuple(leaf.shape for leaf in leaves)
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     owns = [part.reshape(shape) for part, shape in zip(np.split(np.arange(ends[-1]), ends[:-1]), shapes, strict=True)]
-    found: list[Any] = []
 
-    def look(others: PyTree, state: State) -> tuple[()]:
-        _, linear = jax.linearize(lambda state: advance(others, state), state)
-        found.append(jax.make_jaxpr(linear)(state))
-        return ()
+    def tangent(others: PyTree, state: State, move: State) -> State:
+        return jax.jvp(lambda state: advance(others, state), (state,), (move,))[1]
 
-    jax.eval_shape(look, others, state)
-    labels = _Labels(owns)
-    _, seen = interpret(found[0], [None] * len(owns), owns, labels.rule, CALLS)
+    closed = jax.make_jaxpr(tangent)(others, state, state)
+    labels, given = _Labels(owns), [*[None] * (len(closed.jaxpr.invars) - len(owns)), *owns]
+    _, seen = interpret(closed, [None] * len(given), given, labels.rule, CALLS)
     for own, label in zip(owns, seen, strict=True):
         if label is not None:
             labels.joined(np.stack([own, label], axis=-1))
@@ -109,9 +106,11 @@ class _Labels:
 
     def rule(self, eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[Any]]:
         """Returns the labels of an equation's results."""
+        nothing = [None] * len(eqn.outvars)
+        if all(tag is None for tag in tags):
+            return nothing, nothing
         self.clipped = self.clipped or eqn.primitive.name == "clip_cotangent"
-        count = len(eqn.outvars)
-        return [None] * count, [None] * count if all(tag is None for tag in tags) else self._results(eqn, tags)
+        return nothing, self._results(eqn, tags)
 
     def _results(self, eqn: Any, tags: list[Any]) -> list[Any]:
         name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
