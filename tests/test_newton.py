@@ -179,6 +179,7 @@ def test_parts_that_do_not_see_each_other_have_jacobians_of_their_own(cell, bloc
 
 MOVES = {
     "flip": lambda h: jnp.tanh(h + jnp.flip(h)),
+    "optimization_barrier": lambda h: jnp.multiply(*jax.lax.optimization_barrier((jnp.flip(h), h))),
     "pad": lambda h: jnp.tanh(h) + jnp.pad(h[:3], (3, 0)),
     "slice, concatenate": lambda h: h + jnp.tanh(jnp.concatenate([h[1::2], h[::2]]).reshape(2, 3).T.reshape(6)),
 }

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.jaxprs import CALLS, interpret
+from jaxrnn.jaxprs import CALLS, IDENTITIES, interpret
 from jaxrnn.places import PLACES
 from jaxrnn.typing import Array, PyTree, State
 
@@ -22,7 +22,7 @@ LARGEST = 256
 """Values in a block beyond which no device gains: n of them cost n² numbers and n³ multiplications a step and row."""
 
 ELEMENTWISE = frozenset(
-    ("add", "add_any", "sub", "neg", "mul", "div", "select_n", "convert_element_type", "reduce_precision", "copy")
+    ("add", "add_any", "sub", "neg", "mul", "div", "select_n", "convert_element_type", "reduce_precision")
 )
 
 
@@ -114,6 +114,8 @@ class _Labels:
 
     def _results(self, eqn: Any, tags: list[Any]) -> list[Any]:
         name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
+        if name in IDENTITIES:
+            return tags
         linear = [tag for tag in tags if tag is not None]
         if name in ELEMENTWISE:
             return [self.joined(np.stack([np.broadcast_to(tag, shape) for tag in linear], axis=-1))]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrnn.jaxprs import any_equation, bind, interpret
+from jaxrnn.jaxprs import IDENTITIES, any_equation, bind, interpret
 from jaxrnn.typing import Array, PyTree
 
 __all__ = ["NoRule", "apart", "in_real_numbers", "is_complex", "together"]
@@ -81,6 +81,8 @@ def _rule(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list
     if tag is None or not _has_complex(eqn):
         return bind(eqn, values), [tag] * len(eqn.outvars)
     name = eqn.primitive.name
+    if name in IDENTITIES and name != "stop_gradient":  # which a derivative of the program has to see
+        return values, tags
     if name not in _RULES:
         raise NoRule(f"complex numbers in {name}")
     return [_RULES[name](eqn, *values)], [tag]
@@ -158,7 +160,7 @@ def _conj(_: Any, value: Any) -> Parts:
 
 
 _SAME = (
-    *("add", "add_any", "sub", "neg", "copy", "reduce_sum", "cumsum"),
+    *("add", "add_any", "sub", "neg", "stop_gradient", "reduce_sum", "cumsum"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "concatenate", "stack", "transpose", "rev"),
 )
 _RULES: dict[str, Callable[..., Any]] = dict.fromkeys(_SAME, _each) | {
