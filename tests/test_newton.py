@@ -181,6 +181,8 @@ MOVES = {
     "flip": lambda h: jnp.tanh(h + jnp.flip(h)),
     "optimization_barrier": lambda h: jnp.multiply(*jax.lax.optimization_barrier((jnp.flip(h), h))),
     "pad": lambda h: jnp.tanh(h) + jnp.pad(h[:3], (3, 0)),
+    "stack, reduce_sum": lambda h: h + jnp.tanh(jnp.repeat(jnp.stack(jnp.unstack(h.reshape(3, 2), axis=1)).sum(0), 2)),
+    "tile": lambda h: jnp.tanh(h) + jnp.tile(h[:3], 2),
     "slice, concatenate": lambda h: h + jnp.tanh(jnp.concatenate([h[1::2], h[::2]]).reshape(2, 3).T.reshape(6)),
 }
 

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 def everything(w, z, x):
     """Complex numbers by every rule: `w` is fixed, `z` and `x` are of a step, and `x` is real."""
     y = x.astype(w.dtype)  # without an imaginary part
-    a = jnp.concatenate([z * w, y * z - jnp.conj(y)])[1:6].reshape(5, 1)[:, 0]
+    u, v = jnp.unstack(jnp.stack(jnp.split(jnp.tile(z, 2), 2)))
+    a = jnp.concatenate([u * w, y * v - jnp.conj(y)])[1:6].reshape(5, 1)[:, 0] + jnp.pad(y, 1)
     b = jnp.where(x[0] > 0, jnp.exp(-a / (w[0] + z[0])), y[0] / y[1]) / (1 + y[2])
     c = lax.complex(b.real, z[0].imag + b.real) @ jnp.outer(w, w)[:1].repeat(5, 0) + (y @ w) * (z / jnp.exp(z[::-1]))
     c, d = lax.optimization_barrier((checkpoint_name(c, "c"), lax.stop_gradient(jnp.copy(c))))

@@ -123,6 +123,9 @@ class _Labels:
             given = [np.full(v.aval.shape, -1) if t is None else t for t, v in zip(tags, eqn.invars, strict=True)]
             moved = PLACES[name](eqn, *given)
             return moved if isinstance(moved, list) else [moved]
+        if name == "reduce_sum":
+            axes = eqn.params["axes"]
+            return [self.joined(np.moveaxis(linear[0], axes, range(-len(axes), 0)).reshape(*shape, -1))]
         if name == "dot_general" and len(linear) == 1:
             return [self._product(eqn, [tag is None for tag in tags].index(False), linear[0])]
         # Of anything else every result depends on every operand.
