@@ -230,7 +230,14 @@ def functions(n, *sizes):
             jnp.arctan2(x, p),
             jnp.minimum(x, consts),
             -x,
+            jnp.round(4 * x),
+            lax.round(4 * x),
+            jnp.log2(p),
+            jnp.arctanh(jnp.tanh(x)),
+            jnp.broadcast_to(jnp.prod(x), x.shape),
         ]
+        if hasattr(lax, "polynomial"):  # from JAX 0.12 on
+            y += [lax.polynomial(x, [2.0, -1.0, 3.0])]
         y += [lax.rem(x, p + 0.3), jax.nn.softplus(x), jax.nn.silu(x), jnp.isfinite(1 / (x - x[0])).astype(x.dtype)]
         y += [
             jnp.cumsum(x),
@@ -309,6 +316,17 @@ def padded(*sizes):
     return Case(fun, vec(27, 3), vec(3), (vec(10), vec(14)), *sizes)
 
 
+def pieces(h, *sizes):
+    """Vectors that are stacked, repeated and taken apart."""
+
+    def fun(w, carry, x):
+        a, b = jnp.unstack(jnp.stack([carry, x], 1)[::-1], axis=1)
+        new = jnp.tanh(jnp.tile(a, 2) @ w + b)
+        return new, (jnp.stack([new, x * carry]), jnp.tile(new[:2, None], (1, 3)), *jnp.stack([x, new])), ()
+
+    return Case(fun, vec(2 * h, h), vec(h), vec(h), *sizes)
+
+
 def waiting(h, *sizes):
     """Results that are computed early from what a product after the loop reads, too: they wait for sums and joins."""
 
@@ -338,6 +356,8 @@ CASES = {
     "tokens, transposed": transposed_tokens(tokens(6, 7, 11)),
     "arrangements": arrangements(4, 11),
     "padded": padded(5, 11),
+    "pieces": pieces(5, 4, 3),
+    "pieces, transposed": transposed(pieces(5, 4, 3)),
     "waiting": waiting(18, 5, 4),
 }
 IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "tokens, transposed")
@@ -429,6 +449,7 @@ OFTEN = (
     "sums",
     "arrangements",
     "padded",
+    "pieces, transposed",
     "waiting",
 )
 

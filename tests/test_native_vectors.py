@@ -261,6 +261,7 @@ OPERATIONS = {
     "bool_of_int": ("i", "b", lambda f, a: f.convert(a, "i", "b"), lambda a: a.astype(bool)),
     "fadd": ("ff", "f", lambda f, a, b: f.f("fadd", a, b), np.add),
     "neg": ("f", "f", lambda f, a: f.neg(a), np.negative),
+    "round_even": ("f", "f", lambda f, a: f.intrinsic("roundeven", a), np.round),
     "clamp": ("f", "f", lambda f, a: f.clamp(a, -1.5, 2.0), lambda a: np.clip(a, -1.5, 2.0)),
     "constant": ("i", "i", lambda f, a: f.integer("add", a, T8.splat(-7, "i")), lambda a: a - np.int32(7)),
 }
@@ -273,6 +274,7 @@ OF_XLA = {
     "fmin": ("ff", "f", lambda f, a, b: f.minimum(a, b), lax.min),
     "frem": ("ff", "f", lambda f, a, b: f.f("frem", a, b), lax.rem),
     "pow": ("ff", "f", lambda f, a, b: f.intrinsic("pow", a, b), lax.pow),
+    "round": ("f", "f", lambda f, a: f.intrinsic("round", a), lax.round),
 }
 
 

@@ -70,6 +70,8 @@ POINTWISE: dict[tuple[str, Kind], _Rule] = {
     ("sign", "f"): _sign,
     ("floor", "f"): _intrinsic("floor"),
     ("ceil", "f"): _intrinsic("ceil"),
+    ("round", "f"): _intrinsic("round"),
+    ("round_even", "f"): _intrinsic("roundeven"),
     ("sqrt", "f"): _intrinsic("sqrt"),
     ("rsqrt", "f"): lambda f, x: f.f("fdiv", f.t.splat(1.0), f.intrinsic("sqrt", x)),
     ("is_finite", "f"): lambda f, x: f.cmp("olt", f.intrinsic("fabs", x), f.t.splat(float("inf"))),
