@@ -81,20 +81,6 @@ EXACT = {name: getattr(mpmath, name) for name in ULPS if hasattr(mpmath, name)} 
 DOMAINS = {"log": (0, np.inf), "log1p": (-1, np.inf), "asin": (-1, 1), "acos": (-1, 1), "erfc": (-1e9, 1e9)}
 
 
-def both_dtypes(lanes):
-    """All elementary functions of both dtypes, as a module."""
-    texts = []
-    for dtype in ("float32", "float64"):
-        t = Types(dtype, lanes)
-        known = "\n".join(texts)
-        texts += [line for line in declarations(t).splitlines() if line not in known]
-        for name in FUNCTIONS:
-            texts.append(define(name, t).replace(f"@v{name}(", f"@v{name}_{dtype}("))
-            call = f"call {t.v} @v{name}_{dtype}({t.v} %s)"
-            texts.append(loop(f"{name}_{dtype}", t, "f", "f", lambda f, x, call=call: f.val(call.replace("%s", x))))
-    return texts
-
-
 class Emulated:
     """Compiled loops on a 64-bit ARM that isn't there; a call gives NumPy arrays and takes them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaxrnn.native.emit_memory import Place
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["NestWriter", "take"]
 
 _FILLS = {"reduce_sum": 0.0, "reduce_max": float("-inf"), "reduce_min": float("inf")}
+_COMBINE: dict[str, Callable[[Fn, str, str], str]] = {
+    "reduce_sum": lambda f, a, b: f.f("fadd", a, b),
+    "reduce_max": Fn.maximum,
+    "reduce_min": Fn.minimum,
+}
 
 
 def take(t: Types, kind: Kind) -> str:
@@ -133,9 +139,7 @@ class NestWriter:
         else:
             at = self._row(target)
             old = f.load(at)
-            new = {"reduce_sum": lambda: f.f("fadd", old, v), "reduce_max": lambda: f.maximum(old, v)}.get(
-                store.how, lambda: f.minimum(old, v)
-            )()
+            new = _COMBINE[store.how](f, old, v)
             f.store(f.select(self._mask, new, old) if self._mask else new, at)
 
     # values
