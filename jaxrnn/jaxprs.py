@@ -16,6 +16,7 @@ from jaxrnn.typing import Array
 
 __all__ = [
     "CALLS",
+    "IDENTITIES",
     "JIT",
     "LENGTH",
     "any_equation",
@@ -47,6 +48,8 @@ _DEBUG_INFO = DebugInfo("jaxrnn", "one equation", None, None)
 JIT = frozenset({"jit", "pjit"})
 CALLS = JIT | {"closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat", "remat2"}
 """Primitives that carry out a jaxpr once; all but `JIT` say something about its derivative or memory."""
+IDENTITIES = frozenset({"copy", "name", "optimization_barrier", "stop_gradient"})
+"""Primitives whose results are their operands; the derivative of a "stop_gradient" is zero."""
 Rule = Callable[[Any, list[Any], list[Any]], tuple[Iterable[Any], Iterable[Any]]]
 
 

@@ -82,7 +82,7 @@ def test_measurements_of_tasks_are_those_of_the_examples():
 
 def test_every_module_has_its_page():
     """Those that are imported by name; the cells are in the catalog."""
-    inside = {"cell", "plane", "cells", "checks", "typing", "jaxprs", "engine", "native", "mosaic"}
+    inside = {"cell", "plane", "cells", "checks", "typing", "jaxprs", "places", "engine", "native", "mosaic"}
     modules = {p.stem for p in (ROOT / "jaxrnn").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     public = {name for name in modules - inside if not name.startswith("_")}
     assert {f"jaxrnn.{name}" for name in public} <= catalog.MODULES.keys()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # From the bottom up: what stands in a room imports from its own room and from rooms below. A folder is one room.
 ROOMS = [
-    {"jaxrnn.typing", "jaxrnn.checks", "jaxrnn.initializers", "jaxrnn.ops", "jaxrnn.jaxprs"},
+    {"jaxrnn.typing", "jaxrnn.checks", "jaxrnn.initializers", "jaxrnn.ops", "jaxrnn.jaxprs", "jaxrnn.places"},
     {"jaxrnn.native", "jaxrnn.mosaic"},
     {"jaxrnn.engine"},
     {"jaxrnn.cell", "jaxrnn.plane"},

@@ -12,7 +12,9 @@ from jax import export
 import jaxrnn
 from bench.loops import equations
 from jaxrnn import GRU, LEM, LSTM, SRU, CoRNN, Elman, IndRNN, Newton, inspection, networks
+from jaxrnn.engine.blocks import find_blocks
 from jaxrnn.engine.paths import recorded_choices
+from jaxrnn.jaxprs import clip_cotangent
 from tests import functions, reference
 from tests.reference import cornn, indrnn, lem, sru
 from tests.registry import draw, example
@@ -173,6 +175,28 @@ def test_parts_that_do_not_see_each_other_have_jacobians_of_their_own(cell, bloc
     assert largest(cell, params) < 11 * 2 * n * n
     dense = type(cell)(3, 6) if hasattr(cell, "heads") else None
     assert dense is None or largest(dense, example(dense, 11, (2,))[0]) >= 11 * 2 * n * n
+
+
+MOVES = {
+    "flip": lambda h: jnp.tanh(h + jnp.flip(h)),
+    "optimization_barrier": lambda h: jnp.multiply(*jax.lax.optimization_barrier((jnp.flip(h), h))),
+    "pad": lambda h: jnp.tanh(h) + jnp.pad(h[:3], (3, 0)),
+    "stack, reduce_sum": lambda h: h + jnp.tanh(jnp.repeat(jnp.stack(jnp.unstack(h.reshape(3, 2), axis=1)).sum(0), 2)),
+    "tile": lambda h: jnp.tanh(h) + jnp.tile(h[:3], 2),
+    "slice, concatenate": lambda h: h + jnp.tanh(jnp.concatenate([h[1::2], h[::2]]).reshape(2, 3).T.reshape(6)),
+}
+
+
+@pytest.mark.parametrize("step", MOVES.values(), ids=MOVES)
+def test_values_that_only_move_see_each_other_where_they_meet(step):
+    blocks, reason = find_blocks(lambda _, h: step(h), (), jax.ShapeDtypeStruct((6,), jnp.float32))
+    assert (blocks.size, len(blocks.order), reason) == (2, 6, "")
+
+
+def test_what_is_clipped_beside_the_state_is_no_obstacle():
+    h = jax.ShapeDtypeStruct((3,), jnp.float32)
+    assert find_blocks(lambda x, h: jnp.tanh(h + clip_cotangent(x, 1.0)), h, h)[1] == ""
+    assert find_blocks(lambda x, h: jnp.tanh(x + clip_cotangent(h, 1.0)), h, h)[1]
 
 
 def test_a_backward_pass_does_not_search_again():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import jaxrnn
 from jaxrnn import native
@@ -20,10 +21,12 @@ pytestmark = pytest.mark.usefixtures("x64")
 def everything(w, z, x):
     """Complex numbers by every rule: `w` is fixed, `z` and `x` are of a step, and `x` is real."""
     y = x.astype(w.dtype)  # without an imaginary part
-    a = jnp.concatenate([z * w, y * z - jnp.conj(y)])[1:6].reshape(5, 1)[:, 0]
+    u, v = jnp.unstack(jnp.stack(jnp.split(jnp.tile(z, 2), 2)))
+    a = jnp.concatenate([u * w, y * v - jnp.conj(y)])[1:6].reshape(5, 1)[:, 0] + jnp.pad(y, 1)
     b = jnp.where(x[0] > 0, jnp.exp(-a / (w[0] + z[0])), y[0] / y[1]) / (1 + y[2])
     c = lax.complex(b.real, z[0].imag + b.real) @ jnp.outer(w, w)[:1].repeat(5, 0) + (y @ w) * (z / jnp.exp(z[::-1]))
-    return jnp.stack([jnp.cumsum(c), -c]).sum(0), jnp.imag(c * y) + jnp.sum(jnp.tanh(w)).real, y.real
+    c, d = lax.optimization_barrier((checkpoint_name(c, "c"), lax.stop_gradient(jnp.copy(c))))
+    return jnp.stack([jnp.cumsum(c), -c * d]).sum(0), jnp.imag(c * y) + jnp.sum(jnp.tanh(w)).real, y.real
 
 
 def draws(count):
@@ -64,10 +67,19 @@ def test_what_is_fixed_stays_complex_and_all_else_is_real():
         in_parts(lambda w, z: w * jnp.tanh(z), w, z)
 
 
+class Stopped(Diagonal):
+    """Its state's size has no derivative."""
+
+    def step(self, params, state, drive):
+        state, h = super().step(params, state, drive)
+        return state, h / (1 + jnp.sum(lax.stop_gradient(h * jnp.conj(h)), -1, keepdims=True))
+
+
 @pytest.mark.skipif(bool(native.obstacle()), reason=native.obstacle() or "none")
-def test_a_run_with_complex_parameters_is_native():
+@pytest.mark.parametrize("kind", [Diagonal, Stopped])
+def test_a_run_with_complex_parameters_is_native(kind):
     """As a scan has it: values and gradients. The cells of the library have complex states alone."""
-    cell = Diagonal(3, 4)
+    cell = kind(3, 4)
     args = example(cell, steps=5, dtype=jnp.float64)
     masks = {"lengths": jnp.array([5, 3]), "resets": jnp.arange(10).reshape(5, 2) % 4 == 2}
     assert jaxrnn.explain(cell, steps=64)[0].path == "native"

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.jaxprs import CALLS, interpret
+from jaxrnn.jaxprs import CALLS, IDENTITIES, interpret
+from jaxrnn.places import PLACES
 from jaxrnn.typing import Array, PyTree, State
 
 __all__ = ["Blocks", "find_blocks"]
@@ -21,7 +22,7 @@ LARGEST = 256
 """Values in a block beyond which no device gains: n of them cost n² numbers and n³ multiplications a step and row."""
 
 ELEMENTWISE = frozenset(
-    ("add", "add_any", "sub", "neg", "mul", "div", "select_n", "convert_element_type", "reduce_precision", "copy")
+    ("add", "add_any", "sub", "neg", "mul", "div", "select_n", "convert_element_type", "reduce_precision")
 )
 
 
@@ -67,16 +68,13 @@ def find_blocks(advance: Callable[[PyTree, State], State], others: PyTree, state
     shapes = tuple(leaf.shape for leaf in leaves)
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     owns = [part.reshape(shape) for part, shape in zip(np.split(np.arange(ends[-1]), ends[:-1]), shapes, strict=True)]
-    found: list[Any] = []
 
-    def look(others: PyTree, state: State) -> tuple[()]:
-        _, linear = jax.linearize(lambda state: advance(others, state), state)
-        found.append(jax.make_jaxpr(linear)(state))
-        return ()
+    def tangent(others: PyTree, state: State, move: State) -> State:
+        return jax.jvp(lambda state: advance(others, state), (state,), (move,))[1]
 
-    jax.eval_shape(look, others, state)
-    labels = _Labels(owns)
-    _, seen = interpret(found[0], [None] * len(owns), owns, labels.rule, CALLS)
+    closed = jax.make_jaxpr(tangent)(others, state, state)
+    labels, given = _Labels(owns), [*[None] * (len(closed.jaxpr.invars) - len(owns)), *owns]
+    _, seen = interpret(closed, [None] * len(given), given, labels.rule, CALLS)
     for own, label in zip(owns, seen, strict=True):
         if label is not None:
             labels.joined(np.stack([own, label], axis=-1))
@@ -108,31 +106,26 @@ class _Labels:
 
     def rule(self, eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[Any]]:
         """Returns the labels of an equation's results."""
+        nothing = [None] * len(eqn.outvars)
+        if all(tag is None for tag in tags):
+            return nothing, nothing
         self.clipped = self.clipped or eqn.primitive.name == "clip_cotangent"
-        count = len(eqn.outvars)
-        return [None] * count, [None] * count if all(tag is None for tag in tags) else self._results(eqn, tags)
+        return nothing, self._results(eqn, tags)
 
     def _results(self, eqn: Any, tags: list[Any]) -> list[Any]:
-        name, params, shape = eqn.primitive.name, eqn.params, eqn.outvars[0].aval.shape
+        name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
+        if name in IDENTITIES:
+            return tags
         linear = [tag for tag in tags if tag is not None]
         if name in ELEMENTWISE:
             return [self.joined(np.stack([np.broadcast_to(tag, shape) for tag in linear], axis=-1))]
-        if name in ("reshape", "squeeze"):
-            return [linear[0].reshape(shape)]
-        if name == "transpose":
-            return [linear[0].transpose(params["permutation"])]
-        if name == "broadcast_in_dim":
-            axes = [axis for axis in range(len(shape)) if axis not in params["broadcast_dimensions"]]
-            return [np.broadcast_to(np.expand_dims(linear[0], axes), shape)]
-        if name == "slice":
-            bounds = params["start_indices"], params["limit_indices"], params["strides"] or [1] * len(shape)
-            return [linear[0][tuple(map(slice, *bounds))]]
-        if name == "split":
-            return np.split(linear[0], np.cumsum(params["sizes"])[:-1], params["axis"])
-        if name == "concatenate":
-            parts = zip(tags, eqn.invars, strict=True)
-            full = [np.full(v.aval.shape, -1) if tag is None else tag for tag, v in parts]
-            return [np.concatenate(full, params["dimension"])]
+        if name in PLACES:
+            given = [np.full(v.aval.shape, -1) if t is None else t for t, v in zip(tags, eqn.invars, strict=True)]
+            moved = PLACES[name](eqn, *given)
+            return moved if isinstance(moved, list) else [moved]
+        if name == "reduce_sum":
+            axes = eqn.params["axes"]
+            return [self.joined(np.moveaxis(linear[0], axes, range(-len(axes), 0)).reshape(*shape, -1))]
         if name == "dot_general" and len(linear) == 1:
             return [self._product(eqn, [tag is None for tag in tags].index(False), linear[0])]
         # Of anything else every result depends on every operand.

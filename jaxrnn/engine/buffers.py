@@ -10,14 +10,14 @@ from typing import Any
 import jax
 
 from jaxrnn.engine.recurrence import is_real
-from jaxrnn.jaxprs import CALLS, interpret
+from jaxrnn.jaxprs import CALLS, IDENTITIES, interpret
 from jaxrnn.typing import PyTree
 
 __all__ = ["has_buffer"]
 
 _WRITES = frozenset({"dynamic_update_slice", "scatter", "scatter-add"})
 _READS = frozenset({"dynamic_slice", "gather"})
-_SAME = frozenset({"broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "transpose"})
+_SAME = frozenset({"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"})
 _SAME |= {"pcast", "pvary", "reshard", "sharding_constraint"}
 
 
@@ -35,6 +35,8 @@ def has_buffer(step: Any, params: PyTree, state: PyTree, data: PyTree) -> bool:
     def rule(eqn: Any, _: Any, tags: list[int | None]) -> tuple[list[None], list[int | None]]:
         """Tags what holds the places of an array of the state with the number of the array."""
         name, (first, *rest), count = eqn.primitive.name, tags or [None], len(eqn.outvars)
+        if name in IDENTITIES:
+            return [None] * count, tags
         tag = None
         if name in _WRITES | _READS:
             whole.update(rest)

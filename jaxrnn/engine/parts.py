@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrnn.jaxprs import any_equation, bind, interpret
+from jaxrnn.jaxprs import IDENTITIES, any_equation, bind, interpret
+from jaxrnn.places import PLACES
 from jaxrnn.typing import Array, PyTree
 
 __all__ = ["NoRule", "apart", "in_real_numbers", "is_complex", "together"]
@@ -81,18 +82,25 @@ def _rule(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list
     if tag is None or not _has_complex(eqn):
         return bind(eqn, values), [tag] * len(eqn.outvars)
     name = eqn.primitive.name
+    if name in IDENTITIES and name != "stop_gradient":  # which a derivative of the program has to see
+        return values, tags
     if name not in _RULES:
         raise NoRule(f"complex numbers in {name}")
-    return [_RULES[name](eqn, *values)], [tag]
+    results = _RULES[name](eqn, *values)
+    results = results if eqn.primitive.multiple_results else [results]
+    return results, [tag] * len(results)
 
 
-def _each(eqn: Any, *values: Any) -> Parts:
+def _each(eqn: Any, *values: Any) -> Any:
     """An operation that does the same to both parts."""
     parts = [_parts(value) for value in values]
-    re = _apply(eqn, *(p.re for p in parts))
-    if all(p.im is None for p in parts):
-        return Parts(re, None)
-    return Parts(re, _apply(eqn, *(jnp.zeros_like(p.re) if p.im is None else p.im for p in parts)))
+    re: Any = _apply(eqn, *(p.re for p in parts))
+    im: Any = None
+    if any(p.im is not None for p in parts):
+        im = _apply(eqn, *(_full(p).im for p in parts))
+    if eqn.primitive.multiple_results:
+        return [Parts(*pair) for pair in zip(re, im or [None] * len(re), strict=True)]
+    return Parts(re, im)
 
 
 def _apply(eqn: Any, *values: Any) -> Array:
@@ -157,10 +165,7 @@ def _conj(_: Any, value: Any) -> Parts:
     return Parts(z.re, None if z.im is None else -z.im)
 
 
-_SAME = (
-    *("add", "add_any", "sub", "neg", "copy", "reduce_sum", "cumsum"),
-    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "concatenate", "stack", "transpose", "rev"),
-)
+_SAME = (*PLACES, "add", "add_any", "sub", "neg", "stop_gradient", "reduce_sum", "cumsum")
 _RULES: dict[str, Callable[..., Any]] = dict.fromkeys(_SAME, _each) | {
     "complex": lambda _, re, im: Parts(re, im),
     "real": lambda _, value: _parts(value).re,

@@ -48,17 +48,17 @@ So weights that are no numbers show from the second step on: XLA, too, takes a p
 
     graph.py          nodes                                   rows.py           `trace`: equations as nodes
     pointwise.py      primitives that act place by place      equations.py      primitives of several nodes
-    places.py         primitives that move numbers            plan.py           phases, stages, nests
-    vectors.py        LLVM IR as text                         elementary.py     exp, tanh, …
+    plan.py           phases, stages, nests                   vectors.py        LLVM IR as text
+    elementary.py     exp, tanh, …                            store.py          kept objects
     emit.py           a row's module                          emit_memory.py    scratch memory
     emit_part.py      the loop of a part, teams, addresses    emit_nests.py     a nest
     emit_products.py  micro kernels, tiles                    emit_packing.py   weights, once a call
     emit_task.py      XLA's call, threads                     abi.py            XLA's memory layout
-    compile.py        LLVM                                    store.py          kept objects
-    division.py       chunks, parts, teams, `slower`          calls.py          `run`, `reference`
+    compile.py        LLVM                                    division.py       chunks, parts, teams, `slower`
+    calls.py          `run`
 """
 
-from jaxrnn.native.calls import Shifted, fits, reference, run
+from jaxrnn.native.calls import Shifted, fits, run
 from jaxrnn.native.compile import obstacle
 from jaxrnn.native.division import slower, slower_call
 from jaxrnn.native.graph import Row, Unsupported
@@ -70,7 +70,6 @@ __all__ = [
     "Unsupported",
     "fits",
     "obstacle",
-    "reference",
     "run",
     "shifts",
     "slower",

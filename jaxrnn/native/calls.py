@@ -1,20 +1,22 @@
 """Runs a row function over time as one native call."""
 
+import functools
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.native.compile import compile_handler, machine, obstacle
+from jaxrnn.native.compile import Machine, compile_handler, machine, obstacle
 from jaxrnn.native.division import divide
-from jaxrnn.native.emit import Module, emit
+from jaxrnn.native.emit import emit
+from jaxrnn.native.emit_memory import Memory
+from jaxrnn.native.emit_part import Variant
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.graph import Row
 from jaxrnn.typing import PyTree
 
-__all__ = ["Shifted", "fits", "reference", "run"]
+__all__ = ["Shifted", "fits", "run"]
 
 
 class Shifted(NamedTuple):
@@ -75,9 +77,10 @@ def run(
     division = divide(row, steps, batch)
     rows = -(-batch // division.parts)
     least = 4 if rows >= 4 else 2 if rows >= 2 else 1
-    name, module = _kernel(row, tuple(map(_is_shifted, leaves)), reverse, final, least)
-    stride = module.memory.stride(rows, division.chunk)
-    packed_at = module.memory.packed_at(division.parts, stride)
+    variant = Variant(tuple(map(_is_shifted, leaves)), reverse, final, least)
+    name, memory, packed = _kernel(row, machine(), variant)
+    stride = memory.stride(rows, division.chunk)
+    packed_at = memory.packed_at(division.parts, stride)
     settings = np.array([*division, stride // 64, packed_at // 64], np.int32)
 
     finals, ys, sums = (
@@ -85,31 +88,12 @@ def run(
         for lead, tree in zip(((batch,), (steps, batch), ()), row.results, strict=True)
     )
     once = [ys[row.places.index(i)] for i in range(len(row.ys))]
-    scratch = jax.ShapeDtypeStruct((packed_at + module.packed,), jnp.uint8)
+    scratch = jax.ShapeDtypeStruct((packed_at + packed,), jnp.uint8)
     arguments = settings, *operands, *states, *jax.tree.leaves(leaves)
     *found, _ = jax.ffi.ffi_call(name, [*finals, *once, *sums, scratch])(*arguments)
     over_time = slice(len(finals), len(finals) + len(once))
     found[over_time] = [found[over_time][i].reshape(spec.shape) for i, spec in zip(row.places, ys, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(row.results), found)
-
-
-def reference(
-    row: Row, consts: PyTree, carry: PyTree, xs: PyTree, *, reverse: bool = False
-) -> tuple[PyTree, PyTree, PyTree]:
-    """Does what `run` does by `lax.scan`."""
-
-    def whole(x: Any) -> Any:
-        if not _is_shifted(x):
-            return x
-        first = x.first[None]
-        return jnp.concatenate([first, x.after[:-1]] if reverse else [x.after[1:], first])
-
-    def step(carry: PyTree, x: PyTree) -> tuple[PyTree, tuple[PyTree, PyTree]]:
-        carry, y, terms = jax.vmap(row.fun, (None, 0, 0))(consts, carry, x)
-        return carry, (y, jax.tree.map(lambda term: term.sum(0), terms))
-
-    carry, (ys, terms) = jax.lax.scan(step, carry, jax.tree.map(whole, xs, is_leaf=_is_shifted), reverse=reverse)
-    return carry, ys, jax.tree.map(lambda term: term.sum(0), terms)
 
 
 def _check(name: str, arrays: list[Any], specs: list[Any], *lead: int) -> None:
@@ -124,17 +108,8 @@ def _is_shifted(x: Any) -> bool:
     return isinstance(x, Shifted)
 
 
-# Those of a row go with it.
-_kernels: WeakKeyDictionary[Row, dict[Any, tuple[str, Module]]] = WeakKeyDictionary()
-
-
-def _kernel(row: Row, shifted: tuple[bool, ...], reverse: bool, final: bool, rows: int) -> tuple[str, Module]:
-    """The registered target of a row, which serves all T and B with at least so many rows a part."""
-    here = machine()
-    kernels = _kernels.setdefault(row, {})
-    key = here, shifted, reverse, final, rows
-    if key not in kernels:
-        registers = Registers(here.lanes(row.dtype), here.registers)
-        module = emit(row, registers, shifted=shifted, reverse=reverse, final=final, rows=rows)
-        kernels[key] = compile_handler(module.text), module
-    return kernels[key]
+@functools.lru_cache(maxsize=512)
+def _kernel(row: Row, machine: Machine, variant: Variant) -> tuple[str, Memory, int]:
+    """The registered target of a row, which serves all T and B; a part's memory; the bytes of the packed weights."""
+    module = emit(row, Registers(machine.lanes(row.dtype), machine.registers), variant)
+    return compile_handler(module.text), module.memory, module.packed

@@ -3,7 +3,6 @@
 import functools
 import os
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
@@ -54,24 +53,20 @@ class _Sizes(NamedTuple):
     longest: int  # numbers of a value of the recurrence
 
 
-_known: WeakKeyDictionary[Row, _Sizes] = WeakKeyDictionary()
-
-
+@functools.lru_cache(maxsize=512)
 def _sizes(row: Row) -> _Sizes:
-    if row not in _known:
-        plan, item = Plan(row), np.dtype(row.dtype).itemsize
-        dots = [n for n in plan.nodes if n.op == "dot"]
-        matrices, recurrent = {n.attr for n in dots}, {n.attr for n in dots if plan.phase[n] == 1}
-        homes = [h for h in plan.homes.values() if h.where == "scratch" and not h.of_step]
-        _known[row] = _Sizes(
-            weights=item * sum(m.shape[0] * m.shape[1] for m in matrices),
-            recurrent=item * sum(m.shape[0] * m.shape[1] for m in recurrent),
-            cell=item * sum(h.size + 8 for h in homes),
-            sums=item * sum(spec.size for spec in jax.tree.leaves(row.results[2])) if plan.outers else 0,
-            moved=sum(n.size for n in plan.nodes if n.op == "take"),
-            longest=max((nest.size for nest in plan.nests if nest.phase == 1), default=1),
-        )
-    return _known[row]
+    plan, item = Plan(row), np.dtype(row.dtype).itemsize
+    dots = [n for n in plan.nodes if n.op == "dot"]
+    matrices, recurrent = {n.attr for n in dots}, {n.attr for n in dots if plan.phase[n] == 1}
+    homes = [h for h in plan.homes.values() if h.where == "scratch" and not h.of_step]
+    return _Sizes(
+        weights=item * sum(m.shape[0] * m.shape[1] for m in matrices),
+        recurrent=item * sum(m.shape[0] * m.shape[1] for m in recurrent),
+        cell=item * sum(h.size + 8 for h in homes),
+        sums=item * sum(spec.size for spec in jax.tree.leaves(row.results[2])) if plan.outers else 0,
+        moved=sum(n.size for n in plan.nodes if n.op == "take"),
+        longest=max((nest.size for nest in plan.nests if nest.phase == 1), default=1),
+    )
 
 
 @functools.cache

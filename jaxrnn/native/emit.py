@@ -9,7 +9,7 @@ from jaxrnn.native.elementary import define
 from jaxrnn.native.emit_memory import Memory
 from jaxrnn.native.emit_nests import take
 from jaxrnn.native.emit_packing import packing
-from jaxrnn.native.emit_part import Part
+from jaxrnn.native.emit_part import Part, Variant
 from jaxrnn.native.emit_products import Registers
 from jaxrnn.native.emit_task import Operands, Task, handler, next_turn, wait, worker
 from jaxrnn.native.graph import Row
@@ -34,22 +34,13 @@ class Module:
     packed: int
 
 
-def emit(row: Row, registers: Registers, *, shifted: tuple[bool, ...], reverse: bool, final: bool, rows: int) -> Module:
-    """Returns the module of a row.
-
-    Args:
-        row: the row function.
-        registers: of the machine.
-        shifted: which leaves of `xs` are pairs (first, after).
-        reverse: whether time runs from the last step to the first.
-        final: whether the last carry is asked for.
-        rows: of a part, at least.
-    """
+def emit(row: Row, registers: Registers, variant: Variant) -> Module:
+    """Returns the module of a row."""
     plan = Plan(row)
     registers = registers.holding(max((nest.size for nest in plan.nests), default=1))
     types = Types(row.dtype, registers.lanes)
-    task = Task(Operands(len(row.given[0]), len(row.carry), shifted, len(row.ys), len(row.sums)))
-    part = Part(plan, types, registers, task, shifted, reverse, final, rows)
+    task = Task(Operands(len(row.given[0]), len(row.carry), variant.shifted, len(row.ys), len(row.sums)))
+    part = Part(plan, types, registers, task, variant)
     written = [part.text(), part.products.text()]
     if part.products.panels:
         written.append(packing(types, task, part.products.panels))
@@ -126,6 +117,6 @@ def _is_zero(t: Types) -> str:
         more = f.cmp("une", x, "zeroinitializer")
         some = f.val(f"load {t.vb}, ptr {found}")
         f.do(f"store {t.vb} {f.val(f'or {t.vb} {some}, {more}')}, ptr {found}")
-    some = f.reduce("max", f.val(f"load {t.vb}, ptr {found}"), "b")
+    some = f.any(f.val(f"load {t.vb}, ptr {found}"))
     f.do(f"ret i1 {f.val(f'xor i1 {some}, true')}")
     return f.text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaxrnn.native.emit_memory import Place
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["NestWriter", "take"]
 
 _FILLS = {"reduce_sum": 0.0, "reduce_max": float("-inf"), "reduce_min": float("inf")}
+_COMBINE: dict[str, Callable[[Fn, str, str], str]] = {
+    "reduce_sum": lambda f, a, b: f.f("fadd", a, b),
+    "reduce_max": Fn.maximum,
+    "reduce_min": Fn.minimum,
+}
 
 
 def take(t: Types, kind: Kind) -> str:
@@ -38,16 +44,14 @@ class NestWriter:
         self.part, self.nest, self.f, self.t = part, nest, part.f, part.t
         self.plan = part.plan
         self.places: dict[Node, Place] = {}
-        self.tiling = None
+        self.tiling: Tiling | None = None
+        self.sums_at: dict[Chain, int] = {}  # in a tile's sums for a row
         if nest.chains:
-            self.tiling = Tiling(nest.chains, nest.size, part.registers, part.rows if nest.phase == 1 else 8)
-            self.panels = [part.products.panel(self.tiling, group, nest.size) for group in self.tiling.groups]
-            part.reserve(self.tiling.height * self._row_of_sums())
-
-    def _row_of_sums(self) -> int:
-        """The numbers that a tile's sums have for a row: the vectors of every chain."""
-        assert self.tiling
-        return len(self.tiling.chains) * self.tiling.vectors * self.t.w
+            rows = part.variant.rows if nest.phase == 1 else 8
+            self.tiling = tiling = Tiling(nest.chains, nest.size, part.registers, rows)
+            self.panels = [part.products.panel(tiling, group, nest.size) for group in tiling.groups]
+            self.sums_at = {chain: i * tiling.width for i, chain in enumerate(tiling.chains)}
+            part.reserve(tiling.height * tiling.row_of_sums)
 
     def write(self, turn: Index) -> None:
         """Writes a turn's share of the columns; all of them for the first turn where rows are reduced."""
@@ -58,19 +62,19 @@ class NestWriter:
             self._find(store.node)
             if store.index:
                 self._find(store.index)
-        width = self.tiling.vectors if self.tiling else 1
-        tiles = -(-nest.size // (width * w))
+        tiling = self.tiling
+        tiles = tiling.tiles if tiling else -(-nest.size // w)
         low, high = (0, part.first(turn, tiles)) if reductions else part.share(turn, tiles)
         outer, inner = part.loops
         for store, place in reductions:
             with f.loop(part.first(turn, outer)) as o, f.loop(inner) as r:
                 f.store(self.t.splat(_FILLS[store.how]), self.at(place, o, r))
-        if self.tiling:
-            lefts = {group.left: part.place(group.left) for group in self.tiling.groups}
-            self._depths = [part.depth(group) for group in self.tiling.groups]
+        if tiling:
+            self._lefts = {group.left: part.place(group.left) for group in tiling.groups}
+            self._depths = [part.depth(group) for group in tiling.groups]
             with f.loop(high, low) as tile, f.loop(outer) as o:
                 part.products.tiles(
-                    f, inner, self.tiling.height, lambda r, rows: self._tile(tile, o, r, rows, lefts, targets)
+                    f, inner, tiling.height, lambda r, rows: self._tile(tiling, tile, o, r, rows, targets)
                 )
         else:
             with f.loop(outer) as o, f.loop(inner) as r, f.loop(high, low) as j:
@@ -86,15 +90,11 @@ class NestWriter:
         f = self.f
         return f.ptr(place.pointer, f.add(f.mul(o, place.outer), f.mul(r, place.inner)), place.kind)
 
-    def _tile(
-        self, tile: Index, o: Index, first: Index, rows: Index, lefts: dict[Node, Place], targets: list[Place]
-    ) -> None:
+    def _tile(self, tiling: Tiling, tile: Index, o: Index, first: Index, rows: Index, targets: list[Place]) -> None:
         """The products of a tile of rows, then its vectors."""
-        part, f, w, tiling = self.part, self.f, self.t.w, self.tiling
-        assert tiling
-        row_of_sums = self._row_of_sums()
+        part, f, w = self.part, self.f, self.t.w
         for group, panel, depth in zip(tiling.groups, self.panels, self._depths, strict=True):
-            left = lefts[group.left]
+            left = self._lefts[group.left]
             weights = f.ptr(f.byte_ptr(part.packed, panel.offset), f.mul(tile, panel.tile_size(w)))
             part.products.call(
                 f,
@@ -103,16 +103,16 @@ class NestWriter:
                 rows,
                 a=Factor(self.at(left, o, first), left.inner, 1),
                 w=weights,
-                w_step=len(group.products) * tiling.vectors * w,
+                w_step=len(group.products) * tiling.width,
                 k=depth,
-                c=f.ptr(part.accumulators, group.first * tiling.vectors * w),
-                c_row=row_of_sums,
+                c=f.ptr(part.accumulators, group.first * tiling.width),
+                c_row=tiling.row_of_sums,
                 more=not group.begins,
             )
         left_over = f.sub(-(-self.nest.size // w), f.mul(tile, tiling.vectors))
-        whole = self.nest.size % (tiling.vectors * w) == 0
+        whole = self.nest.size % tiling.width == 0
         with f.loop(rows) as q, f.loop(tiling.vectors if whole else f.min(tiling.vectors, left_over)) as v:
-            sums = f.ptr(part.accumulators, f.add(f.mul(q, row_of_sums), f.mul(v, w)))
+            sums = f.ptr(part.accumulators, f.add(f.mul(q, tiling.row_of_sums), f.mul(v, w)))
             column = f.mul(f.add(f.mul(tile, tiling.vectors), v), w)
             self._vector(o, f.add(first, q), column, targets, sums)
 
@@ -139,9 +139,7 @@ class NestWriter:
         else:
             at = self._row(target)
             old = f.load(at)
-            new = {"reduce_sum": lambda: f.f("fadd", old, v), "reduce_max": lambda: f.maximum(old, v)}.get(
-                store.how, lambda: f.minimum(old, v)
-            )()
+            new = _COMBINE[store.how](f, old, v)
             f.store(f.select(self._mask, new, old) if self._mask else new, at)
 
     # values
@@ -171,7 +169,7 @@ class NestWriter:
             return self._load(node, shift)
         chain, rest = self.plan.terms(self.nest, node, shift)
         if chain:
-            value = self._sum(chain)
+            value = f.load(f.ptr(self._sums, self.sums_at[chain]))
             for n, s in rest:
                 value = f.f("fadd", value, self._value(n, s))
             return value
@@ -181,12 +179,6 @@ class NestWriter:
         if node.op in ("slice", "splat", "copy"):
             return args[0]
         return POINTWISE[node.op, node.args[-1].kind](f, *args)
-
-    def _sum(self, chain: Chain) -> str:
-        """The sum of products that the tile has computed."""
-        assert self.tiling
-        index = self.tiling.chains.index(chain)
-        return self.f.load(self.f.ptr(self._sums, index * self.tiling.vectors * self.t.w))
 
     def _load(self, node: Node, shift: int) -> str:
         place = self.places[node]

@@ -62,8 +62,7 @@ def _columns(t: Types) -> str:
     f = _function("pack_columns", t)
     mask, rows = f.below("%count"), []
     for lane in range(t.w):
-        inside = f.val(f"icmp slt i64 {lane}, %count")
-        row = f.val(f"select i1 {inside}, i64 {f.add('%column', lane)}, i64 0")
+        row = f.choose(f.test("slt", lane, "%count"), f.add("%column", lane), 0)
         rows.append(f.ptr("%source", f.mul(row, "%width")))
     whole = f.mul(f.div("%K", t.w), t.w)
     with f.loop(whole, 0, t.w) as k:

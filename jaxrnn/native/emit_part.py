@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 
 from jaxrnn.native.emit_memory import Memory, Place
@@ -12,10 +13,27 @@ from jaxrnn.native.graph import Node
 from jaxrnn.native.plan import Home, Plan
 from jaxrnn.native.vectors import Fn, Index, Kind, Types
 
-__all__ = ["Part"]
+__all__ = ["Part", "Variant"]
 
 PACKED_BYTES = 32 * 1024
 """Of the rows of a sum's right factors that are packed together: they stay in a core's nearest caches."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What the kernels of a row on a machine differ by.
+
+    Attributes:
+        shifted: which leaves of `xs` are pairs (first, after).
+        reverse: whether time runs from the last step to the first.
+        final: whether the last carry is asked for.
+        rows: of a part, at least; with few rows tiles are wider.
+    """
+
+    shifted: tuple[bool, ...]
+    reverse: bool
+    final: bool
+    rows: int
 
 
 class Part:
@@ -26,25 +44,11 @@ class Part:
         types: of the vectors.
         registers: for the tiles.
         task: where sizes and pointers lie.
-        shifted: which leaves of `xs` are pairs (first, after).
-        reverse: whether time runs from the last step to the first.
-        final: whether the last carry is asked for.
-        rows: of a part, at least; with few rows tiles are wider.
+        variant: which of the row's kernels.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        types: Types,
-        registers: Registers,
-        task: Task,
-        shifted: tuple[bool, ...],
-        reverse: bool,
-        final: bool,
-        rows: int,
-    ) -> None:
-        self.plan, self.t, self.registers, self.task = plan, types, registers, task
-        self.shifted, self.reverse, self.final, self.rows = shifted, reverse, final, rows
+    def __init__(self, plan: Plan, types: Types, registers: Registers, task: Task, variant: Variant) -> None:
+        self.plan, self.t, self.registers, self.task, self.variant = plan, types, registers, task, variant
         self.memory = Memory(plan, types, registers)
         self.products = Products(types)
         self.f = Fn("define internal void @part(ptr %task, i64 %member) noinline nounwind #0", types)
@@ -73,26 +77,24 @@ class Part:
         self.pointers = {name: self.task.pointer(f, *name) for name in self.task.names}
         self.state = f.alloca("i64", 3, 8)
         f.do(f"call void @llvm.memset.p0.i64(ptr {self.state}, i8 0, i64 24, i1 false)")
-        alone = f.val(f"icmp eq i64 {self.team}, 1")
-        number = f.val(f"select i1 {alone}, i64 %member, i64 0")
+        number = f.choose(f.test("eq", self.team, 1), "%member", 0)
         self.row, end = share(f, self.batch, number, parts)
         self.count = f.sub(end, self.row)
         most = f.div(f.add(self.batch, f.sub(parts, 1)), parts)
-        self.one_part = f.val(f"icmp eq i64 {parts}, 1")
-        few = f.val(f"icmp slt i64 {most}, 4")
-        self.swapped = f.val(f"select i1 {self.one_part}, i1 false, i1 {few}")
+        self.one_part = f.test("eq", parts, 1)
+        self.swapped = f.choose(self.one_part, "false", f.test("slt", most, 4), "i1")
 
         stride, scratch = f.mul(units, 64), self.pointers["scratch", 0]
         self.own = f.byte_ptr(scratch, f.mul(number, stride))
         self.packed = f.byte_ptr(scratch, f.mul(packed, 64))
         dense = f.byte_ptr(scratch, f.add(f.mul(parts, stride), f.mul(f.sub(number, 1), memory.dense_size)))
-        first = f.val(f"icmp eq i64 {number}, 0")
+        first = f.test("eq", number, 0)
         self.sums = []
         for i, total in enumerate(memory.sums):
             pointer = f.byte_ptr(self.own, total.offset)
             if total.dense:
                 result, other = self.pointers["sums", i], f.byte_ptr(dense, total.offset)
-                pointer = f.val(f"select i1 {first}, ptr {result}, ptr {other}")
+                pointer = f.choose(first, result, other, "ptr")
             self.sums.append(pointer)
         self.most, self.most_cells = most, f.mul(most, self.chunk)
         self.of_rows = f.byte_ptr(self.own, memory.sums_size)
@@ -153,48 +155,45 @@ class Part:
         f, left, enough = self.f, group.left, []
         depth: Index = left.size
         if self.phase == 1 and left.op == "carry":
-            seen = f.val(f"select i1 {self.begins}, i64 {self.count}, i64 0")
+            seen = f.choose(self.begins, self.count, 0)
             zero = self._is_zero(self._given("carry", left.attr, left), seen, left.size)
             enough.append(f.val(f"and i1 {self.begins}, {zero}"))
-        if self.phase == 1 and not self.final and all(dot in self.plan.passing for dot, _ in group.products):
+        if self.phase == 1 and not self.variant.final and all(dot in self.plan.passing for dot, _ in group.products):
             enough.append(self.ends)
         for flag in enough:
-            depth = f.val(f"select i1 {flag}, i64 1, i64 {depth}")
+            depth = f.choose(flag, 1, depth)
         return depth
 
     # time
 
     def _loop(self) -> None:
         """The chunks. The last step visited is one by itself if some input of it lies elsewhere."""
-        f, edge = self.f, int(any(self.shifted))
+        f, edge = self.f, int(any(self.variant.shifted))
         inner = f.sub(self.steps, edge)
         chunks = f.add(f.div(f.add(inner, f.sub(self.chunk, 1)), self.chunk), edge)
         with f.loop(chunks) as j:
             self.visited = visited = f.min(f.mul(j, self.chunk), inner)
             self.length = f.min(self.chunk, f.sub(inner, visited))
             if edge:
-                self.at_edge = f.val(f"icmp eq i64 {visited}, {inner}")
-                self.length = f.val(f"select i1 {self.at_edge}, i64 1, i64 {self.length}")
-            self.start = f.sub(f.sub(self.steps, visited), self.length) if self.reverse else visited
+                self.at_edge = f.test("eq", visited, inner)
+                self.length = f.choose(self.at_edge, 1, self.length)
+            self.start = f.sub(f.sub(self.steps, visited), self.length) if self.variant.reverse else visited
             self._chunk()
 
     def _chunk(self) -> None:
         f = self.f
         # The rows of all steps follow each other if there is one part; else the longer loop is the inner one.
-        span = f.val(f"select i1 {self.swapped}, i64 {self.count}, i64 {self.length}")
-        other = f.val(f"select i1 {self.swapped}, i64 {self.length}, i64 {self.count}")
+        span = f.choose(self.swapped, self.count, self.length)
+        other = f.choose(self.swapped, self.length, self.count)
         all_rows = f.mul(self.length, self.count)
-        whole = (
-            f.val(f"select i1 {self.one_part}, i64 1, i64 {span}"),
-            f.val(f"select i1 {self.one_part}, i64 {all_rows}, i64 {other}"),
-        )
+        whole = f.choose(self.one_part, 1, span), f.choose(self.one_part, all_rows, other)
         self._nests(0, whole)
         with f.loop(self.length) as k:
             last = f.sub(f.add(self.start, self.length), 1)
-            self.time = f.sub(last, k) if self.reverse else f.add(self.start, k)
+            self.time = f.sub(last, k) if self.variant.reverse else f.add(self.start, k)
             visited = f.add(self.visited, k)
-            self.begins = f.val(f"icmp eq i64 {visited}, 0")
-            self.ends = f.val(f"icmp eq i64 {visited}, {f.sub(self.steps, 1)}")
+            self.begins = f.test("eq", visited, 0)
+            self.ends = f.test("eq", visited, f.sub(self.steps, 1))
             self.now, self.next = ([f.val(f"load ptr, ptr {slots[i]}") for slots in self.buffers] for i in (0, 1))
             self._nests(1, (1, self.count))
             for slots, now, following in zip(self.buffers, self.now, self.next, strict=True):
@@ -227,11 +226,11 @@ class Part:
         most = max(1, PACKED_BYTES // (vectors * w * self.t.bytes))
         panel = f.alloca(self.t.s, most * vectors * w, 64)
         low, high = self.share(turn, -(-total.columns // (vectors * w)))
-        if left.op == "copy" and left.args[0].op == "xs" and self.shifted[left.args[0].attr]:
+        if left.op == "copy" and left.args[0].op == "xs" and self.variant.shifted[left.args[0].attr]:
             # The state before the first step, which adds nothing where it is zero; no other chunk is looked at.
-            seen = f.val(f"select i1 {self.at_edge}, i64 {rows}, i64 0")
+            seen = f.choose(self.at_edge, rows, 0)
             zero = self._is_zero(Place(a, 0, self.memory.ld(left.size), "f"), seen, left.size)
-            rows = f.val(f"select i1 {f.val(f'and i1 {self.at_edge}, {zero}')}, i64 0, i64 {rows}")
+            rows = f.choose(f.val(f"and i1 {self.at_edge}, {zero}"), 0, rows)
         with f.loop(high, low) as j, f.loop(rows, 0, most) as first:
             column = f.mul(j, vectors * w)
             target = f.ptr(self.sums[index], column)
@@ -269,7 +268,7 @@ class Part:
         f.do(f"br label %turn_{tag}")
         f.label(f"turn_{tag}")
         turn = f.val(f"call i64 @next_turn(ptr %task, i64 %member, ptr {self.state})")
-        f.do(f"br i1 {f.val(f'icmp sge i64 {turn}, 0')}, label %work_{tag}, label %done_{tag}")
+        f.do(f"br i1 {f.test('sge', turn, 0)}, label %work_{tag}, label %done_{tag}")
         f.label(f"work_{tag}")
         yield turn
         f.do(f"br label %turn_{tag}")
@@ -277,7 +276,7 @@ class Part:
 
     def first(self, turn: Index, n: Index) -> Index:
         """Returns `n` in the first turn, else 0."""
-        return self.f.val(f"select i1 {self.f.val(f'icmp eq i64 {turn}, 0')}, i64 {n}, i64 0")
+        return self.f.choose(self.f.test("eq", turn, 0), n, 0)
 
     def share(self, turn: Index, n: Index) -> tuple[Index, Index]:
         """Returns a turn's range of `n` things."""
@@ -329,13 +328,13 @@ class Part:
         f, n = self.f, max(size, 1)
         array = self.pointers[name, index]
         time = self.time if self.phase == 1 else self.start
-        shifted = name == "xs" and self.shifted[index]
+        shifted = name == "xs" and self.variant.shifted[index]
         if shifted:
-            time = f.add(time, -1 if self.reverse else 1)
+            time = f.add(time, -1 if self.variant.reverse else 1)
         pointer = f.ptr(array, f.mul(f.add(f.mul(time, self.batch), self.row), n), kind)
         if shifted:
             first = f.ptr(self.pointers["first", index], f.mul(self.row, n), kind)
-            pointer = f.val(f"select i1 {self.at_edge}, ptr {first}, ptr {pointer}")
+            pointer = f.choose(self.at_edge, first, pointer, "ptr")
         return Place(pointer, *self._strides(n, f.mul(self.batch, n)), kind)
 
     def _strides(self, row: Index, step: Index) -> tuple[Index, Index]:
@@ -343,5 +342,5 @@ class Part:
         f = self.f
         if self.phase == 1:
             return 0, row
-        outer = f.val(f"select i1 {self.swapped}, i64 {row}, i64 {step}")
-        return outer, f.val(f"select i1 {self.swapped}, i64 {step}, i64 {row}")
+        outer = f.choose(self.swapped, row, step)
+        return outer, f.choose(self.swapped, step, row)

@@ -90,13 +90,18 @@ class Group(NamedTuple):
 
 
 class Tiling:
-    """How the products of a nest are computed: tiles of `height` rows by `vectors` vectors of every chain."""
+    """How the products of a nest are computed: tiles of `height` rows by `vectors` vectors of every chain.
+
+    Of each chain a tile has `width` sums for a row, those of the first chain first.
+    """
 
     def __init__(self, chains: list[Chain], size: int, registers: Registers, rows: int) -> None:
         self.chains = sorted(chains, key=lambda chain: [dot.args[0].index for dot, _ in chain])
         most = registers.vectors(rows)
         self.vectors = min(max(1, most // len(chains)), -(-size // registers.lanes))
-        self.tiles = -(-size // (self.vectors * registers.lanes))
+        self.width = self.vectors * registers.lanes
+        self.row_of_sums = len(chains) * self.width
+        self.tiles = -(-size // self.width)
         self.groups = list(self._groups(most))
         self.height = min(registers.height(len(g.products) * self.vectors) for g in self.groups)
 
@@ -182,7 +187,7 @@ class Products:
         least = f.div(rows, count)
         longer = f.sub(rows, f.mul(count, least))  # tiles with a row more than the others
         with f.loop(count) as i:
-            more = f.val(f"zext i1 {f.val(f'icmp slt i64 {i}, {longer}')} to i64")
+            more = f.val(f"zext i1 {f.test('slt', i, longer)} to i64")
             body(f.add(f.mul(i, least), f.min(i, longer)), f.add(least, more))
 
     def text(self) -> str:

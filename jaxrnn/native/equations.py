@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jax import lax
 
 from jaxrnn.native.graph import Node, Unsupported
 from jaxrnn.native.vectors import Kind
@@ -34,7 +35,7 @@ def _reduce(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Nod
     name, shape = _REDUCTIONS[eqn.primitive.name], eqn.invars[0].aval.shape
     if a.size == size:
         return a
-    if size or kind != "f":
+    if size or kind != "f" or name == "mul":
         axes = eqn.params["axes"]
         places = np.moveaxis(np.arange(a.size).reshape(shape), axes, range(len(axes))).reshape(-1, max(size, 1))
         if len(places) > MOST_TERMS:
@@ -66,6 +67,16 @@ def _integer_pow(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -
     return result if y >= 0 else t.pointwise("div", [t.literal(1, size, kind), result], size, kind)
 
 
+def _polynomial(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
+    """By Horner's rule; the coefficient of the highest power is the last."""
+    x, *coefficients = (t.spread(a, v.aval, eqn.outvars[0].aval) for a, v in zip(args, eqn.invars, strict=True))
+    result = coefficients.pop()
+    while coefficients:
+        result = t.pointwise("mul", [result, x], size, kind)
+        result = t.pointwise("add", [result, coefficients.pop()], size, kind)
+    return result
+
+
 def _clamp(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
     low, x, high = (t.spread(a, v.aval, eqn.outvars[0].aval) for a, v in zip(args, eqn.invars, strict=True))
     return t.pointwise("min", [t.pointwise("max", [low, x], size, kind), high], size, kind)
@@ -78,6 +89,24 @@ def _select(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Nod
     return t.node("select", (which, on, off), None, size, kind)
 
 
+def _atanh(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
+    """(log(1 + x) - log(1 - x)) / 2, exact near 0 too."""
+    minus = t.pointwise("neg", args, size, kind)
+    logs = [t.pointwise("log1p", [x], size, kind) for x in (args[0], minus)]
+    return t.pointwise("mul", [t.pointwise("sub", logs, size, kind), t.literal(0.5, size, kind)], size, kind)
+
+
+def _log2(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
+    return t.pointwise(
+        "mul", [t.pointwise("log", args, size, kind), t.literal(1 / math.log(2), size, kind)], size, kind
+    )
+
+
+def _round(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
+    even = eqn.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN
+    return t.pointwise("round_even" if even else "round", args, size, kind)
+
+
 def _convert(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> Node:
     return args[0] if args[0].kind == kind else t.pointwise(_CONVERSIONS[kind], args, size, kind)
 
@@ -85,15 +114,20 @@ def _convert(t: Tracer, eqn: Any, args: list[Node], size: int, kind: Kind) -> No
 _CONVERSIONS: dict[Kind, str] = {"f": "to_float", "i": "to_int", "b": "to_bool"}
 
 EQUATIONS: dict[str, _Rule] = {
+    "atanh": _atanh,
     "clamp": _clamp,
     "convert_element_type": _convert,
     "cumsum": _cumsum,
     "integer_pow": _integer_pow,
+    "log2": _log2,
     "one_minus_square": lambda t, eqn, args, size, kind: t.pointwise(
         "sub", [t.literal(1, size, kind), t.pointwise("mul", [args[0]] * 2, size, kind)], size, kind
     ),
+    "polynomial": _polynomial,
+    "round": _round,
     "select_n": _select,
     "square": lambda t, eqn, args, size, kind: t.pointwise("mul", [args[0]] * 2, size, kind),
 }
-_REDUCTIONS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_or": "or", "reduce_and": "and"}
+_REDUCTIONS = {"reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul"}
+_REDUCTIONS |= {"reduce_or": "or", "reduce_and": "and"}
 EQUATIONS |= dict.fromkeys(_REDUCTIONS, _reduce)

@@ -83,7 +83,6 @@ class Row:
         constants: from the constants' leaves to the operands that `const` nodes and matrices name.
         given: specs of the operands, of the carry and of `xs`.
         results: specs of `(carry, ys, sums)`, as trees.
-        fun: the function itself.
     """
 
     nodes: tuple[Node, ...]
@@ -95,4 +94,3 @@ class Row:
     constants: Callable[[list[Any]], list[Array]]
     given: tuple[list[Spec], list[Spec], list[Spec]]
     results: tuple[PyTree, PyTree, PyTree]
-    fun: Callable[..., Any]

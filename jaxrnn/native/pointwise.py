@@ -70,6 +70,8 @@ POINTWISE: dict[tuple[str, Kind], _Rule] = {
     ("sign", "f"): _sign,
     ("floor", "f"): _intrinsic("floor"),
     ("ceil", "f"): _intrinsic("ceil"),
+    ("round", "f"): _intrinsic("round"),
+    ("round_even", "f"): _intrinsic("roundeven"),
     ("sqrt", "f"): _intrinsic("sqrt"),
     ("rsqrt", "f"): lambda f, x: f.f("fdiv", f.t.splat(1.0), f.intrinsic("sqrt", x)),
     ("is_finite", "f"): lambda f, x: f.cmp("olt", f.intrinsic("fabs", x), f.t.splat(float("inf"))),
@@ -100,8 +102,6 @@ for _op in ("lt", "le", "gt", "ge"):
 POINTWISE |= {("eq", "f"): _compare("oeq", "f"), ("ne", "f"): _compare("une", "f")}
 POINTWISE |= {(op, kind): _compare(op, kind) for op in ("eq", "ne") for kind in ("i", "b")}
 POINTWISE |= {("select", kind): _select(kind) for kind in ("f", "i", "b")}
-_KINDS: tuple[Kind, ...] = ("f", "i", "b")
-POINTWISE |= {("to_float", kind): _convert(kind, "f") for kind in _KINDS}
-POINTWISE |= {("to_int", kind): _convert(kind, "i") for kind in _KINDS}
-POINTWISE |= {("to_bool", kind): _convert(kind, "b") for kind in _KINDS}
+_CONVERSIONS: tuple[tuple[str, Kind], ...] = ("to_float", "f"), ("to_int", "i"), ("to_bool", "b")
+POINTWISE |= {(name, kind): _convert(kind, to) for name, to in _CONVERSIONS for kind in ("f", "i", "b") if kind != to}
 POINTWISE |= {(name, "f"): _call(name) for name in FUNCTIONS}

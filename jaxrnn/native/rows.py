@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.jaxprs import CALLS, bind, interpret
+from jaxrnn.jaxprs import CALLS, IDENTITIES, bind, interpret
 from jaxrnn.native.equations import EQUATIONS, NAMES, is_vector
 from jaxrnn.native.graph import Matrix, Node, Outer, Outers, Row, Spec, Unsupported
-from jaxrnn.native.places import PLACES
 from jaxrnn.native.pointwise import POINTWISE
 from jaxrnn.native.vectors import Kind
+from jaxrnn.places import PLACES
 from jaxrnn.typing import Array, PyTree
 
 __all__ = ["Tracer", "trace"]
@@ -108,7 +108,6 @@ class Tracer:
             constants=functools.partial(_constants, closed, len(given), self.needed(), self.operands),
             given=(self.specs, leaves[1], leaves[2]),
             results=results,
-            fun=fun,
         )
 
     # values
@@ -196,7 +195,7 @@ class Tracer:
     def rule(self, eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[None]]:
         """Returns the results of an equation, for `interpret`: known ones stay known."""
         results: list[Any]
-        if eqn.primitive.name in _SAME:
+        if eqn.primitive.name in IDENTITIES:
             results = values
         elif any(isinstance(v, Node | tuple) for v in values):
             results = self.equation(eqn, values)
@@ -403,7 +402,7 @@ def _constants(closed: Any, count: int, needed: set[int], operands: list[Any], l
 
     def rule(eqn: Any, values: list[Any], tags: list[Any]) -> tuple[list[Any], list[None]]:
         results: list[Any] = [_OF_ROWS] * len(eqn.outvars)
-        if eqn.primitive.name in _SAME:
+        if eqn.primitive.name in IDENTITIES:
             results = values
         elif not any(v is _OF_ROWS for v in values):
             if any(len(found) + i in needed for i in range(len(results))):
@@ -428,7 +427,6 @@ def _is_zero(node: Node) -> bool:
 
 
 _OF_ROWS = object()  # stands for a value that is no constant
-_SAME = {"copy", "copy_p", "name", "stop_gradient", "optimization_barrier"}
 _SYNONYMS = {"add_any": "add"}
 
 

@@ -184,6 +184,14 @@ class Fn:
             return min(a, b)
         return self.val(f"call i64 @llvm.smin.i64(i64 {a}, i64 {b})")
 
+    def test(self, how: str, a: Index, b: Index) -> str:
+        """Returns a flag, an i1: a comparison of indices by LLVM's name for it, such as `eq`, `slt`, `sge`."""
+        return self.val(f"icmp {how} i64 {a}, {b}")
+
+    def choose(self, flag: str, a: Index, b: Index, type: str = "i64") -> str:
+        """Returns `a` if the flag is set, else `b`: indices, or what else is of this type."""
+        return self.val(f"select i1 {flag}, {type} {a}, {type} {b}")
+
     def ptr(self, base: str, offset: Index, kind: Kind = "f") -> str:
         """Returns a pointer `offset` numbers on."""
         return base if offset == 0 else self.val(f"getelementptr {self.t.element(kind)}, ptr {base}, i64 {offset}")
@@ -207,7 +215,7 @@ class Fn:
         self.do(f"br label %head_{tag}")
         self.label(f"head_{tag}")
         i = self.val(f"load i64, ptr {slot}")
-        more = self.val(f"icmp slt i64 {i}, {stop}")
+        more = self.test("slt", i, stop)
         self.do(f"br i1 {more}, label %body_{tag}, label %end_{tag}")
         self.label(f"body_{tag}")
         yield i
@@ -269,30 +277,28 @@ class Fn:
         return self.val(f"select {self.t.vb} {c}, {vector} {a}, {vector} {b}")
 
     def maximum(self, a: str, b: str, kind: Kind = "f") -> str:
-        """Returns the greater; NaN if either is NaN."""
-        return self._of_two({"f": "maximum", "i": "smax", "b": "umax"}[kind], a, b, kind)
+        """Returns the greater of floats or ints; NaN if either is NaN."""
+        return self._of_two("maximum" if kind == "f" else "smax", a, b, kind)
 
     def minimum(self, a: str, b: str, kind: Kind = "f") -> str:
-        """Returns the lesser; NaN if either is NaN."""
-        return self._of_two({"f": "minimum", "i": "smin", "b": "umin"}[kind], a, b, kind)
+        """Returns the lesser of floats or ints; NaN if either is NaN."""
+        return self._of_two("minimum" if kind == "f" else "smin", a, b, kind)
 
     def _of_two(self, name: str, a: str, b: str, kind: Kind) -> str:
         vector = self.t.vector(kind)
         return self.val(f"call {vector} @llvm.{name}.{self.t.suffix_of(kind)}({vector} {a}, {vector} {b})")
 
-    def reduce(self, how: Literal["sum", "max", "min"], v: str, kind: Kind = "f") -> str:
-        """Returns one number made of all lanes, always added up in the same order; of bools "max" is any, "min" all."""
+    def reduce(self, how: Literal["sum", "max", "min"], v: str) -> str:
+        """Returns one float made of all lanes, always added up in the same order."""
         t = self.t
-        name = {
-            "f": {"sum": "fadd", "max": "fmaximum", "min": "fminimum"},
-            "i": {"sum": "add", "max": "smax", "min": "smin"},
-            "b": {"max": "or", "min": "and"},
-        }[kind][how]
-        element = "i1" if kind == "b" else t.element(kind)
+        name = {"sum": "fadd", "max": "fmaximum", "min": "fminimum"}[how]
         # With a start the sum would go from lane to lane, but for this permission.
-        start, permission = (f"{t.s} {t.const(-0.0)}, ", "reassoc ") if name == "fadd" else ("", "")
-        call = f"call {permission}{element} @llvm.vector.reduce.{name}.{t.suffix_of(kind)}"
-        return self.val(f"{call}({start}{t.vector(kind)} {v})")
+        start, permission = (f"{t.s} {t.const(-0.0)}, ", "reassoc ") if how == "sum" else ("", "")
+        return self.val(f"call {permission}{t.s} @llvm.vector.reduce.{name}.{t.suffix}({start}{t.v} {v})")
+
+    def any(self, v: str) -> str:
+        """Returns whether a lane of bools is true, as a flag."""
+        return self.val(f"call i1 @llvm.vector.reduce.or.{self.t.suffix_of('b')}({self.t.vb} {v})")
 
     def transpose(self, rows: list[str]) -> list[str]:
         """Returns the columns of as many vectors as each has lanes, by mixing two halves of them until they are."""
@@ -304,10 +310,8 @@ class Fn:
         return rows
 
     def convert(self, v: str, kind: Kind, to: Kind) -> str:
-        """Returns a vector of another kind, by XLA's rules: to int NaN is 0 and numbers too great the greatest."""
+        """Returns a vector in another kind, by XLA's rules: to int NaN is 0 and numbers too great the greatest."""
         t, source, target = self.t, self.t.vector(kind), self.t.vector(to)
-        if kind == to:
-            return v
         if to == "b":
             return self.cmp("une" if kind == "f" else "ne", v, "zeroinitializer", kind)
         if kind == "f":

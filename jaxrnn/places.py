@@ -47,5 +47,8 @@ PLACES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
     "slice": _slice,
     "split": lambda eqn, x: np.split(x, np.cumsum(eqn.params["sizes"])[:-1], eqn.params["axis"]),
     "squeeze": _reshape,
+    "stack": lambda eqn, *parts: np.stack(parts, eqn.params["axis"]),
+    "tile": lambda eqn, x: np.tile(x, eqn.params["reps"]),
     "transpose": lambda eqn, x: np.transpose(x, eqn.params["permutation"]),
+    "unstack": lambda eqn, x: list(np.moveaxis(x, eqn.params["axis"], 0)),
 }
