@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from jaxrnn.cell import Cell
-from jaxrnn.checks import check_input, check_lengths, check_state
+from jaxrnn.checks import check_flags, check_input, check_lengths, check_state
 from jaxrnn.engine.driver import for_all_rows, unroll
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.newton import Newton
@@ -110,8 +110,8 @@ def run(
     if not leading:
         shapes = [jnp.shape(x) for x in jax.tree.leaves(xs)]
         raise ValueError(f"xs: got no time axis in the shapes {shapes}, needs {layout}, ...]")
-    if resets is not None and jnp.shape(resets) != leading:
-        raise ValueError(f"resets: got the shape {jnp.shape(resets)}, needs {layout}] = {leading}")
+    if resets is not None:
+        resets = check_flags(resets, leading, "resets", f"{layout}]")
     time_axis = 0 if time_major else len(leading) - 1
     batch_shape = leading[:time_axis] + leading[time_axis + 1 :]
     if state is not None:

@@ -28,7 +28,7 @@ from jaxrnn.checks import (
     check_sizes,
     check_state,
 )
-from jaxrnn.engine.layer import Layer, check_layer, computation_dtype
+from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Array, Key, Params, PyTree, State
 
 __all__ = [
@@ -256,12 +256,15 @@ def recurrent_attention(
         state, y = cell(params, state, look(action))
         return (state, y), (y, action)
 
-    def first(key: Key, y: Array) -> Array:
+    def zeros(specs: PyTree, *lead: int) -> PyTree:
+        return jax.tree.map(lambda a: jnp.zeros((*lead, *a.shape), a.dtype), specs)
+
+    def first(key: Key) -> PyTree:
+        _, y = cell(params, state, zeros(cell.input_spec, *batch_shape))
         return cell(params, state, look(act(key, y)))[1]
 
-    nothing = jnp.zeros((*batch_shape, cell.output_size), computation_dtype(params, state))
-    like = jax.eval_shape(first, key, nothing)
-    (state, _), (ys, actions) = lax.scan(step, (state, jnp.zeros(like.shape, like.dtype)), jax.random.split(key, steps))
+    begin = state, zeros(jax.eval_shape(first, key))
+    (state, _), (ys, actions) = lax.scan(step, begin, jax.random.split(key, steps))
     return Glimpses(state, ys, actions)
 
 

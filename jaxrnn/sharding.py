@@ -206,13 +206,15 @@ def _run_units(
     rows = _rows(options.batch_shape, batch)
     units, ys = PartitionSpec(*rows, axis), PartitionSpec(None, *rows, axis)
 
-    def local(params: Params, xs: Array, state: State, lengths: Any, resets: Any) -> tuple[State, Array]:
+    def local(params: Params, xs: Array, state: State, lengths: Any, resets: Any, edges: Any) -> tuple[State, Array]:
         fused = jax.tree.map(lambda w, s: w.reshape(*w.shape[: len(s.shape) - 1], -1), params, _spec_of(cell))
-        here = options._replace(batch_shape=xs.shape[1:-1], lengths=lengths, resets=resets)
+        here = options._replace(batch_shape=xs.shape[1:-1], lengths=lengths, resets=resets, edges=edges)
         return _Units(cell, axis, mesh.shape[axis]).run(fused, xs, state, here)
 
-    specs = (_specs(cell, axis), PartitionSpec(None, *rows), units, PartitionSpec(*rows), PartitionSpec(None, *rows))
-    return _shard_map(local, mesh, specs, (units, ys), params, xs, state, options.lengths, options.resets)
+    here, over_time = PartitionSpec(*rows), PartitionSpec(None, *rows)
+    specs = (_specs(cell, axis), over_time, units, here, over_time, here)
+    given = params, xs, state, options.lengths, options.resets, options.edges
+    return _shard_map(local, mesh, specs, (units, ys), *given)
 
 
 @dataclass(frozen=True)
@@ -395,6 +397,8 @@ def unroll_time(
     here, stretch = PartitionSpec(*rows), PartitionSpec(axis, *rows)
     specs = (PartitionSpec(), stretch, here, stretch, stretch, PartitionSpec(None, *rows))
     final, ys = _shard_map(local, mesh, specs, (stretch, stretch), params, xs, state, valid, flags, begins)
+    if AxisType.Explicit in mesh.axis_types:  # no part of an axis is taken where that is spread
+        final = jax.reshard(final, NamedSharding(mesh, PartitionSpec(None, *rows)))
     return jax.tree.map(lambda s: s[0], final), ys
 
 

@@ -204,13 +204,18 @@ def recipes(of_units, of_time, reverse=False, steps=8):
             solved = functools.partial(run, solver=jaxrnn.Newton(1e-12))
             check(f"{cell} by Newton", cell, solved, given, params, join)
     for cell in of_units[:1] if of_time else []:
-        spread_cell = sharding.SpreadUnits(cell, mesh, "model", "data")
-        whole, inside = (jaxrnn.Stack((one, jaxrnn.MinGRU(8, 3))) for one in (cell, spread_cell))
+        both = cell, sharding.SpreadUnits(cell, mesh, "model", "data")
+        whole, inside = (jaxrnn.Stack((one, jaxrnn.MinGRU(8, 3))) for one in both)
         given = example(whole, steps=steps, batch=(4,), dtype=jnp.float64)
         check("SpreadUnits in a network", whole, functools.partial(jaxrnn.unroll, inside), given, given[0])
+        whole, inside = (functools.partial(jaxrnn.unroll, jaxrnn.Masked(one, "reset"), **masks) for one in both)
+        given = example(jaxrnn.Masked(cell), steps=steps, batch=(4,), dtype=jnp.float64)
+        found["SpreadUnits over gaps"] = compare(inside, given, whole(*given))
     for cell in of_time:
         given = example(cell, steps=steps, batch=(4,), dtype=jnp.float64)
         check(repr(cell), cell, functools.partial(sharding.unroll_time, cell, **on_axes), given, given[0])
+        explicit = on_axes | {"mesh": jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)}
+        check(f"{cell}, explicit", cell, functools.partial(sharding.unroll_time, cell, **explicit), given, given[0])
     return found
 
 

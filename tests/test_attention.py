@@ -96,6 +96,20 @@ def test_every_score_and_query_is_that_of_its_equations(net):
     np.testing.assert_allclose(state.fed, final.fed, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("query", ["before", "after"])
+def test_what_is_fed_back_keeps_its_precision(query):
+    """Where the inputs alone have less."""
+    net = jaxrnn.Attention(jaxrnn.GRU(3 + (M if query == "before" else H), H), M, S, query=query)
+    params, xs, memory = case(net)
+    short = xs.astype(jnp.bfloat16)
+    start = net.attend(params, memory, MASK)
+    with jax.numpy_dtype_promotion("standard"):
+        found, expected = (
+            jaxrnn.unroll(net, params, given, start)[1].y for given in (short, short.astype(jnp.float32))
+        )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_layers_of_a_decoder_may_draw():
     """Of zoneout: every unit is its old self, or what the layer makes of its old state and of what is below."""
     first, second = jaxrnn.GRU(3 + M, H), jaxrnn.GRU(H, H)
@@ -170,6 +184,16 @@ def test_one_valid_place_is_looked_at_alone():
         ys, alignments = jax.tree.map(np.asarray, unrolled(net, params, xs, state)[1])
         np.testing.assert_array_equal(alignments[0], np.eye(S)[[2, 4]])
         np.testing.assert_allclose(ys[0, :, H:], np.asarray(memory)[[2, 4], [0, 1]], rtol=1e-6)
+
+
+def test_the_loop_of_attention_takes_outputs_of_several_axes():
+    cell = jaxrnn.ConvLSTM((4, 2), 3, 3)
+    params, xs, state = example(cell, steps=5, batch=(2,))
+    found = jaxrnn.reinforce.recurrent_attention(
+        jax.random.key(0), cell, params, lambda step: step + xs[0], lambda key, y: jnp.mean(y), 5, state
+    )
+    looked = found.actions[:, None, None, None] + xs[:1]
+    np.testing.assert_allclose(found.ys, jaxrnn.unroll(cell, params, looked, state)[1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_loop_of_attention_starts_from_zeros_and_passes_no_gradient_through_places():

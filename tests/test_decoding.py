@@ -200,6 +200,8 @@ def test_transforms_are_those_of_numpy():
             kept = np.isfinite(found[row]) | (np.isin(np.arange(12), want) & np.isneginf(z))
             assert sorted(np.flatnonzero(kept)) == sorted(want)
             np.testing.assert_array_equal(found[row][np.isfinite(found[row])], logits[row][np.isfinite(found[row])])
+    many = 3 * jax.random.normal(KEY, (2, 50_000))  # whose probabilities add up to 1 before the last ones
+    np.testing.assert_array_equal(TopP(1.0)(many, None), many)
     assert Temperature(0.7) == Temperature(0.7)
     assert hash(TopK(3)) == hash(TopK(3))
 

@@ -72,14 +72,15 @@ def variables_of(params):
 @pytest.mark.parametrize("cell", CELLS + NETWORKS, ids=repr)
 def test_rnn_is_unroll(cell):
     params, xs, state = example(cell)
-    lengths, resets = jnp.array([4, 0]), jnp.zeros((T, B), bool).at[2, 0].set(True)
+    flags = [[t == 2 and b == 0 for b in range(B)] for t in range(T)]  # a list, as `unroll` takes it
+    lengths, resets = jnp.array([4, 0]), jnp.array(flags)
     batchwise, timewise = jaxrnn.linen.RNN(cell), jaxrnn.linen.RNN(cell, time_major=True)
     options = {"initial_carry": state, "seq_lengths": lengths, "reverse": True, "chunk": 2, "save": "boundaries"}
     want, got, (final, ys) = quick(
         lambda params: (
             unroll(cell, params, swap(xs), state, lengths=lengths, resets=resets, reverse=True),
             batchwise.apply(variables_of(params), swap(xs), resets=resets.T, **options),
-            timewise.apply(variables_of(params), xs, resets=resets, **options),
+            timewise.apply(variables_of(params), xs, resets=flags, **options),
         ),
         params,
     )

@@ -38,7 +38,7 @@ def found():
 @pytest.mark.exhaustive
 def test_all_of_it_equals_one_device(found):
     """Values and gradients, without a state, with lengths and resets, in float64."""
-    assert len(found) == (9 if native.obstacle() else 20)
+    assert len(found) == (11 if native.obstacle() else 22)
     assert {name: f["error"] for name, f in found.items() if f["error"] > 1e-12} == {}
 
 

@@ -94,6 +94,21 @@ def test_gaps_reset_between_runs_of_each_stretch(reverse):
         close(pick(final, row), s)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("policies", ["hold", "reset", *rare("reset hold", "hold reset")])
+def test_gaps_and_resets_anywhere_are_the_loop_of_single_steps(policies, reverse):
+    """At the ends of rows as well, and before and after the first valid step and the last one."""
+    net = GRU
+    for policy in policies.split():
+        net = jaxrnn.Masked(net, policy)
+    params, xs, state = example(net, steps=5, batch=(64,))
+    rng = np.random.default_rng(3)
+    xs = jax.tree.map(lambda x: rng.random(x.shape) < 0.5 if x.dtype == bool else x, to_numpy(xs))
+    options = {"lengths": rng.integers(0, 6, 64), "resets": rng.random((5, 64)) < 0.4, "reverse": reverse}
+    found = unrolled(net, params, xs, state, **options)
+    chex.assert_trees_all_close(found, unrolled(jaxrnn.networks.Stepped(net), params, xs, state, **options), atol=1e-6)
+
+
 @pytest.mark.parametrize("policy", ["hold", "reset"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_resets_and_gaps_together_are_the_loop_of_single_steps(policy, reverse):

@@ -78,6 +78,8 @@ class TopP:
 
     def __call__(self, logits: Array, counts: Array | None) -> Array:
         del counts
+        if self.p == 1:
+            return logits  # of many symbols, the sum below is 1 before the last ones
         falling = -jnp.sort(-logits, axis=-1)
         p = jax.nn.softmax(falling)
         above = jnp.cumsum(p, axis=-1) - p  # the probability of all that is likelier

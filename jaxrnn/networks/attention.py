@@ -253,9 +253,11 @@ class Attention(Wrapper[AttentionParams, AttentionState]):
         self, params: AttentionParams, state: AttentionState, x: Array, draw: Draw = nothing
     ) -> tuple[AttentionState, Attended]:
         """Runs one time step."""
+        dtype = computation_dtype(params, x)
 
         def inner(fed: Array) -> tuple[State, Array]:
-            return self.cell.advance(params.cell, state.cell, jnp.concatenate([x, fed.astype(x.dtype)], axis=-1), draw)
+            both = jnp.concatenate([x.astype(dtype), fed.astype(dtype)], axis=-1)
+            return self.cell.advance(params.cell, state.cell, both, draw)
 
         if self.query == "before":
             context, alignment = self._attend(params, state.fed, state.memory)
@@ -266,7 +268,7 @@ class Attention(Wrapper[AttentionParams, AttentionState]):
             context, alignment = self._attend(params, h, state.memory)
             w_c: Any = params.w_c
             fed = y = jnp.tanh(dot(jnp.concatenate([context.astype(h.dtype), h], axis=-1), w_c))
-        y = cast(Attended(y, alignment), computation_dtype(params, x))
+        y = cast(Attended(y, alignment), dtype)
         return AttentionState(cell, fed.astype(state.fed.dtype), state.memory), y
 
     def with_cells(self, function: Callable[[Layer], Layer]) -> Layer:

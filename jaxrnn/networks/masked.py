@@ -92,10 +92,10 @@ class Masked(Wrapper[P, S]):
         # A step resets if any event lies between it and the valid step before it.
         count = jnp.take_along_axis(jnp.cumsum(events, axis=0), order, axis=0)
         begins = jnp.concatenate([count[:1] > 0, count[1:] != count[:-1]])
-        # Events in the gaps at both ends act before the first or after the last valid step. In reverse, a flag on the
-        # very first step acts where nothing runs.
+        # Events in the gaps at both ends act before the first or after the last valid step, one on the first valid step
+        # after it in reverse. There, a flag on the very first step acts where nothing runs.
         back = events.at[0].set(gaps[0])
-        trailing, leading = gap & (done == done[-1:]), gap & (done == 0)
+        trailing, leading = gap & (done == done[-1:]), inside & (done == jnp.where(gap, 0, 1))
         edges = Edges(*(jnp.any(e, axis=0) for e in (events & trailing, back & trailing, back & leading)))
         if options.edges is not None:
             edges = jax.tree.map(jnp.logical_or, edges, options.edges)

@@ -28,8 +28,8 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
     Args:
         cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`. A
             function between layers, such as `jax.nn.relu`, becomes a `Pointwise` layer.
-        dropout: rate at which outputs are dropped between layers when `unroll` is given a `key`; an independent mask
-            for every step. Without a key nothing is dropped.
+        dropout: rate at which outputs are dropped between layers, those of a function, too, when `unroll` is given a
+            `key`; an independent mask for every step. Without a key nothing is dropped.
 
     Raises:
         ValueError: no cells, sizes that do not fit, or a rate outside of [0, 1).

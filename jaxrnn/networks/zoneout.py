@@ -22,7 +22,7 @@ class Zoneout(StepWrapper[P, S]):
 
     Without a key, the state is the expected one, `rate s + (1 - rate) step(s)`. An output that is a part of the state
     is that part after zoneout. Within its step a cell uses its new state before zoneout, as in the paper: an LSTM
-    computes `h` from the new `c`.
+    computes `h` from the new `c`. It is not for states that are scaled by a running maximum, as in `SLSTM` and `MLSTM`.
 
     Args:
         cell: any cell that runs step by step.
