@@ -248,6 +248,7 @@ def test_training_that_ends_in_nan_is_an_error(tmp_path):
         ),
         (jax.errors.JaxRuntimeError(f"INTERNAL: {9 * 'Error dispatching computation: '}no memory"), "error: no memory"),
         (KeyboardInterrupt("after step 3"), "after step 3; here"),
+        (KeyboardInterrupt(), "here"),
     ],
 )
 def test_what_goes_wrong_is_one_line(error, line):
@@ -255,7 +256,7 @@ def test_what_goes_wrong_is_one_line(error, line):
         raise error
 
     with pytest.raises(SystemExit, match=f"^{line}$"):
-        common.run(main, "; here")
+        common.run(main, "here")
 
 
 def test_an_unknown_optimizer_is_an_error_that_lists_the_known_ones(capsys):
