@@ -265,7 +265,10 @@ def check_positive(settings: Any, *names: str) -> None:
 
 
 def run(main: Callable[[], Any], stopped: str) -> None:
-    """Call `main`; what goes wrong with its options, its files or memory ends it with one line, and so does Ctrl-C."""
+    """Call `main`; what goes wrong with its options, its files or memory ends it with one line, and so does Ctrl-C.
+
+    `stopped`: what to say after Ctrl-C, beside what `fit` says.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal that is not UTF-8 cannot show
@@ -278,4 +281,4 @@ def run(main: Callable[[], Any], stopped: str) -> None:
     except jax.errors.JaxRuntimeError as error:  # such as of memory, said once for each part of the program
         sys.exit(f"error: {str(error).splitlines()[0].rpartition('Error dispatching computation: ')[2]}")
     except KeyboardInterrupt as stop:
-        sys.exit(f"{stop}{stopped}")
+        sys.exit("; ".join(part for part in (str(stop), stopped) if part))

@@ -214,6 +214,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     cut = len(words) - len(test) // 4  # the rest of these is looked at while training
     if cut <= settings.window:
         raise ValueError(f"text: got {cut} words to train on, needs more than a window's {settings.window} (--window)")
+    if len(test) < 8:  # a quarter of as many is looked at while training, and has to have a word to predict
+        raise ValueError(f"text: got {len(test)} held-out words, needs 8 or more")
     known = corpus.vocabulary(words[:cut], settings.least)
     train, look, test = (corpus.encode(part, known) for part in (words[:cut], words[cut:], test))
     print(f"{cut:,} words to train on, {len(known):,} different; held out: {corpus.unknown(test)}, {text.name}")
@@ -257,4 +259,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "; here: --resume with the same directory")
+    common.run(main, "here: --resume with the same directory")

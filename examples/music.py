@@ -382,4 +382,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "; here: anew, with another directory")
+    common.run(main, "here: anew, with another directory")

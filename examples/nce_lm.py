@@ -192,12 +192,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
     some = new[: len(new) // 8 + 2]  # what the curves are of
     look, evaluate = perplexity(some), perplexity(new)
     results, paces, curves = dict(simple), {}, {}
+    settings.directory.mkdir(parents=True, exist_ok=True)  # before the time that training takes
     for name in LOSSES:
         print(name)
         model, paces[name], curves[name] = train(name, settings, seen, frequencies, look)
         results[name] = evaluate(model)["perplexity"]
     Console().print(table_of(results, paces))
-    settings.directory.mkdir(parents=True, exist_ok=True)
     labels = {"xlabel": "seconds of training", "ylabel": f"perplexity of {len(some) - 1:,} names", "yscale": "log"}
     levels = corpus.perplexities(seen, some, len(known))
     corpus.draw(curves, levels, settings.directory / "perplexity.png", **labels)
@@ -205,4 +205,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "")
+    common.run(main, "stopped")

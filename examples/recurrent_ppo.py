@@ -331,4 +331,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "; here: --resume with the same directory")
+    common.run(main, "here: --resume with the same directory")

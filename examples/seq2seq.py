@@ -17,6 +17,7 @@ an attending decoder looks while it writes.
 
 import datetime
 import string
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,12 +84,21 @@ class Settings:
 
 
 def pairs(settings: Settings, seed: Sequence[int], count: int, *, unseen: bool = False) -> list[tuple[str, str]]:
-    """Random sources and their translations; dates are either to train on or unseen, one in ten."""
-    rng = np.random.default_rng(seed)
+    """Random sources and their translations, either to train on or unseen: one source in ten, or one date."""
+    rng, found = np.random.default_rng(seed), []
+    while len(found) < count:
+        drawn = draw(settings, rng, count + count // 4)
+        # All manners of writing a date are held out together.
+        keys = [target if settings.task == "dates" else source for source, target in drawn]
+        found += [pair for pair, key in zip(drawn, keys, strict=True) if (zlib.crc32(key.encode()) % 10 == 0) == unseen]
+    return found[:count]
+
+
+def draw(settings: Settings, rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """Random sources and their translations."""
     if settings.task == "dates":
-        first, last = datetime.date(1900, 1, 1).toordinal(), datetime.date(2099, 12, 31).toordinal()
-        ordinals = rng.integers(first // 10, last // 10, count) * 10 + (0 if unseen else rng.integers(1, 10, count))
-        return [in_words(datetime.date.fromordinal(max(first, n)), int(rng.integers(4))) for n in ordinals.tolist()]
+        ordinals = rng.integers(datetime.date(1900, 1, 1).toordinal(), datetime.date(2100, 1, 1).toordinal(), count)
+        return [in_words(datetime.date.fromordinal(n), int(rng.integers(4))) for n in ordinals.tolist()]
     if settings.task == "add":
         digits = max(1, (settings.length - 1) // 2)
         numbers = 10 ** rng.integers(1, digits + 1, (count, 2))
@@ -278,4 +288,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    common.run(main, "; here: --resume with the same directory")
+    common.run(main, "here: --resume with the same directory")

@@ -305,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Result]]
     low, high = np.log(settings.rates)
     rates = jnp.exp(jax.random.uniform(k_rates, (settings.trials,), minval=low, maxval=high))
     results, counts = {}, {}
+    settings.directory.mkdir(parents=True, exist_ok=True)  # before the time that training takes
     for task in settings.tasks:
         parts = [draw(settings, task, part, rolls) for part in ("train", "valid", "test")]
         outputs = music.KEYS if task == "music" else len(SYMBOLS)
@@ -316,7 +317,6 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, Result]]
             counts.setdefault(name, sum(leaf.size for leaf in leaves))
         results[task] = compared(settings, found)
     Console().print(table(results, counts))
-    settings.directory.mkdir(parents=True, exist_ok=True)
     picture(settings, results)
     return results
 

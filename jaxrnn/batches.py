@@ -15,6 +15,7 @@ into memory, for worker processes and for many hosts; `lambda start: iter(datase
 of its datasets to `fit`.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -187,6 +188,7 @@ def padded(
     bucket = np.searchsorted(limits, lengths)
     per_epoch = sum(-(-n // batch_size) for n in np.bincount(bucket).tolist())
 
+    @functools.lru_cache(maxsize=1)  # the batches of an epoch come one after the other
     def plan(epoch: int) -> list[tuple[int, np.ndarray]]:
         order = _order(seed, epoch, len(arrays))
         batches = []

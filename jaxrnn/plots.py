@@ -48,7 +48,13 @@ def alignment(
 
 
 def gradient_norms(norms: Array, ax: Any = None) -> Any:
-    """Plots norms `[T, *batch]` from `state_gradient_norms` against time on a logarithmic axis, one line per row."""
+    """Plots norms `[T, *batch]` from `state_gradient_norms` against time on a logarithmic axis, one line per row.
+
+    Raises:
+        ValueError: `norms` is empty or has no time axis.
+    """
+    if not np.size(norms) or not np.ndim(norms):
+        raise ValueError(f"norms: got the shape {np.shape(norms)}, needs [T, *batch], a step at least")
     ax = plt.subplots()[1] if ax is None else ax
     ax.semilogy(np.reshape(norms, (len(norms), -1)))
     ax.set_xlabel("step")
@@ -70,7 +76,13 @@ def heat(values: Array, labels: Sequence[str] | None = None, ax: Any = None) -> 
 
 
 def text(characters: Sequence[str], values: Array, ax: Any = None, width: int = 60) -> Any:
-    """Prints characters `[T]` on the colors of one unit's activations `[T]`, `width` of them to a line."""
+    """Prints characters `[T]` on the colors of one unit's activations `[T]`, `width` of them to a line.
+
+    Raises:
+        ValueError: there are no characters, or not one value for each.
+    """
+    if not len(characters):
+        raise ValueError("characters: got none, needs one at least")
     if len(characters) != len(values):
         raise ValueError(f"values: got {len(values)}, needs one for each of the {len(characters)} characters")
     lines = -(-len(characters) // width)

@@ -45,6 +45,18 @@ def test_with_sgd_it_is_the_algorithm_of_the_paper(every, patience, steps, x64):
     np.testing.assert_allclose(training.averaged_params(state.opt_state), want, rtol=1e-12)
 
 
+def test_a_loss_that_is_nan_is_passed_over():
+    losses = jnp.array([jnp.nan, 3.0, 2.0, jnp.nan, 4.0, 5.0])
+    averaging = training.triggered_average(lambda w: losses[w.astype(int) - 1], every=1, patience=1)
+    w, begins = jnp.float32(0), []
+    state = averaging.init(w)
+    for _ in losses:
+        updates, state = averaging.update(jnp.float32(1), state, w)
+        w = optax.apply_updates(w, updates)
+        begins.append(int(state.averaged))
+    assert begins == [0, 0, 0, 0, 1, 2]
+
+
 def test_fit_evaluates_the_average_and_resumes_with_it(tmp_path):
     targets = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
     optimizer = optax.chain(optax.sgd(0.9), training.triggered_average(lambda w: (w**2).sum(), 1, 1))

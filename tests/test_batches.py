@@ -69,6 +69,14 @@ def test_padded_sequences_are_whole(boundaries):
     assert sorted(seen) == sorted(list(range(7)) * (3 if boundaries is None else 1))
 
 
+def test_an_epoch_of_buckets_is_planned_once(monkeypatch):
+    orders = []
+    monkeypatch.setattr(batches, "_order", lambda *arguments: orders.append(arguments) or np.arange(7))
+    made = list(itertools.islice(batches.padded(SEQUENCES, 1, boundaries=(2, 4, 8), seed=3)(5), 16))  # from 5 to 20
+    assert sorted(made[i].numbers.item() for i in range(2, 9)) == list(range(7))
+    assert orders == [(3, epoch, 7) for epoch in (0, 1, 2)]
+
+
 @pytest.mark.parametrize("boundaries", [None, (2, 4, 8)])
 def test_each_row_has_its_label(boundaries):
     labels = [[10 * i, i] for i in range(7)]  # lists, as they come from a file

@@ -276,6 +276,12 @@ def to(function, cell, *before, **options):
     return lambda: function(*before, cell, params_of(cell), **options)
 
 
+def conv_of_haiku(recurrent, bias):
+    given = {"w": np.ones((3, 3, 8)), "b": np.ones(8)}
+    hidden = {"w": np.ones(recurrent), "b": np.ones(bias)}
+    return convert.from_haiku({"conv/input_to_hidden": given, "conv/hidden_to_hidden": hidden}, space=(4,))
+
+
 LSTM, GRU, BEFORE = jaxrnn.LSTM(3, 4), jaxrnn.GRU(3, 4), jaxrnn.GRU(3, 4, "before")
 W = {"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": np.ones((16, 4))}
 K = {"kernel": np.ones((3, 12)), "recurrent_kernel": np.ones((4, 12))}
@@ -399,6 +405,76 @@ WRONG = {
         ),
         "bias_n",
     ),
+    "a projection of a GRU": (
+        lambda: convert.from_torch(
+            {"weight_ih": np.ones((12, 3)), "weight_hh": np.ones((12, 2)), "weight_hr": np.ones((2, 4))}
+        ),
+        r"params.w_h: got the shape \(2, 12\), needs \(4, 12\), as from GRU",
+    ),
+    "three axes": (lambda: convert.from_torch(W | {"weight_hh_l0": np.ones((16, 4, 1))}), r"needs \(16, 4\)"),
+    "a layer that is wider": (
+        lambda: convert.from_torch(W | {"weight_ih_l1": np.ones((16, 5)), "weight_hh_l1": np.ones((16, 4))}),
+        "cells",
+    ),
+    "a kernel of another size, Keras": (
+        lambda: convert.from_keras(
+            {"kernel": np.ones((3, 3, 8)), "recurrent_kernel": np.ones((5, 2, 8)), "bias": np.ones(8)}, space=(4,)
+        ),
+        r"params.w_h: got the shape \(5, 2, 8\), needs \(3, 2, 8\)",
+    ),
+    "a kernel of another size, Haiku": (
+        lambda: conv_of_haiku((5, 2, 8), (8,)),
+        r"params.w_h: got the shape \(5, 2, 8\)",
+    ),
+    "two biases, Haiku": (lambda: conv_of_haiku((3, 2, 8), (7,)), r"conv/hidden_to_hidden/b: .* needs \(8,\)"),
+    "an axis, Haiku": (
+        lambda: convert.from_haiku({"lstm/linear": {"w": np.ones(16), "b": np.ones(16)}}),
+        "lstm/linear/w: got the shape .* needs 2 axes",
+    ),
+    "gates, Haiku": (
+        lambda: convert.from_haiku({"lstm/linear": {"w": np.ones((7, 15)), "b": np.ones(15)}}),
+        r"the shape \(7, 15\), needs 4 gates of one size along its last axis",
+    ),
+    "a bias of Equinox": (
+        lambda: convert.from_equinox(
+            {"weight_ih": np.ones((12, 3)), "weight_hh": np.ones((12, 4)), "bias": np.ones(12), "bias_n": np.ones(5)}
+        ),
+        r"params.b_n: got the shape \(5,\), needs \(4,\)",
+    ),
+    "a bias of TensorFlow": (
+        lambda: convert.from_tensorflow1(
+            {
+                "gates/kernel": np.ones((7, 8)),
+                "gates/bias": np.ones(8),
+                "candidate/kernel": np.ones((7, 4)),
+                "candidate/bias": np.ones(7),
+            }
+        ),
+        r"params.b: got the shape \(15,\), needs \(12,\)",
+    ),
+    "a matrix of Element-Research": (
+        lambda: convert.from_element_research("FastLSTM", [np.ones((16, 3)), np.ones(16), np.ones((16, 5))]),
+        r"params.w_h: got the shape \(5, 16\), needs \(4, 16\)",
+    ),
+    "a bias of Element-Research": (
+        lambda: convert.from_element_research("SeqGRU", [np.ones((7, 12)), np.ones(13)]),
+        r"params.b: got the shape \(13,\), needs \(12,\)",
+    ),
+    "two biases, Flax": (
+        lambda: convert.from_flax(
+            {
+                "ih": {"kernel": np.ones((3, 2, 16)), "bias": np.ones(16)},
+                "hh": {"kernel": np.ones((3, 4, 16)), "bias": np.ones(15)},
+            },
+            space=(5,),
+        ),
+        r"hh/bias: got the shape \(15,\), needs \(16,\)",
+    ),
+    "an axis, Flax": (
+        lambda: convert.from_flax({"i": {"kernel": np.ones(4), "bias": np.ones(4)}, "h": {"kernel": np.ones((4, 4))}}),
+        "i/kernel: got the shape .* needs 2 axes",
+    ),
+    "arrays of Flax that are not nested": (lambda: convert.from_flax({"i": np.ones(4)}), "needs a nested dict"),
     "names of Flax": (lambda: convert.from_flax({"a": {"kernel": np.ones((3, 4))}}), "of Flax's own"),
 }
 
@@ -430,6 +506,53 @@ def test_modules_that_cannot_be_expressed():
 def test_float64_is_never_rounded():
     with jax.enable_x64(False), pytest.raises(ValueError, match="float64, which JAX would round to float32"):
         convert.from_torch(W)
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8"])
+def test_arrays_of_the_other_byte_order_are_read(dtype):
+    weights = {name: np.random.default_rng(0).normal(size=w.shape).astype(dtype) for name, w in W.items()}
+    cell, params = convert.from_torch(weights)
+    assert params.w_x.dtype == np.dtype(dtype).newbyteorder("=")
+    for name, array in convert.torch_arrays(cell, params).items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="a long double is a float64 here")
+def test_dtypes_that_jax_does_not_have_are_refused():
+    with pytest.raises(ValueError, match=r"weight_ih: got .*, which JAX does not have; needs arrays in float64 or"):
+        convert.from_torch({name: w.astype(np.longdouble) for name, w in W.items()})
+
+
+@pytest.mark.parametrize("to", [convert.to_torch, convert.to_keras])
+def test_parameters_of_several_dtypes_are_not_rounded(to):
+    pytest.importorskip(to.__name__.removeprefix("to_"))
+    for cell in (LSTM, jaxrnn.Bidirectional(LSTM), jaxrnn.Stack((LSTM, jaxrnn.LSTM(4, 4)))):
+        first, *others = jax.tree.leaves(params_of(cell))
+        mixed = jax.tree.unflatten(
+            jax.tree.structure(params_of(cell)), [first.astype(jnp.bfloat16), *(x.astype(jnp.float32) for x in others)]
+        )
+        with pytest.raises(ValueError, match=r"params: got bfloat16, float32, needs all bfloat16, .* or float64; see"):
+            to(cell, mixed)
+
+
+def test_dropout_of_stacks_in_a_stack():
+    pytest.importorskip("torch")
+
+    def dropout(cell):
+        return convert.to_torch(cell, params_of(cell)).dropout
+
+    def stack(*sizes, rate=0.0):
+        layers = (jaxrnn.LSTM(i, h) if isinstance(i, int) else i for i, h in sizes)
+        return jaxrnn.Stack(tuple(layers), dropout=rate)
+
+    inner = stack((3, 4), (4, 4), rate=0.5)
+    for outer in (stack((inner, 4), (4, 4)), stack((inner, 4), (4, 4), rate=0.3)):
+        with pytest.raises(ValueError, match=rf"dropout=\[{outer.dropout}, 0.5\], PyTorch has one rate between all"):
+            dropout(outer)
+    assert dropout(stack((inner, 4), (4, 4), rate=0.5)) == 0.5
+    assert dropout(stack((inner, 4))) == 0.5
+    assert dropout(stack((stack((3, 4), rate=0.3), 4), (4, 4), rate=0.5)) == 0.5
+    assert dropout(stack((3, 4), rate=0.5)) == 0.0
 
 
 def test_a_vanilla_lstm_without_options_is_an_lstm():

@@ -12,7 +12,7 @@ import pytest
 
 import jaxrnn
 from jaxrnn import convert, networks
-from jaxrnn.convert.description import build, describe
+from jaxrnn.convert.description import build, check_sizes, describe
 from tests import cells, functions
 from tests.oracles import oracle
 from tests.registry import CELLS, NETWORKS, draw, example
@@ -119,6 +119,13 @@ def cell(value):
     return description(json.dumps({"version": 1, "cell": value}))
 
 
+def nested(depth):
+    inner = {"GRU": {"input_size": 3, "hidden_size": 3}}
+    for _ in range(depth):
+        inner = {"Residual": {"cell": inner}}
+    return inner
+
+
 HEADERS = {
     "no description": (lambda h: h["__metadata__"].pop("jaxrnn"), "without the description of a cell"),
     "no JSON": (description("{"), "the description of the cell: Expecting"),
@@ -146,7 +153,19 @@ HEADERS = {
     "a value of another kind": (cell({"Stack": {"cells": 3}}), "Stack does not take"),
     "no options": (cell({"LSTM": [3, 4]}), "needs its options by name"),
     "a size that is wrong": (cell({"LSTM": {"input_size": -3, "hidden_size": 4}}), "input_size: got -3"),
-    "sizes of more memory than there is": (cell({"LSTM": {"input_size": 10**9, "hidden_size": 10**9}}), "needs"),
+    "sizes of more memory than there is": (
+        cell({"LSTM": {"input_size": 10**9, "hidden_size": 10**9}}),
+        "cell.input_size: got 1000000000, the file has .* values in all",
+    ),
+    "a matrix of more memory than there is": (
+        cell({"Stack": {"cells": [{"S5": {"input_size": 1, "hidden_size": 10**5}}]}}),
+        r"cell.cells\[0\].hidden_size: got 100000, the file has",
+    ),
+    "an order of more memory than there is": (
+        cell({"LMU": {"input_size": 3, "hidden_size": 4, "order": 10**5, "theta": 9.0}}),
+        "cell.order: got 100000, the file has",
+    ),
+    "cells around cells": (cell(nested(300)), "got cells that are nested too deep"),
     "another cell": (cell({"LSTM": {"input_size": 3, "hidden_size": 4}}), "got the names"),
     "a name too many": (lambda h: h.update({"x": h.pop("1.b")}), "got the names"),
     "another shape": (lambda h: h["1.b"].update(shape=[3, 4]), r"1.b: got the shape \(3, 4\)"),
@@ -165,6 +184,15 @@ def test_hostile_files(whole, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         convert.from_safetensors(whole)
     assert whole.name in str(caught.value)
+
+
+def test_sizes_that_have_no_parameters_are_not_bounded(path):
+    image = jaxrnn.ConvLSTM((1000, 1000, 1), 1, 1)
+    convert.to_safetensors(image, draw(0, jax.eval_shape(image.init, jax.random.key(0)), jnp.float32), path)
+    assert convert.from_safetensors(path)[0] == image
+    for cell in (entry.cell for entry in (*CELLS, *NETWORKS)):
+        spec = jax.eval_shape(cell.init, jax.random.key(0))
+        check_sizes(describe(cell, KNOWN), sum(leaf.size for leaf in jax.tree.leaves(spec)))
 
 
 def test_truncated_and_foreign_files(whole):

@@ -123,6 +123,13 @@ def test_trials_side_by_side_are_single_trainings(tmp_path, capsys, monkeypatch)
     np.testing.assert_allclose(errors[1], alone(network, train, test), rtol=1e-4)
 
 
+def test_a_directory_that_cannot_be_made_is_an_error_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(variants, "search", lambda *_: pytest.fail("it trains"))
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        variants.main(["--quick", "--directory", str(tmp_path / "file")])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -95,6 +95,21 @@ def test_bad_options_are_named_and_nothing_is_written(example, arguments, messag
     assert not (tmp_path / "new").exists()
 
 
+def test_a_directory_that_cannot_be_made_is_an_error_before_the_training(sentences, tmp_path, monkeypatch):
+    monkeypatch.setattr(nce_lm, "train", lambda *_: pytest.fail("it trains"))
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        nce_lm.main(["--text", str(sentences), "--directory", str(tmp_path / "file")])
+
+
+def test_too_few_words_are_held_out(tmp_path):
+    (tmp_path / "text").write_text("the cat sat on the mat and the dog sat on the cat a b ")
+    options = ["--window", "4", "--least", "1", "--text", str(tmp_path / "text")]
+    with pytest.raises(ValueError, match=r"text: got \d held-out words, needs 8 or more"):
+        language_model.main([*options, "--directory", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
 # Words.
 
 

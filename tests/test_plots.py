@@ -17,6 +17,15 @@ def test_norms_have_a_line_a_row():
     mpl.pyplot.close(ax.figure)
 
 
+def test_what_is_empty_has_no_picture():
+    open_figures = mpl.pyplot.get_fignums()
+    with pytest.raises(ValueError, match=r"norms: got the shape \(0, 2\), needs \[T, \*batch\], a step at least"):
+        plots.gradient_norms(jnp.ones((0, 2)))
+    with pytest.raises(ValueError, match="characters: got none, needs one at least"):
+        plots.text("", jnp.ones(0))
+    assert mpl.pyplot.get_fignums() == open_figures
+
+
 def test_heat_and_text_show_every_step():
     ax = plots.text("ab\nc", np.array([1.0, -1.0, 0.0, 0.5]), width=2)
     assert [t.get_text() for t in ax.texts] == ["a", "b", "⏎", "c"]

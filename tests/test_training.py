@@ -65,6 +65,14 @@ def interrupted_at(number, interrupt=signal.SIGINT):
     return stream
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A job in the background ignores Ctrl-C, and `fit` leaves it at that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run(state, train_step, batches=batches, steps=7, **options):
     options = {"evaluate": total, "eval_every": 3, "log_every": 2, "checkpoint_every": 3, "progress": False} | options
     return fit(state, train_step, batches, steps=steps, **options)
@@ -505,12 +513,43 @@ def test_a_second_ctrl_c_acts_at_once(train_step, tmp_path):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores the signal
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run(fresh(), train_step, stream, directory=tmp_path)
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so(train_step, ignored):
+    before = signal.signal(ignored, signal.SIG_IGN)
     try:
-        with pytest.raises(KeyboardInterrupt, match=r"^$"):
-            run(fresh(), train_step, stream, directory=tmp_path)
+        assert int(run(fresh(), train_step, interrupted_at(1, ignored), steps=3).step) == 3
+        assert signal.getsignal(ignored) == signal.SIG_IGN
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(ignored, before)
+
+
+class Signalling:
+    """A count that presses Ctrl-C when it is read."""
+
+    def __int__(self):
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+
+def test_a_signal_after_the_look_for_one_ends_the_next_step(train_step, tmp_path):
+    def late(state, batch):
+        taken, metrics = train_step(state._replace(skipped_in_a_row=jnp.int32(0)), batch)
+        return taken._replace(skipped_in_a_row=Signalling()) if int(taken.step) == 2 else taken, metrics
+
+    with pytest.raises(KeyboardInterrupt, match=rf"after step 3 of 7\. .* in {tmp_path} is 3; to go on"):
+        run(fresh(), late, directory=tmp_path, evaluate=None, checkpoint_every=100)
+    assert int(restore(tmp_path, fresh()).step) == 3
+
+
+def test_a_signal_while_the_last_step_is_saved_is_not_swallowed(train_step, tmp_path, monkeypatch):
+    save = checkpoints.Run.save
+    monkeypatch.setattr(checkpoints.Run, "save", lambda *args: (save(*args), signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(KeyboardInterrupt, match="after step 7 of 7"):
+        run(fresh(), train_step, directory=tmp_path, checkpoint_every=100)
 
 
 def test_a_run_that_was_killed_resumes_from_its_last_checkpoint(train_step, whole, tmp_path):
@@ -554,6 +593,23 @@ def test_an_evaluation_that_fails_leaves_a_checkpoint_of_its_step(train_step, wh
     assert int(restore(tmp_path, fresh()).step) == 3
 
 
+@pytest.mark.parametrize("saved", [3, None])
+def test_a_checkpoint_that_cannot_be_written_says_which_is_the_last(train_step, tmp_path, monkeypatch, saved):
+    write = checkpoints.ocp.CheckpointManager.save
+
+    def full(manager, step, *args, **options):
+        if step == saved:
+            return write(manager, step, *args, **options)
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr(checkpoints.ocp.CheckpointManager, "save", full)
+    with pytest.raises(OSError, match="no space left") as error:
+        run(fresh(), train_step, directory=tmp_path)
+    assert error.value.__context__ is None
+    says = f"The last checkpoint in {tmp_path} is 3" if saved else f"No checkpoint was saved in {tmp_path}"
+    assert error.value.__notes__[0].startswith(says)
+
+
 def test_no_checkpoint_before_the_first_step(train_step, tmp_path):
     with pytest.raises(ValueError, match=r"batches: ended after number 0, needs 7 .* No checkpoint was saved in"):
         run(fresh(), train_step, lambda start: iter(()), directory=tmp_path)
@@ -583,6 +639,12 @@ def test_typed_keys_and_empty_arrays_in_the_state_come_back(tmp_path):
     state = run(start(), step, lambda start: itertools.repeat(None), steps=3, directory=tmp_path, evaluate=None)
     assert_identical(restore(tmp_path, start()), state)
     assert jax.random.key_impl(state.carry["key"]) == jax.random.key_impl(jax.random.key(1, impl="rbg"))
+    # `fit` takes the buffers of what `restore` gives, and never those of `like`.
+    like = start()
+    for new_carry in (False, True):
+        going_on = restore(tmp_path, like, new_carry=new_carry)
+        run(going_on, step, lambda start: itertools.repeat(None), steps=4, evaluate=None)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(like))
 
 
 # What cannot go on.
@@ -632,6 +694,9 @@ def test_a_checkpoint_of_another_model_names_the_array(whole):
 def test_parameters_alone_need_neither_optimizer_nor_carry(whole):
     state, directory = whole
     assert_identical(restore_params(directory, NET.init(jax.random.key(9))), state.params)
+    read = restore_params(directory, jax.tree.map(np.asarray, state.params))
+    assert_identical(read, state.params)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(read))
     with pytest.raises(FileNotFoundError, match=r"directory: got .*, which has no checkpoints"):
         restore_params(directory / "none", state.params)
     with pytest.raises(FileNotFoundError, match="needs one that fit wrote to, the folder in which checkpoints/ is"):

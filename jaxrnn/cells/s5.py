@@ -1,5 +1,6 @@
 """S5, a diagonal state space with many inputs and outputs (Smith, Warrington & Linderman 2023)."""
 
+import functools
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -162,13 +163,16 @@ class S5(LinearCell[S5Params, S5State]):
         return (1 + half) / (1 - half), step / (1 - half)
 
 
+@functools.lru_cache(maxsize=2)  # layers of a network are of one size, mostly; each check of parameters asks for it
 def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the eigenvalues `[size]` and eigenvectors (columns) of HiPPO-N, the normal part of HiPPO-LegS.
+    """Returns the eigenvalues `[size]` and eigenvectors (columns) of HiPPO-N, the normal part of HiPPO-LegS, read-only.
 
     Example:
         >>> eigenvalues, vectors = hippo_normal(4)
         >>> bool(np.allclose(eigenvalues.real, -0.5)), bool(np.allclose(vectors @ np.conj(vectors.T), np.eye(4)))
         (True, True)
+        >>> hippo_normal(4)[0] is eigenvalues
+        True
     """
     n = np.arange(size)
     root = np.sqrt(2 * n + 1)
@@ -176,4 +180,7 @@ def hippo_normal(size: int) -> tuple[np.ndarray, np.ndarray]:
     # With the rank-one part added it is -1/2 plus a skew-symmetric matrix, i times a Hermitian one.
     normal = legs + np.sqrt(n + 0.5)[:, None] * np.sqrt(n + 0.5)
     frequencies, vectors = np.linalg.eigh(-1j * (normal + 0.5 * np.eye(size)))
-    return -0.5 + 1j * frequencies, vectors
+    eigenvalues = -0.5 + 1j * frequencies
+    for array in (eigenvalues, vectors):
+        array.flags.writeable = False
+    return eigenvalues, vectors

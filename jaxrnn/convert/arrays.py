@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from jaxrnn.typing import Array, PyTree
+from jaxrnn.typing import Array, Params, PyTree
 
 __all__ = [
     "IGFO",
@@ -18,6 +19,7 @@ __all__ = [
     "check_shape",
     "opened",
     "reorder",
+    "shared_dtype",
     "to_jax",
     "to_numpy",
 ]
@@ -38,11 +40,13 @@ def to_numpy(name: str, array: Any) -> np.ndarray:
     values = np.asarray(array)
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"{name}: got {values.dtype}, needs real values")
-    return values
+    return values.astype(values.dtype.newbyteorder("="), copy=False)  # JAX reads the machine's byte order alone
 
 
 def to_jax(name: str, array: np.ndarray) -> Array:
     """Returns a NumPy array as a JAX array; raises where JAX would round it."""
+    if array.dtype.itemsize > 8:
+        raise ValueError(f"{name}: got {array.dtype}, which JAX does not have; needs arrays in float64 or float32")
     found = jnp.asarray(array)
     if found.dtype != array.dtype:
         raise ValueError(
@@ -52,8 +56,19 @@ def to_jax(name: str, array: np.ndarray) -> Array:
     return found
 
 
+def shared_dtype(params: Params, *among: str) -> str:
+    """Returns the dtype of all parameters; raises unless they share one of those that another library has."""
+    found = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params)} or {"float32"})
+    if len(found) > 1 or found[0] not in among:
+        needs = f"{', '.join(among[:-1])} or {among[-1]}"
+        raise ValueError(f"params: got {', '.join(found)}, needs all {needs}; see cast")
+    return found[0]
+
+
 def blocks(a: np.ndarray, n: int) -> list[np.ndarray]:
-    """Splits the last axis into `n` gates."""
+    """Splits the last axis into `n` gates; raises unless they are of one size."""
+    if not a.ndim or a.shape[-1] % n:
+        raise ValueError(f"got an array of the shape {a.shape}, needs {n} gates of one size along its last axis")
     return np.split(a, n, axis=-1)
 
 

@@ -18,7 +18,7 @@ from jaxrnn.convert.activations import ACTIVATIONS, activation_name
 from jaxrnn.convert.onnx.activations import OnnxActivation
 from jaxrnn.engine.layer import Layer
 
-__all__ = ["build", "describe"]
+__all__ = ["build", "check_sizes", "describe"]
 
 Known = Iterable[Callable[..., Any]]
 """Classes and functions of one's own."""
@@ -97,6 +97,25 @@ def _describe(value: Any, names: Mapping[Any, str], where: str) -> Any:
 
 def _same(value: Any, default: Any) -> bool:
     return type(value) is type(default) and bool(value == default)
+
+
+def check_sizes(description: Any, elements: int, where: str = "cell") -> None:
+    """Raises if a size of one of jaxrnn's cells is above `elements`, those of all of its parameters.
+
+    The `init` of some cells makes matrices of their sizes in NumPy, even where JAX asks for no more than shapes.
+    """
+    if isinstance(description, list):
+        for i, one in enumerate(description):
+            check_sizes(one, elements, f"{where}[{i}]")
+    for name, options in description.items() if isinstance(description, dict) else ():
+        for key, value in options.items() if isinstance(options, dict) else ():
+            check_sizes(value, elements, f"{where}.{key}")
+            if name in _CLASSES and (key in ("order", "size") or key.endswith("_size")):
+                sizes = value if isinstance(value, list) else [value]
+                # Of an image that a convolution reads, only the channels have parameters.
+                for size in sizes[-1:] if key == "input_size" else sizes:
+                    if isinstance(size, int) and size > elements:
+                        raise ValueError(f"{where}.{key}: got {size}, the file has {elements} values in all")
 
 
 def build(description: Any, known: Known = ()) -> Layer:

@@ -23,7 +23,7 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_choice, check_params
 from jaxrnn.convert.arrays import IGFO, blocks, check_names, check_shape, reorder, to_jax, to_numpy
-from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, plain
+from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Params
 
@@ -84,6 +84,10 @@ def from_element_research(module: str, arrays: Mapping[str, Any] | Sequence[Any]
     found = {name: to_numpy(name, array) for name, array in arrays.items()}
     names = layouts[0] if len(layouts) == 1 or any("cell2gate" in name for name in found) else layouts[1]
     check_names(module, found, names)
+    return fitting(*_cell(module, found))
+
+
+def _cell(module: str, found: Mapping[str, np.ndarray]) -> Direction:
     if module == "LSTM":
         return _lstm(found)
     if module == "GRU":

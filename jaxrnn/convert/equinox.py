@@ -12,7 +12,7 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, GRUParams, LSTMParams
 from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.arrays import check_axes, check_names, check_shape, to_jax, to_numpy
-from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, check_options, plain
+from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Params
 
@@ -59,9 +59,9 @@ def from_equinox(source: Any) -> tuple[Layer, Params]:
     w_x, w_h = (to_jax(name, arrays[name].T) for name in ("weight_ih", "weight_hh"))
     b = to_jax("bias", arrays["bias"]) if biases else None
     if not is_gru:
-        return LSTM(inputs, size, use_bias=b is not None), LSTMParams(w_x, w_h, b)
+        return fitting(LSTM(inputs, size, use_bias=b is not None), LSTMParams(w_x, w_h, b))
     b_n = to_jax("bias_n", arrays["bias_n"]) if biases else None
-    return GRU(inputs, size, use_bias=b is not None), GRUParams(w_x, w_h, b, b_n)
+    return fitting(GRU(inputs, size, use_bias=b is not None), GRUParams(w_x, w_h, b, b_n))
 
 
 def to_equinox(cell: Layer, params: Params) -> Any:

@@ -30,8 +30,8 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
-from jaxrnn.convert.arrays import IGFO, blocks, check_names, check_shape, opened, reorder, to_jax, to_numpy
-from jaxrnn.convert.layers import Direction, check_options, plain
+from jaxrnn.convert.arrays import IGFO, blocks, check_axes, check_names, check_shape, opened, reorder, to_jax, to_numpy
+from jaxrnn.convert.layers import Direction, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Activation, Params
 
@@ -79,6 +79,8 @@ def from_flax(
         named: Tree = source
     else:
         named, gate_fn, activation_fn = _of_module(source, params)
+    if not all(isinstance(arrays, Mapping) for arrays in named.values()):
+        raise ValueError(f"params: got arrays under {sorted(named)}, needs a nested dict, as of a cell of Flax's own")
     dense = {
         f"{gate.rstrip('_')}/{name}": to_numpy(f"{gate}/{name}", array)
         for gate, arrays in named.items()
@@ -90,7 +92,7 @@ def from_flax(
         gates = tuple(sorted({name.split("/")[0] for name in dense}))
     for names, build in _LAYOUTS.items():
         if gates == tuple(sorted(names)):
-            return build(dense, gate_fn, activation_fn, space)
+            return fitting(*build(dense, gate_fn, activation_fn, space))
     raise ValueError(f"params: got the names {sorted(named)}, needs those of a cell of Flax's own")
 
 
@@ -138,7 +140,8 @@ def _kernels(dense: Mapping[str, np.ndarray], gates: Sequence[str], biased: Sequ
     """Returns I, H and the matrices; raises unless the names are these and all shapes fit."""
     kernels = [f"{side}{gate}/kernel" for side in "ih" for gate in gates]
     check_names("params", dense, [*kernels, *(f"{gate}/bias" for gate in biased)])
-    inputs, size = dense[f"i{gates[0]}/kernel"].shape
+    check_axes(f"i{gates[0]}/kernel", dense[f"i{gates[0]}/kernel"], 2)
+    inputs, size = dense[f"i{gates[0]}/kernel"].shape[:2]
     for name, array in dense.items():
         shape = (size,) if name.endswith("bias") else (inputs if name[0] == "i" else size, size)
         check_shape(name, array, shape)
@@ -178,6 +181,8 @@ def _conv(dense: dict[str, np.ndarray], gate_fn: Activation, activation_fn: Acti
     w_x, w_h = (reorder(dense[f"{side}/kernel"], IGFO) for side in ("ih", "hh"))
     *kernel, channels, columns = w_x.shape
     check_shape("hh/kernel", w_h, (*kernel, columns // 4, columns))
+    for name in biases:
+        check_shape(name, dense[name], (columns,))
     if space is None or len(space) != len(kernel):
         raise ValueError(f"space: got {space}, needs the {len(kernel)} spatial sizes of the input")
     b = opened(reorder(sum((dense[name] for name in biases), np.zeros(columns, w_x.dtype)), IGFO), 1)

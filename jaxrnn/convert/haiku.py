@@ -21,7 +21,7 @@ from jaxrnn.cells import (
     GRUParams,
     LSTMParams,
 )
-from jaxrnn.convert.arrays import IGFO, blocks, check_names, check_shape, opened, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import IGFO, blocks, check_axes, check_names, check_shape, opened, reorder, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.typing import Params
@@ -91,6 +91,7 @@ def _cell(core: str, arrays: dict[str, np.ndarray], space: tuple[int, ...] | Non
 
 def _lstm(core: str, arrays: dict[str, np.ndarray]) -> Direction:
     check_names(core, arrays, ("linear/w", "linear/b"))
+    check_axes(f"{core}/linear/w", arrays["linear/w"], 2)
     w, b = reorder(arrays["linear/w"], IGFO), reorder(arrays["linear/b"], IGFO)
     size = w.shape[1] // 4
     inputs = len(w) - size
@@ -101,6 +102,8 @@ def _lstm(core: str, arrays: dict[str, np.ndarray]) -> Direction:
 
 def _gru(core: str, arrays: dict[str, np.ndarray]) -> Direction:
     check_names(core, arrays, ("w_i", "w_h", "b"))
+    for name in ("w_i", "w_h"):
+        check_axes(f"{core}/{name}", arrays[name], 2)
     inputs, size = len(arrays["w_i"]), len(arrays["w_h"])
     for name, shape in (("w_i", (inputs, 3 * size)), ("w_h", (size, 3 * size)), ("b", (3 * size,))):
         check_shape(f"{core}/{name}", arrays[name], shape)
@@ -123,7 +126,8 @@ def _turned_back(a: np.ndarray) -> np.ndarray:
 def _elman(core: str, arrays: dict[str, np.ndarray]) -> Direction:
     double = ("linear_1/b",) if "linear_1/b" in arrays else ()
     check_names(core, arrays, ("linear/w", "linear/b", "linear_1/w", *double))
-    inputs, size = arrays["linear/w"].shape
+    check_axes(f"{core}/linear/w", arrays["linear/w"], 2)
+    inputs, size = arrays["linear/w"].shape[:2]
     b = arrays["linear/b"] + arrays["linear_1/b"] if double else arrays["linear/b"]
     check_shape(f"{core}/linear_1/w", arrays["linear_1/w"], (size, size))
     check_shape(f"{core}/linear/b", b, (size,))
@@ -134,7 +138,9 @@ def _elman(core: str, arrays: dict[str, np.ndarray]) -> Direction:
 def _conv(core: str, arrays: dict[str, np.ndarray], space: tuple[int, ...] | None) -> Direction:
     check_names(core, arrays, [f"{way}_to_hidden/{name}" for way in ("input", "hidden") for name in ("w", "b")])
     w_x, w_h = (reorder(arrays[f"{way}_to_hidden/w"], IGFO) for way in ("input", "hidden"))
-    b = opened(reorder(arrays["input_to_hidden/b"] + arrays["hidden_to_hidden/b"], IGFO), 1)
+    b_x, b_h = arrays["input_to_hidden/b"], arrays["hidden_to_hidden/b"]
+    check_shape(f"{core}/hidden_to_hidden/b", b_h, b_x.shape)
+    b = opened(reorder(b_x + b_h, IGFO), 1)
     *kernel, channels, features = w_x.shape
     if space is None or len(space) != len(kernel):
         raise ValueError(f"space: got {space}, needs the {len(kernel)} spatial sizes of the inputs of {core}")

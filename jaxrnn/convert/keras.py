@@ -15,8 +15,8 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, ConvLSTM, ConvLSTMParams, Elman, ElmanParams, GRUParams, LSTMParams
 from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import ZRN, check_axes, check_names, check_shape, reorder, to_jax, to_numpy
-from jaxrnn.convert.layers import Direction, check_options, plain
+from jaxrnn.convert.arrays import ZRN, check_axes, check_names, check_shape, reorder, shared_dtype, to_jax, to_numpy
+from jaxrnn.convert.layers import Direction, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams
 from jaxrnn.networks.dropout import Dropout, RecurrentDropout
@@ -30,6 +30,7 @@ __all__ = ["average", "from_keras", "keras_arrays", "pair", "to_keras"]
 _NAMES = {"linear": "identity", "softsign": "soft_sign", "exponential": "exp"}
 _KERAS_NAMES = {ours: theirs for theirs, ours in _NAMES.items()}
 _DIFFERENT = ("gelu", "leaky_relu")
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
 _DEFAULTS: Mapping[str, Any] = {
     "activation": "tanh",
     "recurrent_activation": "sigmoid",
@@ -166,7 +167,7 @@ def _cell(source: Mapping[str, Any], config: dict[str, Any], space: tuple[int, .
     cell: Layer
     params: Params
     if places:
-        return _conv(arrays, config, space)
+        return fitting(*_conv(arrays, config, space))
     if gates == 3:
         cell, params = _gru(arrays, inputs, size, bool(after), sigma, phi)
     elif gates == 4:
@@ -239,7 +240,7 @@ def to_keras(cell: Layer, params: Params, **options: Any) -> Any:
     Raises:
         ModuleNotFoundError: Keras is not installed; `keras_arrays` does not need it.
         TypeError: `cell` is no cell, or `params` are not its parameters.
-        ValueError: Keras has no such layer.
+        ValueError: Keras has no such layer, or parameters are of several dtypes.
     """
     check_installed("keras")
     from keras import layers
@@ -247,23 +248,23 @@ def to_keras(cell: Layer, params: Params, **options: Any) -> Any:
     check_layer(cell)
     check_params(cell, params)
     options = {"return_sequences": True, "return_state": True, **options}
-    shape = (None, None, *cell.input_spec.shape)
+    shape, dtype = (None, None, *cell.input_spec.shape), shared_dtype(params, *_DTYPES)
     if isinstance(cell, Bidirectional):
         modes = {merge: mode for mode, merge in _MERGES.items()}
         if cell.merge not in modes:
             raise ValueError(f"cell: got merge={cell.merge}, Keras has {list(modes)} only")
         forward, backward = cell.cells
         layer = layers.Bidirectional(
-            _layer(layers, forward, params.forward, options),
+            _layer(layers, forward, params.forward, dtype, options),
             merge_mode=modes[cell.merge],
-            dtype=_dtype(params),
-            backward_layer=_layer(layers, backward, params.backward, options | {"go_backwards": True}),
+            dtype=dtype,
+            backward_layer=_layer(layers, backward, params.backward, dtype, options | {"go_backwards": True}),
         )
         layer.build(shape)
         _fill(layer.forward_layer.cell, forward, params.forward)
         _fill(layer.backward_layer.cell, backward, params.backward)
         return layer
-    layer = _layer(layers, cell, params, options)
+    layer = _layer(layers, cell, params, dtype, options)
     layer.build(shape)
     if isinstance(cell, Stack):
         for one, inner, own in zip(layer.cell.cells, cell.cells, params, strict=True):
@@ -273,9 +274,8 @@ def to_keras(cell: Layer, params: Params, **options: Any) -> Any:
     return layer
 
 
-def _layer(layers: Any, cell: Layer, params: Params, options: Mapping[str, Any]) -> Any:
+def _layer(layers: Any, cell: Layer, params: Params, dtype: str, options: Mapping[str, Any]) -> Any:
     """Returns an unbuilt layer of one direction."""
-    dtype = _dtype(params)
     if isinstance(cell, Stack):
         check_options(cell, "StackedRNNCells", dropout=0.0)
         made = []
@@ -287,10 +287,6 @@ def _layer(layers: Any, cell: Layer, params: Params, options: Mapping[str, Any])
         return layers.RNN(layers.StackedRNNCells(made, dtype=dtype), dtype=dtype, **options)
     name, config = _options(*plain(cell, params))
     return getattr(layers, name)(**{**config, "dtype": dtype, **options})
-
-
-def _dtype(params: Params) -> str:
-    return str(jax.tree.leaves(params)[0].dtype)
 
 
 def _fill(layer: Any, cell: Layer, params: Params) -> None:

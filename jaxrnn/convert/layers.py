@@ -12,7 +12,7 @@ from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams
 from jaxrnn.networks.stack import Stack
 from jaxrnn.typing import Params
 
-__all__ = ["PLAIN_GRU", "PLAIN_LSTM", "Direction", "check_options", "directions", "network", "plain"]
+__all__ = ["PLAIN_GRU", "PLAIN_LSTM", "Direction", "check_options", "directions", "fitting", "network", "plain"]
 
 Direction = tuple[Layer, Params]
 """A cell and its parameters."""
@@ -33,12 +33,24 @@ def network(layers: Sequence[Sequence[Direction]], dropout: float = 0.0) -> Dire
         layers: from the first to the last, `[(cell, params)]` or `[(cell, params), (cell, params)]`, the forward
             direction first.
         dropout: rate between layers.
+
+    Raises:
+        ValueError: the parameters do not fit the cells, or a layer not the one before it.
     """
     found = [_layer(layer) for layer in layers]
     if len(found) == 1:
-        return found[0]
+        return fitting(*found[0])
     cells, params = zip(*found, strict=True)
-    return Stack(cells, dropout=dropout), params
+    return fitting(Stack(cells, dropout=dropout), params)
+
+
+def fitting(cell: Layer, params: Params) -> Direction:
+    """Returns a cell that a converter made, with its parameters; raises `ValueError` unless these fit it."""
+    try:
+        check_params(cell, params)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return cell, params
 
 
 def _layer(layer: Sequence[Direction]) -> Direction:

@@ -5,6 +5,7 @@ Arrays have the names of the parameters, "w_x", "0.forward.w_h" in a network. Th
 """
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ import numpy as np
 
 from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.arrays import to_jax
-from jaxrnn.convert.description import Known, build, describe
+from jaxrnn.convert.description import Known, build, check_sizes, describe
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Params
 
@@ -84,7 +85,8 @@ def from_safetensors(path: str | os.PathLike[str], *, known: Known = ()) -> tupl
     """Reads a cell and its parameters from a file of `to_safetensors`.
 
     Nothing in a file is executed: the description names cells and functions, and what is neither jaxrnn's nor in
-    `known` is an error. Arrays are checked against the cell before they are made.
+    `known` is an error. Arrays are checked against the cell before they are made, and sizes against the file before the
+    cell is.
 
     Args:
         path: of the file.
@@ -104,7 +106,8 @@ def from_safetensors(path: str | os.PathLike[str], *, known: Known = ()) -> tupl
             metadata = file.metadata() or {}
             if _KEY not in metadata:
                 raise ValueError(f"{path}: got a file without the description of a cell, needs one of to_safetensors")
-            cell = _cell(path, metadata[_KEY], known)
+            elements = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            cell = _cell(path, metadata[_KEY], known, elements)
             spec = _spec(path, cell)
             needed, found = _by_name(spec), set(file.keys())
             if found != needed.keys():
@@ -114,23 +117,26 @@ def from_safetensors(path: str | os.PathLike[str], *, known: Known = ()) -> tupl
                 if shape != want.shape:
                     raise ValueError(f"{path}: {name}: got the shape {shape}, {cell} needs {want.shape}")
             arrays = {name: to_jax(name, file.get_tensor(name)) for name in needed}
+        params = jax.tree.unflatten(jax.tree.structure(spec), list(arrays.values()))
+        try:
+            check_params(cell, params)
+        except TypeError as error:
+            raise ValueError(f"{path}: {error}") from error
     except SafetensorError as error:
         raise ValueError(f"{path}: got no whole file of the safetensors format: {error}") from error
-    params = jax.tree.unflatten(jax.tree.structure(spec), list(arrays.values()))
-    try:
-        check_params(cell, params)
-    except TypeError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except RecursionError as error:  # from the methods of a cell around a cell around a cell …
+        raise ValueError(f"{path}: the description of the cell: got cells that are nested too deep") from error
     return cell, params
 
 
-def _cell(path: Any, text: str, known: Known) -> Layer:
+def _cell(path: Any, text: str, known: Known, elements: int) -> Layer:
     try:
         header = json.loads(text)
         if not isinstance(header, dict) or header.keys() != {"version", "cell"}:
             raise ValueError(f"got {text[:80]!r}, needs a version and a cell")
         if header["version"] != _VERSION:
             raise ValueError(f"got version {header['version']}, this jaxrnn reads version {_VERSION}")
+        check_sizes(header["cell"], elements)
         return build(header["cell"], known)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: the description of the cell: {error}") from error

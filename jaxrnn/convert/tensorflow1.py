@@ -27,7 +27,7 @@ from jaxrnn.cells import (
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
 from jaxrnn.convert.arrays import IGFO, blocks, check_axes, check_names, check_shape, opened, reorder, to_jax, to_numpy
-from jaxrnn.convert.layers import PLAIN_GRU, Direction, check_options, network, plain
+from jaxrnn.convert.layers import PLAIN_GRU, Direction, check_options, fitting, network, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional
 from jaxrnn.networks.stack import Stack
@@ -93,7 +93,7 @@ def from_tensorflow1(
             return _elman(path, arrays, activation)
         return _lstm(path, arrays, forget_bias, cell_clip, proj_clip, activation)
 
-    return _grouped({path: one(path, arrays) for path, arrays in cells.items()})
+    return fitting(*_grouped({path: one(path, arrays) for path, arrays in cells.items()}))
 
 
 def _grouped(cells: Mapping[str, Direction]) -> Direction:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, Projected, ProjectedParams
 from jaxrnn.checks import check_installed
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import check_axes, check_names, check_shape, to_jax, to_numpy
+from jaxrnn.convert.arrays import check_axes, check_names, check_shape, shared_dtype, to_jax, to_numpy
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.networks.stack import Stack
@@ -106,6 +106,7 @@ def _cell(weights: Mapping[str, np.ndarray], nonlinearity: str) -> Direction:
     w_ih, w_hh = weights["weight_ih"], weights["weight_hh"]
     for name in ("weight_ih", "weight_hh", *projection):
         check_axes(name, weights[name], 2)
+        check_shape(name, weights[name], weights[name].shape[:2])
     rows, recurrent = w_hh.shape
     size = weights["weight_hr"].shape[1] if projection else recurrent
     if rows not in (size, 3 * size, 4 * size):
@@ -150,7 +151,7 @@ def to_torch(cell: Layer, params: Params, *, batch_first: bool = False, step: bo
     Raises:
         ModuleNotFoundError: PyTorch is not installed; `torch_arrays` does not need it.
         TypeError: `cell` is no cell, or `params` are not its parameters.
-        ValueError: PyTorch has no such layer.
+        ValueError: PyTorch has no such layer, or parameters are of several dtypes.
 
     Example:
         >>> import jax
@@ -167,8 +168,8 @@ def to_torch(cell: Layer, params: Params, *, batch_first: bool = False, step: bo
     kind, options = _options(layers)
     if not step:
         options |= {"num_layers": len(layers), "bidirectional": len(layers[0]) > 1, "batch_first": batch_first}
-        options["dropout"] = cell.dropout if isinstance(cell, Stack) else 0.0
-    dtype = getattr(torch, str(next(iter(arrays.values())).dtype))
+        options["dropout"] = _dropout(cell)
+    dtype = getattr(torch, shared_dtype(params, "bfloat16", "float16", "float32", "float64"))
     module = getattr(torch.nn, kind + "Cell" * step)(**options, dtype=dtype)
     with torch.no_grad():
         for name, array in arrays.items():
@@ -176,6 +177,20 @@ def to_torch(cell: Layer, params: Params, *, batch_first: bool = False, step: bo
             source = array.astype(np.float32) if array.dtype.itemsize < 4 else array
             getattr(module, name).copy_(torch.tensor(source))
     return module
+
+
+def _dropout(cell: Layer) -> float:
+    """Returns the rate between layers; raises unless the Stacks of a Stack have the same, as PyTorch has one."""
+
+    def rates(one: Any) -> set[float]:
+        if not isinstance(one, Stack):
+            return set()
+        return set().union({one.dropout} if len(one.cells) > 1 else (), *map(rates, one.cells))
+
+    found = sorted(rates(cell))
+    if len(found) > 1:
+        raise ValueError(f"cell: got Stacks in a Stack with dropout={found}, PyTorch has one rate between all layers")
+    return found[0] if found else 0.0
 
 
 def torch_arrays(cell: Layer, params: Params, *, step: bool = False) -> dict[str, np.ndarray]:

@@ -80,7 +80,7 @@ def triggered_average(
             if jnp.shape(loss):
                 raise ValueError(f"validate: got the shape {jnp.shape(loss)} from it, needs a scalar")
             loss = jnp.asarray(loss, jnp.float32)
-            best = jnp.minimum(state.best, state.recent[0])
+            best = jnp.fmin(state.best, state.recent[0])  # a NaN among the losses is none of them
             return jnp.append(state.recent[1:], loss), best, loss > state.best
 
         recent, best, worse = jax.lax.cond(

@@ -198,7 +198,7 @@ def load(
         like: gives structure, shapes, dtypes and devices.
         which: the checkpoint.
         at: what the names of the arrays of `like` begin with in the checkpoint.
-        skip: beginnings of the names that are left out; their arrays are those of `like`.
+        skip: beginnings of the names that are left out; their arrays are copies of those of `like`.
     """
     checkpoints = folder(directory) / "checkpoints"
     if not checkpoints.is_dir():
@@ -209,8 +209,9 @@ def load(
         arrays = _read(manager, step, needed, lambda name: name.startswith(at) and not name.startswith(skip))
 
     def one(path: Any, leaf: Array) -> Array:
-        array = arrays.get(at + jax.tree_util.keystr(path), leaf)
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+        if (array := arrays.get(at + jax.tree_util.keystr(path))) is None:
+            return jnp.copy(leaf)  # `fit` donates the state, and `like` stays usable
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else jnp.asarray(array)
 
     return jax.tree_util.tree_map_with_path(one, like)
 
@@ -250,7 +251,11 @@ def _read(
         raise _damaged(manager, step, error) from error
     if text := difference({name: stored[name] for name in stored if concerns(name)}, needed):
         raise ValueError(f"like: the checkpoint {path} is of another model, {text}{_way_on(text)}")
-    abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for name, x in needed.items()}
+    # Arrays of NumPy have no sharding.
+    abstract = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))
+        for name, x in needed.items()
+    }
     try:
         return _verified(manager, step, abstract, digests)
     except Exception as error:

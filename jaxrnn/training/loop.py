@@ -126,6 +126,12 @@ def fit(
             show_progress(progress and jax.process_index() == 0, start, steps, items_per_batch, unit)
         )
         interrupted = stack.enter_context(interrupts())
+
+        def keep() -> None:
+            """Saves the state that was reached; a step that failed took its state with it."""
+            if files is not None and not state.step.is_deleted() and (reached := int(state.step)) > start:
+                files.save(state, reached)
+
         try:
             for step, batch in zip(range(start + 1, steps + 1), _iterable(batches(start)), strict=False):
                 state, metrics = _result(train_step(state, batch))
@@ -144,7 +150,8 @@ def fit(
                     show(step, line, True)
                     if files is not None:
                         files.write(step, line)
-                save = step % checkpoint_every == 0 or step == steps or bool(interrupted) or improved is not None
+                stop = bool(interrupted)  # read once: a signal from here on ends the next step, and that one is saved
+                save = step % checkpoint_every == 0 or step == steps or stop or improved is not None
                 if (line or save) and (skipped := int(state.skipped_in_a_row)) >= max_skipped:
                     raise NonFiniteError(
                         f"the loss, its gradients or what they would change was not finite in the last {skipped} "
@@ -153,21 +160,21 @@ def fit(
                     )
                 if save and files is not None:
                     files.save(state, step, improved)
-                if interrupted:
+                if stop or (interrupted and step == steps):
                     signalled = signal.Signals(interrupted[0]).name
                     raise KeyboardInterrupt(f"{signalled} stopped it after step {step} of {steps}. {_last(files)}")
         except NonFiniteError:
             raise
         except Exception as error:
-            # Such as one of `batches` or `evaluate`: what was trained until then is worth keeping. A step that failed
-            # took its state with it.
-            if files is not None and not state.step.is_deleted() and (reached := int(state.step)) > start:
-                files.save(state, reached)
+            # Such as one of `batches` or `evaluate`: what was trained until then is worth keeping. Where it was saving
+            # that failed, as on a full disk, it fails again; the first error tells more.
+            with contextlib.suppress(Exception):
+                keep()
+            if files is not None and step > start:
                 error.add_note(_last(files))
             raise
         if step < steps:
-            if files is not None and step > start:
-                files.save(state, step)
+            keep()
             raise ValueError(f"batches: ended after number {step}, needs {steps} (steps). {_last(files)}")
     return state
 
@@ -242,9 +249,7 @@ def restore(
         raise TypeError(
             f"like: got {type(like).__name__}, needs a TrainState; restore_params takes and gives parameters alone"
         )
-    state = load(directory, like, step, skip=(".carry",) if new_carry else ())
-    # `fit` donates the state, and `like` stays usable.
-    return state._replace(carry=jax.tree.map(jnp.copy, state.carry)) if new_carry else state
+    return load(directory, like, step, skip=(".carry",) if new_carry else ())
 
 
 def restore_params(directory: str | os.PathLike[str], like: Params, *, step: Which = "newest") -> Params:

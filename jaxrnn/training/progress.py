@@ -59,8 +59,10 @@ def interrupts() -> Iterator[list[int]]:
     caught: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():  # signals are the main thread's
-        # None is a handler that is not Python's, which could not be put back.
-        before = {n: h for n in (signal.SIGINT, signal.SIGTERM) if (h := signal.getsignal(n)) is not None}
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        # None is a handler that is not Python's, which could not be put back. A signal that is ignored, as Ctrl-C is in
+        # a job in the background, stays ignored.
+        before = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
 
     def put_back() -> None:
         for number, handler in before.items():

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.checks import check_bools, check_installed, check_params
+from jaxrnn.convert.arrays import shared_dtype
 from jaxrnn.convert.onnx.activations import POINTWISE, SOFTMAX, as_onnx
 from jaxrnn.convert.onnx.nodes import FUNCTIONS, Half, as_half
 from jaxrnn.engine.layer import Layer, check_layer
@@ -92,10 +93,7 @@ def to_onnx(network: Layer, params: Params, *, lengths: bool = False, states: bo
     check_layer(network, "network")
     check_params(network, params)
     check_bools(lengths=lengths, states=states)
-    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(params)} or {"float32"}
-    if len(dtypes) > 1 or not dtypes <= {"float16", "float32", "float64"}:
-        raise ValueError(f"params: got {', '.join(sorted(dtypes))}, needs all float16, float32 or float64; see cast")
-    dtype = np.dtype(dtypes.pop())
+    dtype = np.dtype(shared_dtype(params, "float16", "float32", "float64"))
     graph = _Graph(dtype, lengths, states)
     shapes = jax.eval_shape(network.initial_state)
     paths = jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path), shapes)
