@@ -19,6 +19,7 @@ __all__ = [
     "IDENTITIES",
     "JIT",
     "LENGTH",
+    "NUMBER",
     "any_equation",
     "as_function",
     "bind",
@@ -223,9 +224,13 @@ def _numbers(closed: ClosedJaxpr) -> set[Any]:
     found = set[Any]()
 
     def add(value: Any) -> None:
-        key = np.shape(value), jnp.result_type(value)
-        whole = not isinstance(value, jax.core.Tracer) and np.size(value) <= MOST_NUMBERS
-        found.add((*key, np.asarray(value).tobytes() if whole else None))
+        shape, known = np.shape(value), None
+        if not isinstance(value, jax.core.Tracer) and np.size(value) <= MOST_NUMBERS:
+            known = np.asarray(value).tobytes()
+            one = known[: jnp.result_type(value).itemsize]
+            if known == one * np.size(value):  # one number, however often
+                shape, known = (), one
+        found.add((shape, jnp.result_type(value), known))
 
     def look(closed: ClosedJaxpr) -> None:
         for value in closed.consts:
@@ -241,7 +246,7 @@ def _numbers(closed: ClosedJaxpr) -> set[Any]:
     return found
 
 
-MOST_NUMBERS = 4096
+MOST_NUMBERS = 2**20
 """Of a constant whose values are compared; of larger ones the shape is."""
 
 _ALONG = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), "axis") | {

@@ -454,10 +454,23 @@ def test_a_method_that_mixes_time_steps_is_refused(method, mix, operation):
     params, xs, _ = example(cell, steps=5, batch=(2,))
     with pytest.raises(ValueError, match=rf"{method}: that of Leaking.* mixes time steps \({operation}\)"):
         jaxrnn.unroll(cell, params, xs)
-    by_rows = Leaking(3, 4, ahead=lambda x: x - x.mean(-2, keepdims=True))
-    found = jaxrnn.unroll(by_rows, params, xs)
-    state = by_rows.initial_state((2,))
-    close(found, jax.lax.scan(functools.partial(by_rows, params), state, xs), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        lambda x: x - x.mean(-2, keepdims=True),
+        lambda x: jnp.sin(x.reshape(-1, 3)).reshape(x.shape),
+        lambda x: x + np.zeros(x.shape, np.float32),
+        lambda x: jax.lax.map(jnp.sin, x),
+    ],
+)
+def test_a_method_that_takes_each_time_step_by_itself_is_not_refused(ahead):
+    """Also one that joins axes and parts them again, as convolutions of Flax do, and means over the batch."""
+    cell = Leaking(3, 4, ahead=ahead)
+    params, xs, state = example(cell, steps=5, batch=(2,))
+    expected = jax.lax.scan(functools.partial(cell, params), state, xs)
+    close(jaxrnn.unroll(cell, params, xs, state), expected, 1e-6)
 
 
 @needs_native

@@ -29,7 +29,7 @@ from jaxrnn.engine.noise import Draw, Noise
 from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.recurrence import loop, recurrence
 from jaxrnn.engine.rows import Spec, with_axes
-from jaxrnn.jaxprs import flat_products, mixer
+from jaxrnn.jaxprs import NUMBER, flat_products, mixer
 from jaxrnn.ops import cast, follow, keep, select
 from jaxrnn.typing import Array, Params, PyTree, State
 
@@ -127,12 +127,17 @@ class CellRun:
         return (state, rows), (y if data.valid is None else keep(data.valid, y), None)
 
 
+SURELY_MIXING = frozenset({"dot_general", "rev", "slice", "sort", "split", NUMBER})
+
+
 def _check_apart(cell: "Cell", method: str, params: Params, *over_time: PyTree) -> None:
-    """Raises if a method that gets all steps of a chunk at once mixes them."""
+    """Raises if a method that gets all steps of a chunk at once mixes them, as far as its operations tell for sure."""
     still = jax.tree.map(lambda a: Spec(jnp.shape(a), jnp.result_type(a)), params)
     moving = jax.tree.map(lambda a: Spec(a.shape[1:], a.dtype), over_time)
     tree: Any = jax.tree.structure((still, moving))
-    if name := _mixer(cell, method, tree, tuple(jax.tree.leaves((still, moving)))):
+    name = _mixer(cell, method, tree, tuple(jax.tree.leaves((still, moving))))
+    # Others, such as a reshape, may join axes and part them again.
+    if name in SURELY_MIXING or name.startswith(("reduce_", "arg", "cum")):
         raise ValueError(
             f"{method}: that of {cell} mixes time steps ({name}), needs to take each index of the leading axes by "
             "itself, without a look at their number: they are [T, *batch] in unroll and [*batch] in a call"
