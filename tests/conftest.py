@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -34,6 +35,10 @@ RELAXED = (
     "test_programs",
     "test_convert",
 )
+
+# A suite that runs in the background of a shell ignores Ctrl-C, and so would the training that is to be stopped by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_legacy_prng_key", "error")
 # Most of the time of these tests is compilation, and what they compare does not depend on how well code is optimized.

@@ -162,8 +162,8 @@ def test_docstrings_say_the_defaults(name):
     init = vars(getattr(jaxrnn.cells, name)).get("init")
     names = [p for p in inspect.signature(init).parameters if p.endswith("_init")] if init else []
     for initializer in names:
-        first, *_, last = init.__doc__.split("Raises:")[0].split("\n\n", 1)
-        said = re.search(rf"\n {{12}}{initializer}: (.*?)(?=\n {{12}}\w|\n\n|\Z)", last, flags=re.DOTALL)[1]
+        first, *_, last = inspect.cleandoc(init.__doc__).split("Raises:")[0].split("\n\n", 1)
+        said = re.search(rf"\n {{4}}{initializer}: (.*?)(?=\n {{4}}\w|\n\n|\Z)", last, flags=re.DOTALL)[1]
         assert "default" in said or "None: " in said or "by default" in first, initializer
 
 

@@ -6,6 +6,7 @@ import inspect
 import pkgutil
 import pydoc
 import re
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,7 @@ def test_another_skeleton_is_seen(tmp_path, source):
 def test_help_fits_two_screens(layer):
     """It leaves out the engine's methods, and the documentation of functions that are defaults."""
     text = pydoc.plain(pydoc.render_doc(layer))
-    assert len(text.splitlines()) <= 110
+    # Python 3.13 gives each argument of a long signature a line of its own.
+    assert len(text.splitlines()) <= (110 if sys.version_info < (3, 13) else 145)
     assert "initial_state" in text
     assert "tanh(x" not in text
