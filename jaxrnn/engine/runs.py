@@ -152,7 +152,7 @@ def _mixer(cell: "Cell", method: str, tree: Any, specs: tuple[Spec, ...]) -> str
     with without_mesh():
         try:
             return mixer(with_axes(getattr(cell, method), (still,), moving))
-        except Exception:  # raised by the run, too
+        except Exception:  # the run raises it, too, but where the method takes one number of axes alone
             return ""
 
 
