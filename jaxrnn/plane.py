@@ -12,12 +12,12 @@ from jax import lax
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_sizes
 from jaxrnn.engine.chunks import default_chunk, in_chunks
-from jaxrnn.engine.driver import run_cell
-from jaxrnn.engine.layer import Layer, computation_dtype
+from jaxrnn.engine.driver import unroll
+from jaxrnn.engine.layer import Layer, call_path, computation_dtype
 from jaxrnn.engine.masks import at, flip
 from jaxrnn.engine.meshes import Placement, place
 from jaxrnn.engine.noise import Draw, nothing
-from jaxrnn.engine.options import Options, Save
+from jaxrnn.engine.options import Options
 from jaxrnn.engine.paths import record_scan
 from jaxrnn.engine.recurrence import recurrence
 from jaxrnn.engine.runs import begin_anew
@@ -73,9 +73,9 @@ class Plane(Layer[P, S]):
     def advance(self, params: P, state: S, x: Array, draw: Draw = nothing) -> tuple[S, Array]:
         """Runs one row, place after place, from the row above."""
         del draw
-        across = Options(self.input_size[0], x.shape[:-2], path="scan")  # for one row, a kernel does not pay
-        above, drive = jax.tree.map(lambda a: jnp.moveaxis(a, -2, 0), (state, self.project(params, x)))
-        row: Any = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), _row(self, params, above, drive, across))
+        above, x = jax.tree.map(lambda a: jnp.moveaxis(a, -2, 0), (state, x))
+        places = _row(self, params, above, x, path="auto" if call_path() == "auto" else "scan")
+        row: Any = jax.tree.map(lambda a: jnp.moveaxis(a, 0, -2), places)
         return row, cast(row.h, computation_dtype(params, x))
 
     def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
@@ -103,7 +103,7 @@ def _place(cell: Plane, params: Params, above: State, left: State, drive: PyTree
 
 @dataclass(frozen=True)
 class _Places(Cell[P, S]):
-    """The places of a row as time steps; an input is the state above and the drive."""
+    """The places of a row as time steps; an input is the state above and the values at the place."""
 
     plane: Plane[P, S]
 
@@ -120,6 +120,11 @@ class _Places(Cell[P, S]):
         """Number of units at a place."""
         return self.plane.hidden_size
 
+    @property
+    def input_spec(self) -> PyTree:
+        """The state above, and the values at a place."""
+        return jax.eval_shape(self.initial_state), jax.ShapeDtypeStruct((self.input_size,), jnp.float32)
+
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> P:
         """Returns the parameters of the plane."""
         return self.plane.init(key, dtype=dtype)
@@ -128,21 +133,22 @@ class _Places(Cell[P, S]):
         """Returns the state to the left of the first place."""
         return jax.tree.map(lambda s: s[..., 0, :], self.plane.initial_state(batch_shape, dtype))
 
-    def project(self, params: P, x: tuple[S, PyTree]) -> tuple[S, PyTree]:
-        """Returns the input: its products are found in the step."""
-        return x
+    def project(self, params: P, x: tuple[S, Array]) -> tuple[S, tuple[Array, ...]]:
+        """Returns the state above, whose products are found in the step, and what the place needs of its values."""
+        above, values = x
+        return above, self.plane.project(params, values)
 
-    def step(self, params: P, state: S, drive: tuple[S, PyTree]) -> tuple[S, S]:
+    def step(self, params: P, state: S, drive: tuple[S, tuple[Array, ...]]) -> tuple[S, S]:
         """Takes one place."""
         above, at_place = drive
         new = _place(self.plane, params, above, state, at_place)
         return new, new
 
 
-def _row(cell: Plane, params: Params, above: State, drive: PyTree, across: Options) -> State:
-    """Returns the states of a row from those of the row above, leaves `[C, *batch, H]`."""
+def _row(cell: Plane, params: Params, above: State, x: Array, **options: Any) -> State:
+    """Returns the states of a row from those of the row above, leaves `[C, *batch, H]`; `options` are of `unroll`."""
     left = jax.tree.map(lambda s: jnp.zeros_like(s[0]), above)
-    row = run_cell(_Places(cell), params, (above, drive), left, across)[1]
+    row = unroll(_Places(cell), params, (above, x), left, **options)[1]
     return jax.tree.map(lambda n, s: cast(n, s.dtype), row, above)
 
 
@@ -151,40 +157,37 @@ def _run_rows(cell: Plane, params: Params, xs: Array, state: State, options: Opt
     data = xs, options.valid, options.resets_before
     where = place(params, state, data, options.batch_shape)
     where = Placement() if where.obstacle else where
-    return where.map(functools.partial(_chunks_of_rows, cell, options), params, state, data)
+    rows = _chunks_of_rows if options.save == "boundaries" else _rows
+    return where.map(functools.partial(rows, cell, options), params, state, data)
 
 
 def _chunks_of_rows(cell: Plane, options: Options, params: Params, state: State, data: Any) -> tuple[State, Array]:
-    """Projects a chunk of rows at once, all without a chunk; `save` is for the runs over places, but "boundaries"."""
-    boundaries = options.save == "boundaries"
-    segment = functools.partial(_rows, cell, options._replace(save="auto") if boundaries else options)
-    if options.chunk is None and not boundaries:
-        return segment(params, state, data)
-    one_row = jax.tree.leaves(jax.eval_shape(cell.project, params, data[0][0]))
-    chunk = options.chunk or default_chunk(len(data[0]), sum(d.size * d.dtype.itemsize for d in one_row))
-    save: Save = "boundaries" if boundaries else "residuals"
-    return in_chunks(segment, params, state, data, chunk, reverse=options.reverse, save=save)
+    """Runs row after row, of which reverse mode keeps those before each chunk."""
+    segment = functools.partial(_rows, cell, options._replace(save="auto"))
+    one_row = sum(s.size * s.dtype.itemsize for s in jax.tree.leaves(state))
+    chunk = options.chunk or default_chunk(len(data[0]), one_row)
+    return in_chunks(segment, params, state, data, chunk, reverse=options.reverse, save="boundaries")
 
 
 def _rows(cell: Plane, options: Options, params: Params, state: State, data: Any) -> tuple[State, Array]:
     xs, valid, resets = data
-    *batch_shape, columns, _ = xs.shape[1:]
-    across = Options(columns, tuple(batch_shape), save=options.save, path=options.path, solver=options.solver)
-    start = None if resets is None else cell.restart(params, state, across.batch_shape)
-    drives = flat_products(cell.project)(params, jnp.moveaxis(xs, -2, 1))
+    # Residuals of a row are copied among those of all rows, which takes longer than to compute them again.
+    save = "states" if options.save == "auto" else options.save
+    across = {"save": save, "path": options.path, "solver": options.solver}
+    start = None if resets is None else cell.restart(params, state, xs.shape[1:-2])
     state, start = jax.tree.map(lambda s: jnp.moveaxis(s, -2, 0), (state, start))
 
     def select_rows(flags: Array, new: State, old: State) -> State:
         return jax.tree.map(jax.vmap(functools.partial(select, flags)), new, old)
 
-    def body(old: State, at: tuple[PyTree, Array | None, Array | None]) -> tuple[State, Array]:
-        drive, valid, reset = at
+    def body(old: State, at: tuple[Array, Array | None, Array | None]) -> tuple[State, Array]:
+        x, valid, reset = at
         above = old if reset is None else select_rows(reset, start, old)
-        new = _row(cell, params, above, drive, across)
+        new = _row(cell, params, above, x, **across)
         new = new if valid is None else select_rows(valid, new, old)
         return new, new.h
 
-    state, h = lax.scan(body, state, (drives, valid, resets), reverse=options.reverse)
+    state, h = lax.scan(body, state, (jnp.moveaxis(xs, -2, 1), valid, resets), reverse=options.reverse)
     return jax.tree.map(lambda s: jnp.moveaxis(s, 0, -2), state), jnp.moveaxis(h, 1, -2)
 
 

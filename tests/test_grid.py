@@ -145,10 +145,39 @@ def test_a_loop_has_the_recurrent_products_alone(device):
 
 @pytest.mark.parametrize("path", ["auto", "native"])
 def test_a_row_is_a_kernel(path):
+    """Also in a call of one row, unless that is a part of another step."""
     cell = jaxrnn.MDRNN((3, 2), 4)
-    assert [str(choice) for choice in jaxrnn.explain(networks.Mirrored(cell), steps=4, batch=32, path=path)] == [
-        f"{cell}: native"
-    ] * 2
+    kernel = f"{cell}: native"
+    net = networks.Mirrored(cell)
+    assert [str(choice) for choice in jaxrnn.explain(net, steps=4, batch=32, path=path)] == [kernel] * 2
+    assert [str(choice) for choice in jaxrnn.explain(cell, steps=None, batch=2)] == [kernel]
+    for inside in (cell, networks.Stepped(net)):
+        asked = jaxrnn.explain(inside, steps=None, batch=2, path="scan")
+        assert {choice[1:] for choice in asked} == {("scan", "asked for")}
+    params, xs, state = example(cell)
+    chex.assert_trees_all_close(cell(params, state, xs[0]), cell(params, state, xs[0], path="scan"), rtol=1e-5)
+
+
+def test_a_call_is_traced_once(monkeypatch):
+    """Outside of `jax.jit`, too, where a loop over places would be compiled anew at each call."""
+    traces, place = [], jaxrnn.MDRNN.place
+    monkeypatch.setattr(jaxrnn.MDRNN, "place", lambda *args: traces.append(1) or place(*args))
+    cell = jaxrnn.MDRNN((5, 2), 3)
+    params, xs, state = example(cell)
+    for path in ("auto", "scan"):
+        state, _ = cell(params, state, xs[0], path=path)
+        before = len(traces)
+        state, _ = cell(params, state, xs[1], path=path)
+        assert len(traces) == before
+
+
+def test_inputs_are_projected_row_by_row():
+    """Not those of all rows before the first."""
+    cell = jaxrnn.MDLSTM((8, 3), 32)
+    params, xs, _ = jax.eval_shape(lambda: example(cell, steps=64, batch=(8,)))
+    compiled = jax.jit(functools.partial(jaxrnn.unroll, cell)).lower(params, xs).compile()
+    projected = 4 * 64 * 8 * 8 * 5 * 32
+    assert compiled.memory_analysis().temp_size_in_bytes < projected / 2
 
 
 @pytest.mark.usefixtures("device")
