@@ -143,17 +143,25 @@ def test_a_step_of_training_compiles_once_for_equal_cells():
     assert len(traces) == 2
 
 
-@pytest.mark.parametrize("path", ["scan", *rare("native")])
-def test_outside_of_jit_derivatives_compile_once(path, caplog):
-    """Those of a `lax.scan` over a function made anew compile at every call."""
+@pytest.mark.parametrize("path", ["scan", *rare("auto")])
+@pytest.mark.parametrize(
+    "cell", [LSTM, jaxrnn.networks.Orthogonal(jaxrnn.ModReLU(3, 4)), *rare(jaxrnn.MLSTM(3, 4), jaxrnn.MDRNN((2, 3), 4))]
+)
+def test_outside_of_jit_derivatives_compile_once(cell, path, caplog):
+    """And so do single calls; those of a `lax.scan` over a function made anew compile at every call."""
 
-    args = example(LSTM, steps=4)
-    for run, again in ((functools.partial(jaxrnn.unroll, path=path), False), (scanned, True)):
-        gradient(run, LSTM)(*args)
-        with jax.log_compiles():
-            caplog.clear()
-            gradient(run, LSTM)(*args)
-        assert ("Compiling" in caplog.text) == again
+    def call(params, xs, state):
+        return cell(params, state, xs[0])
+
+    args = example(cell, steps=4)
+    run = gradient(functools.partial(jaxrnn.unroll, path=path), cell)
+    for again, programs in ((False, (run, call)), (True, (gradient(scanned, cell),))):
+        for program in programs:
+            program(*args)
+            with jax.log_compiles():
+                caplog.clear()
+                program(*args)
+            assert ("Compiling" in caplog.text) == again
 
 
 def compiled(run, cell, steps, batch):

@@ -133,8 +133,7 @@ def unroll(
     # Choices are recorded while a run is traced: a trace that is known already would record none.
     run = _run if recording() else _known_run
     with named_promotions(params, state, xs=xs):
-        fresh = state is None
-        begin = _fresh_state(cell, params, xs, options.batch_shape) if fresh else jax.tree.map(jnp.asarray, state)
+        begin = None if state is None else jax.tree.map(jnp.asarray, state)
         arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
         return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
 
@@ -206,7 +205,7 @@ def _run(
     cell: Layer[P, S],
     params: P,
     xs: PyTree,
-    state: S,
+    state: S | None,
     lengths: Array | None,
     resets: Array | None,
     key: Key | None,
@@ -214,11 +213,13 @@ def _run(
     machine: tuple[str, Machine],
 ) -> tuple[S, PyTree]:
     del machine  # a trace depends on it, so it is a part of what the trace is known by
+    if state is None:
+        state = _fresh_state(cell, params, xs, options.batch_shape)
     return cell.run(params, xs, state, options._replace(lengths=lengths, resets=resets, key=key))
 
 
 # Outside of `jax.jit` every loop, and those of its derivatives, would be compiled anew at each call.
-_known_run = jax.jit(_run, static_argnames=("options", "machine"), inline=True)
+_known_run = jax.jit(_run, static_argnames=("options", "machine"))
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:

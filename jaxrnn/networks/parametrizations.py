@@ -248,6 +248,7 @@ SQUARINGS = 16
 """Squarings of `_exp` at most, enough for a norm of 50 000."""
 
 
+@jax.jit  # outside of a program of the user's its loop would be compiled anew at each call
 def _exp(a: Array) -> Array:
     """The exponential of an antisymmetric matrix `[n, n]`: Taylor's polynomial of `a / 2^s`, squared s times.
 
