@@ -273,8 +273,9 @@ def test_outputs_held_over_gaps_are_those_of_keras():
     with jax.legacy_prng_key("allow"):
         layer = keras.layers.SimpleRNN(4, return_sequences=True)
         layer.build((None, None, 3))
-        with pytest.raises(TypeError, match=r"source: got Sequential, .*model.layers\[i\]"):
-            convert.from_keras(keras.Sequential([layer]))
+        whole = keras.Input((6, 3))
+        with pytest.raises(TypeError, match=r"source: got Functional, .* its layers one by one"):
+            convert.from_keras(keras.Model(whole, layer(whole)))
         cell, params = convert.from_keras(layer)
         for reverse in (False, True):
             layer.go_backwards = reverse
@@ -329,6 +330,67 @@ def test_keras():
             back, copy = convert.from_keras(again)
             assert back == cell, name
             equal(copy, params)
+
+
+@pytest.mark.exhaustive
+def test_a_sequential_of_keras():
+    """A classifier of words: its answer is the output at each row's last word."""
+    keras = oracle("keras")
+    layers = keras.layers
+    tokens = np.random.default_rng(0).integers(1, 11, (3, 6))
+    tokens[1, 4:] = 0
+    with jax.legacy_prng_key("allow"), jax.numpy_rank_promotion("allow"):
+        within = keras.Sequential([layers.Dense(6, "relu"), layers.Dropout(0.3)])
+        model = keras.Sequential(
+            [
+                layers.Embedding(11, 5, mask_zero=True),
+                layers.SpatialDropout1D(0.2),
+                layers.Bidirectional(layers.LSTM(4, return_sequences=True)),
+                layers.Dropout(0.1),
+                layers.TimeDistributed(layers.Dense(5, use_bias=False)),
+                layers.Activation("softsign"),
+                layers.GRU(3),
+                within,
+                layers.Dense(2, "softmax"),
+                layers.Dropout(0.4),
+            ]
+        )
+        expected = model(tokens)
+        with pytest.raises(ValueError, match=r"mask_zero: got True in .*mask_zero=False"):
+            convert.from_keras(model)
+        cell, params = convert.from_keras(model, mask_zero=False)
+        double = jaxrnn.Bidirectional(jaxrnn.LSTM(5, 4))
+        linear_, pointwise = jaxrnn.networks.Linear, jaxrnn.networks.Pointwise
+        assert cell == jaxrnn.Stack(
+            (
+                jaxrnn.networks.Embedding(11, 5),
+                jaxrnn.Dropout(double, 0.2, ("time",)),
+                jaxrnn.Dropout(linear_(8, 5, use_bias=False), 0.1),
+                pointwise(jax.nn.soft_sign, 5),
+                jaxrnn.GRU(5, 3),
+                linear_(3, 6),
+                pointwise(jax.nn.relu, 6),
+                jaxrnn.Dropout(linear_(6, 2), 0.3),
+                pointwise(jax.nn.softmax, 2),
+                jaxrnn.Dropout(pointwise(jax.nn.identity, 2), 0.4),
+            )
+        )
+        lengths = np.count_nonzero(tokens, axis=1)
+        _, ys = unrolled(cell, params, tokens.T, lengths=lengths)
+        np.testing.assert_allclose(sequences.last_output(ys, tokens.T != 0), expected, rtol=1e-5, atol=1e-6)
+
+        for made, message in (
+            ([layers.LSTM(4), layers.RepeatVector(2)], "source: got RepeatVector in a Sequential, needs Embedding"),
+            ([layers.LSTM(4), layers.Reshape((2, 2)), layers.LSTM(4)], "source: got Reshape in a Sequential"),
+            (
+                [layers.Bidirectional(layers.LSTM(4)), layers.Dense(1)],
+                "return_sequences: got False in .*bidirectional_",
+            ),
+        ):
+            with pytest.raises((TypeError, ValueError), match=message):
+                convert.from_keras(keras.Sequential([keras.Input((6, 3)), *made]))
+        with pytest.raises(ValueError, match="without weights, needs a model that was built"):
+            convert.from_keras(keras.Sequential([layers.LSTM(4)]))
 
 
 # Flax

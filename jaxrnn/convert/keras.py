@@ -1,9 +1,10 @@
-"""Keras 3's `SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D/2D/3D`, their cells, `Bidirectional` and `StackedRNNCells`.
+"""Keras 3's `SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D/2D/3D`, their cells and networks of these.
 
 Matrices are `[in, out]`, gates i, f, g, o and z, r, n. A GRU with `reset_after=True` has two rows of biases, the
 input's and the recurrent one.
 """
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from jaxrnn.cells import GRU, LSTM, ConvLSTM, ConvLSTMParams, Elman, ElmanParams
 from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
 from jaxrnn.convert.arrays import ZRN, check_axes, check_names, check_shape, reorder, shared_dtype, to_jax, to_numpy
+from jaxrnn.convert.keras_sequential import sequential
 from jaxrnn.convert.layers import Direction, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.networks.bidirectional import Bidirectional, BidirectionalParams
@@ -43,6 +45,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "strides": 1,
     "dilation_rate": 1,
     "data_format": "channels_last",
+    "mask_zero": False,
 }
 
 
@@ -60,25 +63,28 @@ _MERGES: Mapping[str | None, Any] = {"concat": "concat", "sum": "sum", "mul": jn
 
 
 def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: Any) -> tuple[Layer, Params]:
-    """Turns a recurrent layer or cell of Keras into a cell or network.
+    """Turns a recurrent layer or cell of Keras, or a `Sequential` with such layers, into a cell or network.
 
     `unroll` is time-major: inputs `[B, T, I]` are swapped, `jnp.swapaxes(xs, 0, 1)`. It returns outputs and states
-    both, whatever the layer's `return_sequences` and `return_state` say. Outputs of masked time steps are zero.
+    both, whatever the layer's `return_sequences` and `return_state` say: what a model with `return_sequences=False`
+    gives is the last output. Outputs of masked time steps are zero.
 
     Args:
         source: a `SimpleRNN`, `LSTM`, `GRU`, `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D`, a `Bidirectional` of these,
-            an `RNN` of their cells or of `StackedRNNCells`, or a cell; built. Or arrays by name: "kernel",
-            "recurrent_kernel" and, with bias, "bias".
+            an `RNN` of their cells or of `StackedRNNCells`, or a cell; or a `Sequential` of such layers, `Embedding`,
+            `Dense`, `Activation`, `Dropout`, `SpatialDropout1D` and `TimeDistributed`; built. Or arrays by name:
+            "kernel", "recurrent_kernel" and, with bias, "bias".
         space: sizes of the spatial axes of a convolutional layer's input, if it is given by arrays.
         **options: of Keras's layer by Keras's names, where they differ from the defaults and `source` is arrays:
-            `activation="relu"`. Of a layer they replace its own: `dropout=0.0` leaves its dropout out.
+            `activation="relu"`. Of a layer or model they replace its own: `dropout=0.0` leaves its dropout out.
 
     Returns:
         `(cell, params)`: an `Elman`, `LSTM`, `GRU` or `ConvLSTM`, in a `Dropout` (of inputs, one mask for all time
-        steps) or a `RecurrentDropout` if the layer has one, in a `Bidirectional` or a `Stack`.
+        steps) or a `RecurrentDropout` if the layer has one, in a `Bidirectional` or a `Stack`. Of a `Sequential`, the
+        `Stack` of all its layers.
 
     Raises:
-        TypeError: `source` is another layer.
+        TypeError: `source` is or has another layer.
         ValueError: an option that cannot be expressed, a name that is missing or unknown, a shape that does not fit, or
             arrays that JAX would round.
 
@@ -95,6 +101,8 @@ def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: 
     if keras is None or not isinstance(source, keras.layers.Layer):
         raise TypeError(f"source: got {type(source).__name__}, needs a recurrent layer of Keras, or arrays by name")
     layers = keras.layers
+    if isinstance(source, keras.Sequential):
+        return sequential(source, functools.partial(from_keras, **options), _activation, options)
     if isinstance(source, layers.Bidirectional):
         return _bidirectional(source, options)
     if isinstance(source, layers.StackedRNNCells):
@@ -106,7 +114,7 @@ def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: 
         return from_keras(source.cell, **options)
     is_conv = type(source).__name__ == "ConvLSTMCell"  # Keras does not export it
     if not isinstance(source, layers.SimpleRNNCell | layers.LSTMCell | layers.GRUCell) and not is_conv:
-        way = "; of a model, its layers one by one, model.layers[i]" if isinstance(source, keras.Model) else ""
+        way = "; of a model that is no Sequential, its layers one by one" if isinstance(source, keras.Model) else ""
         raise TypeError(f"source: got {type(source).__name__}, needs a recurrent layer or cell of Keras{way}")
     if not source.built:
         raise ValueError(f"source: got {source.name} without weights, needs a layer that was built")
