@@ -406,6 +406,25 @@ def test_wide_weights_and_few_rows_are_a_team_s(monkeypatch):
     assert most == {128: 0, 256: 12, 512: 24, 1024: 199}
 
 
+def test_smaller_weights_are_a_team_s_of_as_many_rows(monkeypatch):
+    """Of as many members as their reading is worth the waiting at the end of each stage, in a run that is long."""
+    monkeypatch.setattr(division, "_threads", lambda: 8)
+
+    def teams(size, again, steps):
+        vector, matrix = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((size,), (size, 3 * size)))
+
+        def step(w, h, x):
+            z = sum(jnp.split(h @ w, 3)) + x
+            return (z / jnp.sum(z) if again else z), h, ()
+
+        row = native.trace(step, matrix, vector, vector)
+        return [division.divide(row, steps, batch)[1:] for batch in (1, 2, 3, 4)]
+
+    assert teams(128, False, 256) == [(1, 3), (1, 3), (1, 3), (4, 1)]
+    assert teams(128, True, 256) == [(1, 2), (1, 2), (3, 1), (4, 1)]
+    assert teams(128, False, 8) == teams(32, False, 10_000) == [(1, 1), (2, 1), (3, 1), (4, 1)]
+
+
 def runs(row, case, splits, monkeypatch):
     """The runs, one program, of as many divisions."""
 

@@ -37,10 +37,10 @@ four gates of eight units. A *micro kernel* holds the tile's sums in registers o
                                 └──┘└──┘└──┘└──┘
 
 **Threads.** Many rows are split into *parts*, one a thread or more, which never wait for each other: what a step of a
-part computes stays in its core's cache. With few rows and large weights a *team* shares one part: each member has some
-columns of every nest, and a stage ends when all are done. The threads are XLA's. Parts, and the turns of a team, are
-claimed by whoever comes first, so a thread that is busy is not waited for. Results are the same from run to run; sums
-over rows depend on the number of parts.
+part computes stays in its core's cache. With few rows and large weights, or with no more rows than members, a *team*
+shares one part: each member has some columns of every nest, and a stage ends when all are done. The threads are XLA's.
+Parts, and the turns of a team, are claimed by whoever comes first, so a thread that is busy is not waited for. Results
+are the same from run to run; sums over rows depend on the number of parts.
 
 **Zeros.** Most runs begin with a state of zeros, and most gradients ask for none of the initial state. The products of
 such a state in the first step, what it adds to sums, and in the last step what only such a carry needs, are left out.

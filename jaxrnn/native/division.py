@@ -1,6 +1,7 @@
 """Chooses how a run is divided among steps and threads, and whether it pays at all."""
 
 import functools
+import math
 import os
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ CHUNK = 256 * KIB  # of a part's values in a chunk: half the cache of a small co
 TEAM_WEIGHTS = 512 * KIB  # that a team reads faster than each of its members, if there are few rows
 TEAM_ROWS = 4  # for each thread, at most,
 TEAM_ROW_WEIGHTS = 350 * KIB  # or one for each so much of the weights, whose reading takes longer than the waiting
+MEMBER_WEIGHTS = 20 * KIB  # that take as long to read as a stage's end waits for one more member
+TEAM_READS = 2 * MIB  # of a run's weights, at least, or it is over before the team has met
 SHARED_WEIGHTS = 8 * MIB  # that no core keeps in a cache of its own
 PART_ROWS = 128  # at most: the state and the gates of more leave the cache of a core from step to step
 MOST_MOVED = 2048  # numbers that are read one by one; XLA moves those of large arrays together
@@ -43,7 +46,7 @@ class Division(NamedTuple):
 
 
 class _Sizes(NamedTuple):
-    """What a division depends on, in bytes but for `moved`."""
+    """What a division depends on; in bytes, where nothing else is said."""
 
     weights: int  # all of them
     recurrent: int  # those of the recurrence
@@ -51,6 +54,7 @@ class _Sizes(NamedTuple):
     sums: int
     moved: int  # numbers that are read one by one, from listed places
     longest: int  # numbers of a value of the recurrence
+    stages: int  # of a step of the recurrence
 
 
 @functools.lru_cache(maxsize=512)
@@ -66,6 +70,7 @@ def _sizes(row: Row) -> _Sizes:
         sums=item * sum(spec.size for spec in jax.tree.leaves(row.results[2])) if plan.outers else 0,
         moved=sum(n.size for n in plan.nodes if n.op == "take"),
         longest=max((nest.size for nest in plan.nests if nest.phase == 1), default=1),
+        stages=len({nest.stage for nest in plan.nests if nest.phase == 1}) or 1,
     )
 
 
@@ -100,8 +105,13 @@ def divide(row: Row, steps: int, batch: int) -> Division:
     """
     threads, sizes = _threads(), _sizes(row)
     rows = threads * max(TEAM_ROWS, sizes.recurrent // TEAM_ROW_WEIGHTS)
-    shared = batch <= rows and sizes.recurrent >= TEAM_WEIGHTS
-    team = threads if shared or sizes.recurrent >= SHARED_WEIGHTS else 1
+    team = 1
+    if (batch <= rows and sizes.recurrent >= TEAM_WEIGHTS) or sizes.recurrent >= SHARED_WEIGHTS:
+        team = threads
+    elif steps * sizes.recurrent >= TEAM_READS:
+        # Each member reads its share of the weights and waits for every other: the sum of both is least.
+        members = min(threads, math.isqrt(sizes.recurrent // (sizes.stages * MEMBER_WEIGHTS)))
+        team = members if batch <= members else 1
     most = PART_ROWS if sizes.weights < WIDE_WEIGHTS else 2 * PART_ROWS
     parts = 1 if team > 1 else min(batch, threads * -(-batch // (threads * most)))
     rows = -(-batch // parts)
