@@ -140,9 +140,9 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             x: the input, leaves `[*batch, *input_spec.shape]`.
             reset: `[*batch]` booleans: before the step, the state of a flagged row becomes the initial state, as by
                 the `resets` of `unroll`; such as what an environment says of the end of an episode.
-            path: "auto": a native loop of one step on a CPU where that is faster, with 8 rows and more whose number
-                times that of the parameters is 2^20 or more, unless the call is made in another cell's step. "scan":
-                the operations of the step, as on the scan path of `unroll`.
+            path: "auto": a native loop of one step on a CPU where that is faster, unless the call is made in another
+                cell's step; `jaxrnn.explain(cell, steps=None, batch=B)` tells. "scan": the operations of the step, as
+                on the scan path of `unroll`.
 
         Raises:
             TypeError, ValueError: an argument does not have the structure, shape or kind of dtype that is needed, or
