@@ -12,8 +12,6 @@ from jaxrnn.cell import Cell
 from jaxrnn.checks import check_flags, check_input, check_lengths, check_state
 from jaxrnn.engine.driver import for_all_rows, unroll
 from jaxrnn.engine.layer import Layer, check_layer
-from jaxrnn.engine.newton import Newton
-from jaxrnn.engine.options import Path, Save
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
@@ -93,16 +91,11 @@ def run(
     *,
     lengths: Array | None,
     resets: Array | None,
-    reverse: bool,
-    chunk: int | None,
-    save: Save,
-    path: Path,
-    solver: Newton | None,
-    key: Key | None,
     dtype: DTypeLike | None,
     time_major: bool,
+    **options: Any,
 ) -> tuple[State, PyTree]:
-    """Calls `unroll` with the time axis moved first, unless `time_major`, and in `dtype`, unless None."""
+    """Calls `unroll` with `options`, the time axis moved first unless `time_major`, and in `dtype` unless None."""
     xs = for_all_rows(cell, xs, batch_major=not time_major)
     leading = check_input(cell, xs, "xs")
     params, xs = in_dtype(dtype, params, xs)
@@ -119,20 +112,7 @@ def run(
     if lengths is not None:
         check_lengths(lengths, leading[time_axis], batch_shape, "seq_lengths")
     xs, resets = jax.tree.map(lambda x: jnp.moveaxis(x, time_axis, 0), (xs, resets))
-    state, ys = unroll(
-        cell,
-        params,
-        xs,
-        state,
-        lengths=lengths,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-        chunk=chunk,
-        save=save,
-        path=path,
-        solver=solver,
-    )
+    state, ys = unroll(cell, params, xs, state, lengths=lengths, resets=resets, **options)
     return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, time_axis), ys)
 
 
