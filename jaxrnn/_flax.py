@@ -11,7 +11,7 @@ from flax import traverse_util
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_flags, check_input, check_lengths, check_state
 from jaxrnn.engine.driver import for_all_rows, unroll
-from jaxrnn.engine.layer import Layer, check_layer
+from jaxrnn.engine.layer import Layer, check_layer, size_of
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
@@ -152,21 +152,20 @@ class FlaxCell(Cell):
     @property
     def hidden_size(self) -> int:
         """Length of the output's last axis; Flax's cells do not tell their hidden size."""
-        return self._output_shape[-1]
+        return self._output.shape[-1]
 
     @property
     def output_size(self) -> int | tuple[int, ...]:
         """Length of one example's output, or its shape if it has several axes."""
-        shape = self._output_shape
-        return shape if len(shape) > 1 else shape[0]
+        return size_of(self._output)
 
     @property
-    def _output_shape(self) -> tuple[int, ...]:
+    def _output(self) -> jax.ShapeDtypeStruct:
         def output(key: Key) -> Array:
             x = jnp.zeros(self.input_spec.shape)
             return self.step(self.init(key), self.initial_state(), x)[1]
 
-        return jax.eval_shape(output, jax.random.key(0)).shape
+        return jax.eval_shape(output, jax.random.key(0))
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
         """Returns fresh parameters by the Flax cell's initializers, cast to `dtype`."""

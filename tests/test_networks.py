@@ -298,6 +298,13 @@ def test_outputs_are_as_long_as_a_cell_says():
         net(params, state, xs[0])
 
 
+def test_a_function_between_layers_may_see_a_pytree():
+    net = jaxrnn.Stack((networks.Inspected(jaxrnn.GRU(3, 4)), lambda seen: seen.y, jaxrnn.GRU(4, 2)))
+    plain = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU(4, 2)))
+    params, xs, _ = example(plain)
+    close(jaxrnn.unroll(net, (params[0], (), params[1]), xs)[1], jaxrnn.unroll(plain, params, xs)[1])
+
+
 def test_a_merge_may_make_any_outputs():
     """Its sizes are those of what it makes; both directions have outputs of one structure."""
     net = jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), jaxrnn.Elman(3, 2), merge=lambda there, back: (there, back))

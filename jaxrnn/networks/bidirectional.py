@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.checks import check_choice, structure
-from jaxrnn.engine.layer import Layer, check_layer
+from jaxrnn.engine.layer import Layer, check_layer, size_of
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import keep
@@ -83,8 +83,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
                 f"backward: got inputs {backward.input_spec}, needs those of forward, {forward.input_spec}"
             )
         check_merge(self.merge)
-        there, back = (structure(_spec(cell)) for cell in self.cells)
-        if there != back:
+        if structure(forward.output_spec) != structure(backward.output_spec):
             raise ValueError(
                 f"backward: got outputs {backward.output_size}, needs those of forward, {forward.output_size}"
             )
@@ -117,8 +116,8 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
     @property
     def output_size(self) -> Any:
         """What `merge` makes of the two output sizes, a pytree of sizes where it makes a pytree."""
-        merged = jax.eval_shape(lambda ys, zs: self.merged(ys, zs, None), *map(_spec, self.cells))
-        return jax.tree.map(lambda y: y.shape[0] if y.ndim == 1 else y.shape, merged)
+        forward, backward = (cell.output_spec for cell in self.cells)
+        return size_of(jax.eval_shape(lambda ys, zs: self.merged(ys, zs, None), forward, backward))
 
     @property
     def cells(self) -> tuple[Layer, Layer]:
@@ -187,18 +186,6 @@ def merge_outputs(merge: Merge, forward: Array, backward: Array) -> Array:
     if merge == "concat":
         return jnp.concatenate([forward, backward], axis=-1)
     return forward + backward if merge == "sum" else merge(forward, backward)
-
-
-def _spec(cell: Layer) -> PyTree:
-    """Returns the shapes of one example's output."""
-
-    def is_size(size: Any) -> bool:
-        return isinstance(size, int) or (type(size) is tuple and all(isinstance(n, int) for n in size))
-
-    def one(size: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
-
-    return jax.tree.map(one, cell.output_size, is_leaf=is_size)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.checks import check_bools, check_initializers, check_sizes
-from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.layer import Layer, size_of
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import affine, keep, look_up
@@ -77,8 +77,7 @@ class Pointwise(_Stateless[tuple[()]]):
     @property
     def output_size(self) -> Any:
         """Length of what the function returns for one example, or its shape where it has more axes."""
-        y = jax.eval_shape(self.function, self.input_spec)
-        return jax.tree.map(lambda leaf: leaf.shape[0] if leaf.ndim == 1 else leaf.shape, y)
+        return size_of(jax.eval_shape(self.function, self.input_spec))
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[()]:
         """Returns no parameters."""
