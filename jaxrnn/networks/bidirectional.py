@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jaxrnn.checks import check_choice, structure
 from jaxrnn.engine.layer import Layer, check_layer, size_of
 from jaxrnn.engine.options import Options
+from jaxrnn.networks.compound import Compound
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import keep
-from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = [
     "Bidirectional",
@@ -45,7 +46,7 @@ class BidirectionalState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
+class Bidirectional(Compound[BidirectionalParams, BidirectionalState]):
     """Two cells over the same sequence, one in each direction of time, the second within each row's length.
 
     It has no single time step, only `unroll` runs it. The final state holds the states of both directions: `forward`
@@ -74,6 +75,9 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
     backward: Layer | None = None
     merge: Merge = "concat"
 
+    _make_params: ClassVar[Any] = BidirectionalParams._make
+    _make_state: ClassVar[Any] = BidirectionalState._make
+
     def __post_init__(self) -> None:
         forward, backward = self.cells
         check_layer(forward, "forward")
@@ -93,27 +97,6 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
             )
 
     @property
-    def input_size(self) -> Any:
-        """Input size of both cells."""
-        return self.forward.input_size
-
-    @property
-    def hidden_size(self) -> tuple[Any, Any]:
-        """Hidden sizes of the two cells."""
-        forward, backward = self.cells
-        return forward.hidden_size, backward.hidden_size
-
-    @property
-    def needs_state(self) -> str:
-        """What the first of its cells that needs a state says."""
-        return next(filter(None, (cell.needs_state for cell in self.cells)), "")
-
-    @property
-    def input_spec(self) -> PyTree:
-        """Input of both cells."""
-        return self.forward.input_spec
-
-    @property
     def output_size(self) -> Any:
         """What `merge` makes of the two output sizes, a pytree of sizes where it makes a pytree."""
         forward, backward = (cell.output_spec for cell in self.cells)
@@ -123,28 +106,6 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
     def cells(self) -> tuple[Layer, Layer]:
         """The forward and the backward cell."""
         return self.forward, self.forward if self.backward is None else self.backward
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
-        """Returns fresh parameters of both directions; `initializers` go to each cell's `init`.
-
-        For options of one direction alone, make the `BidirectionalParams` of the two.
-        """
-        keys = jax.random.split(key)
-        return BidirectionalParams(
-            *(c.init(k, dtype=dtype, **initializers) for c, k in zip(self.cells, keys, strict=True))
-        )
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
-        """Returns the zero states of both directions."""
-        return BidirectionalState(*(c.initial_state(batch_shape, dtype) for c in self.cells))
-
-    def restart(
-        self, params: BidirectionalParams, state: BidirectionalState, batch_shape: tuple[int, ...]
-    ) -> BidirectionalState:
-        """Returns the states in which both directions begin."""
-        return BidirectionalState(
-            *(c.restart(p, s, batch_shape) for c, p, s in zip(self.cells, params, state, strict=True))
-        )
 
     def run(
         self, params: BidirectionalParams, xs: PyTree, state: BidirectionalState, options: Options
