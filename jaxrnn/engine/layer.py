@@ -116,6 +116,12 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         return ""
 
     @property
+    def init_names(self) -> frozenset[str]:
+        """Names of the initializers that `init` takes, also for inner cells."""
+        named = inspect.signature(self.init).parameters.values()
+        return frozenset(p.name for p in named if p.kind is not p.VAR_KEYWORD) - {"key", "dtype"}
+
+    @property
     def input_spec(self) -> PyTree:
         """Shape and kind of dtype of one example's input: a `jax.ShapeDtypeStruct`, or a pytree of them.
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.engine.layer import Layer
-from jaxrnn.typing import DTypeLike, Key, P, PyTree, S
+from jaxrnn.typing import DTypeLike, Key, P, Params, PyTree, S
 
 __all__ = ["Compound"]
 
@@ -39,18 +39,29 @@ class Compound(Layer[P, S]):
         return next(filter(None, (cell.needs_state for cell in self.cells)), "")
 
     @property
+    def init_names(self) -> frozenset[str]:
+        """Names of the initializers that one of the cells takes."""
+        return frozenset[str]().union(*(cell.init_names for cell in self.cells))
+
+    @property
     def input_spec(self) -> PyTree:
         """Input of the first cell."""
         return self.cells[0].input_spec
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> P:
-        """Returns fresh parameters of every cell; `initializers` go to each cell's `init`.
+        """Returns fresh parameters of every cell; each of the `initializers` goes to all cells that take it.
 
-        For options of one cell alone, make the tuple: `(lstm.init(k1, forget_bias=2.0), gru.init(k2))` of a `Stack`,
+        For options of one cell alone, make the tuple: `(gru.init(k1, input_init=zeros), gru.init(k2))` of a `Stack`,
         the `BidirectionalParams` of a `Bidirectional`.
         """
-        keys = jax.random.split(key, len(self.cells))
-        return self._make_params(c.init(k, dtype=dtype, **initializers) for c, k in zip(self.cells, keys, strict=True))
+        if unknown := initializers.keys() - self.init_names:
+            raise TypeError(f"init: got {sorted(unknown)}, {self} takes {sorted(self.init_names)}")
+
+        def one(cell: Layer, key: Key) -> Params:
+            taken = {name: value for name, value in initializers.items() if name in cell.init_names}
+            return cell.init(key, dtype=dtype, **taken)
+
+        return self._make_params(map(one, self.cells, jax.random.split(key, len(self.cells))))
 
     def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> S:
         """Returns the zero state of every cell."""

@@ -24,7 +24,8 @@ __all__ = ["Stack"]
 class Stack(Compound[tuple[Any, ...], tuple[Any, ...]]):
     """Stacks layers; `unroll` runs layer by layer, so that every layer's projection is hoisted.
 
-    Parameters and states are tuples with one entry for each layer. A single step runs all layers, as in generation.
+    Parameters and states are tuples with one entry for each layer. An initializer goes to the layers that take it. A
+    single step runs all layers, as in generation.
 
     Args:
         cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`. A
