@@ -11,9 +11,7 @@ from flax import traverse_util
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_flags, check_input, check_lengths, check_state
 from jaxrnn.engine.driver import for_all_rows, unroll
-from jaxrnn.engine.layer import Layer, check_layer
-from jaxrnn.engine.newton import Newton
-from jaxrnn.engine.options import Path, Save
+from jaxrnn.engine.layer import Layer, check_layer, size_of
 from jaxrnn.ops import cast
 from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
 
@@ -93,16 +91,11 @@ def run(
     *,
     lengths: Array | None,
     resets: Array | None,
-    reverse: bool,
-    chunk: int | None,
-    save: Save,
-    path: Path,
-    solver: Newton | None,
-    key: Key | None,
     dtype: DTypeLike | None,
     time_major: bool,
+    **options: Any,
 ) -> tuple[State, PyTree]:
-    """Calls `unroll` with the time axis moved first, unless `time_major`, and in `dtype`, unless None."""
+    """Calls `unroll` with `options`, the time axis moved first unless `time_major`, and in `dtype` unless None."""
     xs = for_all_rows(cell, xs, batch_major=not time_major)
     leading = check_input(cell, xs, "xs")
     params, xs = in_dtype(dtype, params, xs)
@@ -119,20 +112,7 @@ def run(
     if lengths is not None:
         check_lengths(lengths, leading[time_axis], batch_shape, "seq_lengths")
     xs, resets = jax.tree.map(lambda x: jnp.moveaxis(x, time_axis, 0), (xs, resets))
-    state, ys = unroll(
-        cell,
-        params,
-        xs,
-        state,
-        lengths=lengths,
-        resets=resets,
-        reverse=reverse,
-        key=key,
-        chunk=chunk,
-        save=save,
-        path=path,
-        solver=solver,
-    )
+    state, ys = unroll(cell, params, xs, state, lengths=lengths, resets=resets, **options)
     return state, jax.tree.map(lambda y: jnp.moveaxis(y, 0, time_axis), ys)
 
 
@@ -172,21 +152,20 @@ class FlaxCell(Cell):
     @property
     def hidden_size(self) -> int:
         """Length of the output's last axis; Flax's cells do not tell their hidden size."""
-        return self._output_shape[-1]
+        return self._output.shape[-1]
 
     @property
     def output_size(self) -> int | tuple[int, ...]:
         """Length of one example's output, or its shape if it has several axes."""
-        shape = self._output_shape
-        return shape if len(shape) > 1 else shape[0]
+        return size_of(self._output)
 
     @property
-    def _output_shape(self) -> tuple[int, ...]:
+    def _output(self) -> jax.ShapeDtypeStruct:
         def output(key: Key) -> Array:
             x = jnp.zeros(self.input_spec.shape)
             return self.step(self.init(key), self.initial_state(), x)[1]
 
-        return jax.eval_shape(output, jax.random.key(0)).shape
+        return jax.eval_shape(output, jax.random.key(0))
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
         """Returns fresh parameters by the Flax cell's initializers, cast to `dtype`."""

@@ -25,7 +25,7 @@ from jaxrnn.engine.runs import read_out, run_steps, take_step
 from jaxrnn.ops import cast, keep, select
 from jaxrnn.typing import P, PyTree, S
 
-__all__ = ["Cell", "LinearCell"]
+__all__ = ["Cell", "LinearCell", "cast_coefficients"]
 
 
 class Cell(Layer[P, S]):
@@ -134,7 +134,7 @@ class LinearCell(Cell[P, S]):
 
     def step(self, params: P, state: S, drive: PyTree) -> tuple[S, S]:
         """Returns `a ⊙ h + b`; the output is the new state, for `readout`."""
-        a, b = _in_precision_of(state, self, params, drive)
+        a, b = cast_coefficients(self, params, state, drive)
         new = jax.tree.map(lambda a, b, h: a * h + b, a, b, state)
         return new, new
 
@@ -151,7 +151,7 @@ class LinearCell(Cell[P, S]):
         steps = jax.tree.leaves(data)[0].shape[0]
         if not isinstance(steps, int):
             raise ValueError(f"xs: got {steps} steps, {self} needs a number that is known; scan='sequential' takes any")
-        a, b = _in_precision_of(state, self, params, drives)
+        a, b = cast_coefficients(self, params, state, drives)
         if any(
             k.ndim != h.ndim + 1 for tree in (a, b) for k, h in zip(*map(jax.tree.leaves, (tree, state)), strict=True)
         ):
@@ -175,7 +175,8 @@ class LinearCell(Cell[P, S]):
         return default_chunk(steps, bytes_per_step) if jax.default_backend() == "cpu" else steps
 
 
-def _in_precision_of(state: S, cell: LinearCell, params: P, drive: PyTree) -> tuple[S, S]:
+def cast_coefficients(cell: LinearCell, params: P, state: S, drive: PyTree) -> tuple[S, S]:
+    """Returns `cell.coefficients`, computed in the precision of the state, in its dtypes."""
     precision = jnp.finfo(jax.tree.leaves(state)[0].dtype).dtype
     pair = cell.coefficients(params, cast(drive, precision))
     a, b = (jax.tree.map(lambda k, h: k.astype(h.dtype), tree, state) for tree in pair)

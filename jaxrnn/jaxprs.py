@@ -20,6 +20,7 @@ __all__ = [
     "JIT",
     "LENGTH",
     "NUMBER",
+    "RESHAPES",
     "any_equation",
     "as_function",
     "bind",
@@ -51,6 +52,9 @@ CALLS = JIT | {"closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
 """Primitives that carry out a jaxpr once; all but `JIT` say something about its derivative or memory."""
 IDENTITIES = frozenset({"copy", "name", "optimization_barrier", "stop_gradient"})
 """Primitives whose results are their operands; the derivative of a "stop_gradient" is zero."""
+RESHAPES = frozenset({"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"})
+RESHAPES |= {"pcast", "pvary", "reshard", "sharding_constraint"}
+"""Primitives that give the numbers of their operand another shape, dtype or place on a mesh."""
 Rule = Callable[[Any, list[Any], list[Any]], tuple[Iterable[Any], Iterable[Any]]]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxrnn.cell import Cell, LinearCell
+from jaxrnn.cell import Cell, LinearCell, cast_coefficients
 from jaxrnn.checks import check_params
 from jaxrnn.engine.associative import linear_states
 from jaxrnn.engine.chunks import StepData
@@ -404,8 +404,8 @@ def unroll_time(
 
 def _factors(cell: LinearCell, params: Params, state: State, drives: PyTree, valid: Array | None) -> State:
     """The `a` of `h' = a ⊙ h + b` at every step, one beyond a row's length."""
-    a, b = cell.coefficients(params, cast(drives, jnp.finfo(jax.tree.leaves(state)[0].dtype).dtype))
-    a = jax.tree.map(lambda a, b, h: jnp.broadcast_to(a, b.shape).astype(h.dtype), a, b, state)
+    a, b = cast_coefficients(cell, params, state, drives)
+    a = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), a, b)
     return a if valid is None else jax.tree.map(lambda a: select(valid, a, jnp.ones_like(a)), a)
 
 

@@ -98,8 +98,7 @@ def test_step_keeps_structure_shapes_and_dtypes_of_the_state(entry: Entry, dtype
         params, xs, _ = jax.eval_shape(lambda: example(entry.cell, dtype=compute))
         state = jax.eval_shape(lambda: entry.cell.initial_state((B,), kept))
         x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), xs)
-        size = entry.cell.output_size
-        shape = size if isinstance(size, tuple) else (size,)
+        shape = entry.cell.output_spec.shape
         new, y = jax.eval_shape(entry.cell, params, state, x)
         chex.assert_trees_all_equal_structs(new, state)
         chex.assert_trees_all_equal_shapes_and_dtypes(new, state)

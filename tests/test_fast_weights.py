@@ -12,7 +12,7 @@ import pytest
 import jaxrnn
 from bench.loops import equations
 from jaxrnn.engine.chunks import StepData, in_chunks
-from jaxrnn.engine.matrix_memory import MatrixDrive, Memory, matrix_chunk, matrix_step
+from jaxrnn.engine.matrix_memory import MatrixDrive, MatrixMemory, matrix_chunk, matrix_step
 from jaxrnn.networks import StepWrapper
 from tests.reference.delta import matrix_memory
 from tests.registry import example, in_loops, rare, unrolled
@@ -309,7 +309,7 @@ def drives(decay, erase, seed=0):
 def memories(drive):
     rng = np.random.default_rng(9)
     s = rng.normal(size=(B, HEADS, D, E))
-    return Memory(s, None if drive.log_input is None else rng.normal(size=(B, HEADS)))
+    return MatrixMemory(s, None if drive.log_input is None else rng.normal(size=(B, HEADS)))
 
 
 def in_pairs(memory, drive, lengths=None, resets=None, *, reverse=False, chunk=7):

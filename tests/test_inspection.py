@@ -5,8 +5,10 @@ import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 import jaxrnn
 from bench.loops import products
@@ -53,8 +55,13 @@ def test_the_gates_of_a_gru_make_its_state(reset):
     assert all(((g > -1) & (g < 1)).all() for g in seen.gates)
 
 
-def test_a_users_own_activation_is_a_gate_too():
-    cell = jaxrnn.Elman(3, 4, activation=jax.nn.relu)
+def named_tanh(z):
+    return jnp.tanh(checkpoint_name(z, "z"))
+
+
+@pytest.mark.parametrize("activation", [jax.nn.relu, named_tanh])
+def test_a_users_own_activation_is_a_gate_too(activation):
+    cell = jaxrnn.Elman(3, 4, activation=activation)
     params, xs, state = example(cell)
     _, seen = unrolled(networks.Inspected(cell), params, xs, state)
     close(seen.gates[0] if isinstance(seen.gates, tuple) else seen.gates, seen.y)

@@ -69,6 +69,31 @@ def test_init_passes_initializers_and_dtype_on():
     assert not params[1].backward.w_x.any()
 
 
+def test_initializers_go_to_the_layers_that_take_them():
+    net = jaxrnn.Stack((jaxrnn.Embedding(5, 3), jaxrnn.Dropout(jaxrnn.LSTM(3, 4), 0.5), jax.nn.relu, jaxrnn.GRU(4, 2)))
+    ones = jax.nn.initializers.ones
+    table, lstm, _, gru = net.init(jax.random.key(0), embedding_init=ones, forget_bias=2.0, bias_init=ones)
+    assert (table == 1).all()
+    assert (lstm.b[4:8] == 3).all()
+    assert (gru.b == 1).all()
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        jaxrnn.Stack((jaxrnn.Embedding(5, 3), jax.nn.relu, jaxrnn.Linear(3, 2))),
+        jaxrnn.Residual(jaxrnn.Stack((jaxrnn.Linear(3, 3), jax.nn.relu))),
+        jaxrnn.Linear(3, 2),
+        jaxrnn.Embedding(5, 3),
+        jaxrnn.Bidirectional(jaxrnn.Multiplicative(jaxrnn.LSTM(3, 4))),
+    ],
+    ids=str,
+)
+def test_an_initializer_that_no_layer_takes_is_refused(net):
+    with pytest.raises(TypeError, match="forget_bais"):
+        net.init(jax.random.key(0), forget_bais=2.0)
+
+
 # Dropout
 
 
@@ -296,6 +321,13 @@ def test_outputs_are_as_long_as_a_cell_says():
         jaxrnn.unroll(net, params, xs)
     with pytest.raises(ValueError, match=message):
         net(params, state, xs[0])
+
+
+def test_a_function_between_layers_may_see_a_pytree():
+    net = jaxrnn.Stack((networks.Inspected(jaxrnn.GRU(3, 4)), lambda seen: seen.y, jaxrnn.GRU(4, 2)))
+    plain = jaxrnn.Stack((jaxrnn.GRU(3, 4), jaxrnn.GRU(4, 2)))
+    params, xs, _ = example(plain)
+    close(jaxrnn.unroll(net, (params[0], (), params[1]), xs)[1], jaxrnn.unroll(plain, params, xs)[1])
 
 
 def test_a_merge_may_make_any_outputs():

@@ -10,7 +10,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_heads, check_initializers, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.matrix_memory import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.engine.matrix_memory import MatrixDrive, MatrixMemory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import gates, join_heads, safe_sqrt, split_heads
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -110,7 +110,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
 
     def step(self, params: DeltaNetParams, state: DeltaNetState, drive: MatrixDrive) -> tuple[DeltaNetState, Array]:
         """Takes one step from `S` to `S'` and reads `q S'`."""
-        memory, read = matrix_step(Memory(state.s), drive)
+        memory, read = matrix_step(MatrixMemory(state.s), drive)
         return DeltaNetState(memory.s), read.y
 
     def readout(self, params: DeltaNetParams, output: Array, drive: MatrixDrive) -> Array:
@@ -121,7 +121,7 @@ class DeltaNet(Cell[DeltaNetParams, DeltaNetState]):
         self, params: DeltaNetParams, state: DeltaNetState, data: StepData, reverse: bool
     ) -> tuple[DeltaNetState, Array]:
         """Runs all steps of a chunk at once."""
-        memory, reads = matrix_chunk(Memory(state.s), data, reverse)
+        memory, reads = matrix_chunk(MatrixMemory(state.s), data, reverse)
         return DeltaNetState(memory.s), reads.y
 
     def chunk_size(self, steps: int, drive: MatrixDrive, state: DeltaNetState) -> int:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_returned, check_sizes
+from jaxrnn.engine.layer import size_of
 from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
 
 __all__ = ["Function"]
@@ -97,8 +98,7 @@ class Function(Cell[Any, Any]):
 
     @property
     def output_size(self) -> Any:
-        y = self._step_spec()[1]
-        return jax.tree.map(lambda leaf: leaf.shape[0] if leaf.ndim == 1 else leaf.shape, y)
+        return size_of(self._step_spec()[1])
 
     def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> Params:
         """Returns what `make_params` returns."""

@@ -10,7 +10,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_heads, check_initializers, check_positive, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.matrix_memory import MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.engine.matrix_memory import MatrixDrive, MatrixMemory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import affine, gates, join_heads, split_heads, wide
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -128,7 +128,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
 
     def step(self, params: GLAParams, state: GLAState, drive: MatrixDrive) -> tuple[GLAState, Array]:
         """Takes one step from `S` to `S'` and reads `q S' / √d`."""
-        memory, read = matrix_step(Memory(state.s), drive)
+        memory, read = matrix_step(MatrixMemory(state.s), drive)
         return GLAState(memory.s), read.y
 
     def readout(self, params: GLAParams, output: Array, drive: MatrixDrive) -> Array:
@@ -137,7 +137,7 @@ class GatedLinearAttention(Cell[GLAParams, GLAState]):
 
     def run_chunk(self, params: GLAParams, state: GLAState, data: StepData, reverse: bool) -> tuple[GLAState, Array]:
         """Runs all steps of a chunk at once."""
-        memory, reads = matrix_chunk(Memory(state.s), data, reverse)
+        memory, reads = matrix_chunk(MatrixMemory(state.s), data, reverse)
         return GLAState(memory.s), reads.y
 
     def chunk_size(self, steps: int, drive: MatrixDrive, state: GLAState) -> int:

@@ -83,6 +83,10 @@ class Multiplicative(Cell[MultiplicativeParams, Any]):
     def output_size(self) -> int:
         return self.cell.output_size
 
+    @property
+    def init_names(self) -> frozenset[str]:
+        return super().init_names | self.cell.init_names
+
     def init(
         self,
         key: Key,

@@ -105,6 +105,10 @@ class Projected(Cell[ProjectedParams, Any]):
         """R, or R + Q with a nonrecurrent projection."""
         return self.recurrent_size + (self.nonrecurrent_size or 0)
 
+    @property
+    def init_names(self) -> frozenset[str]:
+        return super().init_names | self.cell.init_names
+
     def init(
         self,
         key: Key,

@@ -10,7 +10,7 @@ from jaxrnn import initializers
 from jaxrnn.cell import Cell
 from jaxrnn.checks import check_choice, check_heads, check_initializers, check_sizes
 from jaxrnn.engine.chunks import StepData
-from jaxrnn.engine.matrix_memory import NOTHING, MatrixDrive, Memory, matrix_chunk, matrix_chunk_size, matrix_step
+from jaxrnn.engine.matrix_memory import NOTHING, MatrixDrive, MatrixMemory, matrix_chunk, matrix_chunk_size, matrix_step
 from jaxrnn.ops import add, affine, gates, join_heads, recurrent, split_heads, wide
 from jaxrnn.typing import Array, DTypeLike, Initializer, Key
 
@@ -257,8 +257,8 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
     ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
         """Takes one step and reads `q C'`, `q · n'` and `m'`."""
         write, one = drive[0], jnp.ones_like(drive[0].v[..., -1:])
-        (c, m), read = matrix_step(Memory(state.c, state.m), write._replace(v=write.v[..., :-1]))
-        (n, _), weight = matrix_step(Memory(state.n[..., None], state.m), write._replace(v=one))
+        (c, m), read = matrix_step(MatrixMemory(state.c, state.m), write._replace(v=write.v[..., :-1]))
+        (n, _), weight = matrix_step(MatrixMemory(state.n[..., None], state.m), write._replace(v=one))
         return MLSTMState(c, n[..., 0], m), (read.y, weight.y, m)
 
     def readout(
@@ -274,7 +274,7 @@ class MLSTM(Cell[MLSTMParams, MLSTMState]):
         self, params: MLSTMParams, state: MLSTMState, data: StepData, reverse: bool
     ) -> tuple[MLSTMState, tuple[Array, Array, Array]]:
         """Runs all steps of a chunk at once, with `C` beside `n` as one matrix whose last value is always one."""
-        memory = Memory(jnp.concatenate([state.c, state.n[..., None]], axis=-1), state.m)
+        memory = MatrixMemory(jnp.concatenate([state.c, state.n[..., None]], axis=-1), state.m)
         (s, m), (y, ms) = matrix_chunk(memory, data._replace(drives=data.drives[0]), reverse)
         return MLSTMState(s[..., :-1], s[..., -1], m), (y[..., :-1], y[..., -1:], ms)
 

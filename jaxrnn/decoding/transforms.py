@@ -74,7 +74,7 @@ class TopP:
     p: float
 
     def __post_init__(self) -> None:
-        _check_share(self.p)
+        _check_p(self.p)
 
     def __call__(self, logits: Array, counts: Array | None) -> Array:
         del counts
@@ -101,7 +101,7 @@ class MinP:
     p: float
 
     def __post_init__(self) -> None:
-        _check_share(self.p)
+        _check_p(self.p)
 
     def __call__(self, logits: Array, counts: Array | None) -> Array:
         del counts
@@ -164,7 +164,7 @@ def _leave(count: Array | int, least: Array, logits: Array) -> Array:
     return jnp.where(above | (equal & (jnp.cumsum(equal, axis=-1) <= left)), logits, -jnp.inf)
 
 
-def _check_share(p: float) -> None:
+def _check_p(p: float) -> None:
     check_positive(p=p)
     if p > 1:
         raise ValueError(f"p: got {p}, needs at most 1")

@@ -10,15 +10,13 @@ from typing import Any
 import jax
 
 from jaxrnn.engine.recurrence import is_real
-from jaxrnn.jaxprs import CALLS, IDENTITIES, interpret
+from jaxrnn.jaxprs import CALLS, IDENTITIES, RESHAPES, interpret
 from jaxrnn.typing import PyTree
 
 __all__ = ["has_buffer"]
 
 _WRITES = frozenset({"dynamic_update_slice", "scatter", "scatter-add"})
 _READS = frozenset({"dynamic_slice", "gather"})
-_SAME = frozenset({"broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"})
-_SAME |= {"pcast", "pvary", "reshard", "sharding_constraint"}
 
 
 def has_buffer(step: Any, params: PyTree, state: PyTree, data: PyTree) -> bool:
@@ -43,7 +41,7 @@ def has_buffer(step: Any, params: PyTree, state: PyTree, data: PyTree) -> bool:
             if name in _WRITES and first is not None:
                 tag = first
                 written.add(first)
-        elif name in _SAME and eqn.invars[0].aval.size == eqn.outvars[0].aval.size:
+        elif name in RESHAPES and eqn.invars[0].aval.size == eqn.outvars[0].aval.size:
             tag = first
         elif name == "select_n" and first is None and len({*rest} - {None}) == 1:
             tag = next(t for t in rest if t is not None)

@@ -27,8 +27,8 @@ from jaxrnn.checks import (
 from jaxrnn.engine.layer import Layer, call_path, check_layer, state_dtype
 from jaxrnn.engine.machines import Machine, here
 from jaxrnn.engine.newton import Convergence, Newton
-from jaxrnn.engine.noise import Draw, Noise, draw_noise
-from jaxrnn.engine.options import Kept, Options, Path, Save
+from jaxrnn.engine.noise import Draw, Noise, draw_all
+from jaxrnn.engine.options import Options, Path, Save, SaveName
 from jaxrnn.engine.paths import record_scan, recording, run_on_path, step_on_path
 from jaxrnn.engine.rows import jax_settings
 from jaxrnn.engine.runs import CellRun, RunData, begin_anew
@@ -181,7 +181,7 @@ def checked_options(
     if chunk is not None:
         check_sizes(chunk=chunk)
     if not callable(save):
-        check_choice(save=save, among=get_args(Kept))
+        check_choice(save=save, among=get_args(SaveName))
     check_choice(path=path, among=get_args(Path))
     if not (solver is None or isinstance(solver, Newton)):
         raise TypeError(f"solver: got {solver!r}, needs a jaxrnn.Newton, or None")
@@ -244,7 +244,7 @@ def run_and_tell(
     noise = Noise()
     if cell.asks:
         x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-        noise = draw_noise(lambda draw: jax.eval_shape(functools.partial(_one, cell, draw), params, state, x), options)
+        noise = draw_all(lambda draw: jax.eval_shape(functools.partial(_one, cell, draw), params, state, x), options)
     state = begin_anew(cell, params, state, options, before=True)
     run = CellRun(cell, options.reverse, options.chunk, options.save, noise.random, settings=jax_settings())
     data = RunData(xs, options.valid, options.resets_before, noise.each)

@@ -36,7 +36,7 @@ from jaxrnn.engine.options import Options
 from jaxrnn.ops import select, spread_like
 from jaxrnn.typing import Array, DTypeLike, Key, P, PyTree, S
 
-__all__ = ["Layer", "call_path", "check_layer", "computation_dtype", "on_call_path", "state_dtype"]
+__all__ = ["Layer", "call_path", "check_layer", "computation_dtype", "on_call_path", "size_of", "state_dtype"]
 
 CallPath = Literal["auto", "scan", "part"]
 
@@ -116,18 +116,28 @@ class Layer(Generic[P, S], metaclass=_LayerType):
         return ""
 
     @property
+    def init_names(self) -> frozenset[str]:
+        """Names of the initializers that `init` takes, also for inner cells."""
+        named = inspect.signature(self.init).parameters.values()
+        return frozenset(p.name for p in named if p.kind is not p.VAR_KEYWORD) - {"key", "dtype"}
+
+    @property
     def input_spec(self) -> PyTree:
         """Shape and kind of dtype of one example's input: a `jax.ShapeDtypeStruct`, or a pytree of them.
 
-        By default real values of the length or shape `input_size`.
+        By default real values of the length or shape `input_size`, or of a pytree of these.
         """
-        size = self.input_size
-        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
+        return _spec_of(self.input_size)
 
     @property
     def output_size(self) -> Any:
         """Length of one example's `y`, or its shape if it has several axes; a pytree of these if `y` is a pytree."""
         return self.hidden_size
+
+    @property
+    def output_spec(self) -> PyTree:
+        """Shape of one example's `y`: `output_size` as a `jax.ShapeDtypeStruct` of real values, or a pytree of them."""
+        return _spec_of(self.output_size)
 
     def __call__(
         self, params: P, state: S, x: PyTree, *, reset: Array | None = None, path: Literal["auto", "scan"] = "auto"
@@ -140,9 +150,9 @@ class Layer(Generic[P, S], metaclass=_LayerType):
             x: the input, leaves `[*batch, *input_spec.shape]`.
             reset: `[*batch]` booleans: before the step, the state of a flagged row becomes the initial state, as by
                 the `resets` of `unroll`; such as what an environment says of the end of an episode.
-            path: "auto": a native loop of one step on a CPU where that is faster, with 8 rows and more whose number
-                times that of the parameters is 2^20 or more, unless the call is made in another cell's step. "scan":
-                the operations of the step, as on the scan path of `unroll`.
+            path: "auto": a native loop of one step on a CPU where that is faster, unless the call is made in another
+                cell's step; `jaxrnn.explain(cell, steps=None, batch=B)` tells. "scan": the operations of the step, as
+                on the scan path of `unroll`.
 
         Raises:
             TypeError, ValueError: an argument does not have the structure, shape or kind of dtype that is needed, or
@@ -255,6 +265,23 @@ def check_layer(layer: Any, name: str = "cell") -> None:
         raise TypeError(
             f"{name}: {type(layer).__name__} does not hash, needs @dataclass(frozen=True) and fields that do"
         ) from None
+
+
+def _spec_of(size: Any) -> PyTree:
+    """Returns a `jax.ShapeDtypeStruct` of real values for each length or shape in `size`."""
+
+    def is_shape(size: Any) -> bool:
+        return type(size) is tuple and all(isinstance(n, int | np.integer) for n in size)
+
+    def one(size: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
+
+    return jax.tree.map(one, size, is_leaf=is_shape)
+
+
+def size_of(spec: PyTree) -> Any:
+    """Returns the length of each `jax.ShapeDtypeStruct` with one axis, and the shape of each other one."""
+    return jax.tree.map(lambda leaf: leaf.shape[0] if leaf.ndim == 1 else leaf.shape, spec)
 
 
 def computation_dtype(params: PyTree, x: PyTree) -> Any:

@@ -22,7 +22,7 @@ from jaxrnn.typing import Array, DTypeLike, PyTree
 __all__ = [
     "NOTHING",
     "MatrixDrive",
-    "Memory",
+    "MatrixMemory",
     "Read",
     "matrix_chunk",
     "matrix_chunk_size",
@@ -48,7 +48,7 @@ class MatrixDrive(NamedTuple):
     log_input: Array | None = None  # [1], of a factor of k without a bound; needs `log_decay` [1] and no a; None: 0
 
 
-class Memory(NamedTuple):
+class MatrixMemory(NamedTuple):
     """The memories of all heads, `exp(m) S`."""
 
     s: Array  # [*batch, heads, d, e]
@@ -62,7 +62,7 @@ class Read(NamedTuple):
     m: PyTree  # [*batch, heads], as in the memory
 
 
-def matrix_step(memory: Memory, drive: MatrixDrive) -> tuple[Memory, Read]:
+def matrix_step(memory: MatrixMemory, drive: MatrixDrive) -> tuple[MatrixMemory, Read]:
     """Takes one step, and reads while the memory is at hand.
 
     With `log_input` a running maximum keeps every factor at or below one:
@@ -81,10 +81,10 @@ def matrix_step(memory: Memory, drive: MatrixDrive) -> tuple[Memory, Read]:
     elif a is not None and b is not None:
         kept = kept + b[..., :, None] * _row(a, s)[..., None, :]
     s = kept + k[..., :, None] * v[..., None, :]
-    return Memory(s, m), Read(_row(q, s), m)
+    return MatrixMemory(s, m), Read(_row(q, s), m)
 
 
-def matrix_chunk(memory: Memory, data: StepData, reverse: bool) -> tuple[Memory, Read]:
+def matrix_chunk(memory: MatrixMemory, data: StepData, reverse: bool) -> tuple[MatrixMemory, Read]:
     """Takes all steps of a chunk at once: the memory after it, and what every step reads, `[T, ...]`.
 
     A step beyond its row's length changes nothing; a reset empties the memory before its step. Masked steps enter the
@@ -132,7 +132,7 @@ MODERATE = 60.0
 """A sum of decays over a chunk up to which factors are far from the ends of float32."""
 
 
-def _all_steps(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
+def _all_steps(memory: MatrixMemory, drive: MatrixDrive, seen: Array) -> tuple[MatrixMemory, Read]:
     """All steps of a chunk, in the fastest way: leaves of `drive` as `_at_once` takes them."""
     decay = drive.log_decay
     if decay is None or decay.shape[-1] == 1 or drive.a is not None:
@@ -145,7 +145,7 @@ def _all_steps(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory,
     )
 
 
-def _by_factors(total: Array, memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
+def _by_factors(total: Array, memory: MatrixMemory, drive: MatrixDrive, seen: Array) -> tuple[MatrixMemory, Read]:
     """As `_at_once`, where each entry of a key decays by itself, and moderately: a decay between steps as a quotient.
 
     A_ts = (A_t0 / m) ⊙ (m / A_s0),  m = √A_T0           so that neither factor is large
@@ -157,10 +157,10 @@ def _by_factors(total: Array, memory: Memory, drive: MatrixDrive, seen: Array) -
     writes = jnp.where(sees[..., -1, 1:, None], drive.k * jnp.exp(last - total), jnp.zeros_like(drive.k))
     y = jnp.matmul(drive.q * kept, memory.s) + jnp.matmul(pairs, drive.v)
     s = jnp.swapaxes(kept[..., -1:, :], -1, -2) * memory.s + jnp.matmul(jnp.swapaxes(writes, -1, -2), drive.v)
-    return Memory(s), Read(y, None)
+    return MatrixMemory(s), Read(y, None)
 
 
-def _at_once(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, Read]:
+def _at_once(memory: MatrixMemory, drive: MatrixDrive, seen: Array) -> tuple[MatrixMemory, Read]:
     """All steps of a chunk: leaves of `drive` `[*batch, heads, T, ...]`, `seen` `[*batch, 1, T, 1 + T, 1]`.
 
         A_ts = exp(log_decay_{s+1} + … + log_decay_t)   of s ≤ t; s = 0 stands for the memory before
@@ -198,7 +198,7 @@ def _at_once(memory: Memory, drive: MatrixDrive, seen: Array) -> tuple[Memory, R
     for x, u in writes:
         y += jnp.matmul(_pairs(q, x, new), u)
         s += jnp.matmul(jnp.swapaxes(x * new[..., -1, :, :], -1, -2), u)
-    return Memory(s, None if m is None else m[..., -1]), Read(y, m)
+    return MatrixMemory(s, None if m is None else m[..., -1]), Read(y, m)
 
 
 def _sums(log_decay: Array) -> Array:
@@ -268,7 +268,7 @@ def _inverse(a: Array) -> Array:
     return inverse[..., 0, :steps, :steps]
 
 
-def _seen(memory: Memory, steps: int, resets: Array | None) -> Array:
+def _seen(memory: MatrixMemory, steps: int, resets: Array | None) -> Array:
     """Whether a step sees what an earlier one has written; step 0: the memory before. `[*batch, 1, T, 1 + T, 1]`."""
     seen = _lower(memory.s.ndim + 1, steps, 1)
     if resets is None:
@@ -288,7 +288,7 @@ def _row(q: Array, s: Array) -> Array:
     return jnp.sum(q[..., :, None] * s, axis=-2)
 
 
-def _widened(memory: Memory, drive: MatrixDrive) -> tuple[Memory, MatrixDrive]:
+def _widened(memory: MatrixMemory, drive: MatrixDrive) -> tuple[MatrixMemory, MatrixDrive]:
     """Both in one dtype, float32 or wider."""
     if drive.log_input is not None and (
         drive.a is not None or drive.log_decay is None or drive.log_decay.shape[-1] > 1

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxrnn.engine.options import Options
 from jaxrnn.typing import Array, Key
 
-__all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", "draw_noise", "nothing"]
+__all__ = ["Boundary", "Draw", "Kept", "KeptWeights", "Noise", "NormalWeights", "draw_all", "nothing"]
 
 Per = Literal["run", "row", "step"]
 """What has a draw of its own."""
@@ -134,7 +134,7 @@ class Noise(NamedTuple):
         return lambda request: next(sources[request.per]) if self.random or not request.random else None
 
 
-def draw_noise(ask: Callable[[Draw], Any], options: Options) -> Noise:
+def draw_all(ask: Callable[[Draw], Any], options: Options) -> Noise:
     """Draws everything that a step asks for over a sequence; `ask(draw)` traces one step."""
     requests: list[Request] = []
 

@@ -9,10 +9,10 @@ from jaxrnn.engine.masks import valid_steps
 from jaxrnn.engine.newton import Newton
 from jaxrnn.typing import Array, Key
 
-__all__ = ["Edges", "Kept", "Options", "Path", "Save"]
+__all__ = ["Edges", "Options", "Path", "Save", "SaveName"]
 
-Kept = Literal["auto", "states", "boundaries", "residuals"]
-Save = Kept | Callable[..., Any]  # a policy of `jax.checkpoint`
+SaveName = Literal["auto", "states", "boundaries", "residuals"]
+Save = SaveName | Callable[..., Any]  # a policy of `jax.checkpoint`
 Path = Literal["auto", "scan", "native"]
 
 

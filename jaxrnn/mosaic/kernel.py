@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from jaxrnn.mosaic.memory import Kept, Memory
+from jaxrnn.mosaic.memory import Layout, Memory
 from jaxrnn.mosaic.phases import Row
 from jaxrnn.mosaic.rules import rewritten
 from jaxrnn.typing import Array
@@ -77,10 +77,10 @@ def loop(
     def at(visit: Array) -> Array:
         return blocks - 1 - visit if reverse else visit
 
-    def streamed(k: Kept) -> pl.BlockSpec:
+    def streamed(k: Layout) -> pl.BlockSpec:
         return pl.BlockSpec((block, *k.kept), lambda visit: (at(visit), *[0] * len(k.kept)))
 
-    def made(k: Kept, *lead: int) -> jax.ShapeDtypeStruct:
+    def made(k: Layout, *lead: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*lead, *k.kept), k.stored, manual_axis_type=jax.typeof(carry[0]).mat)
 
     resident = pl.BlockSpec(memory_space=pltpu.VMEM)
@@ -100,12 +100,12 @@ def loop(
     return last, [k.load(a, (steps,)) for k, a in zip(memory.out, results[len(last) :], strict=True)]
 
 
-def _load(kept: list[Kept], refs: Any, at: Any = ...) -> Leaves:
+def _load(kept: list[Layout], refs: Any, at: Any = ...) -> Leaves:
     """The values that references hold, or hold for one step."""
     return [k.load(ref[at]) for k, ref in zip(kept, refs, strict=True)]
 
 
-def _store(kept: list[Kept], refs: Any, values: Leaves, at: Any = ...) -> None:
+def _store(kept: list[Layout], refs: Any, values: Leaves, at: Any = ...) -> None:
     """Gives references their values, or those of one step."""
     for k, ref, value in zip(kept, refs, values, strict=True):
         ref[at] = k.store(value)

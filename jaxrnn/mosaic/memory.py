@@ -10,7 +10,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxrnn.mosaic.phases import Row
 from jaxrnn.typing import Array
 
-__all__ = ["Kept", "Memory", "on_tpu", "plan"]
+__all__ = ["Layout", "Memory", "on_tpu", "plan"]
 
 MIB = 2**20
 V5E = 128 * MIB  # of VMEM, where there is no TPU to ask
@@ -18,7 +18,7 @@ SHARE = 0.75  # of VMEM for what is kept; the rest is for the values of a step
 BLOCK = 16  # steps, at most: there, the first block and the start of each one cost little
 
 
-class Kept:
+class Layout:
     """How an array is kept: with two axes at least, and booleans as int32."""
 
     def __init__(self, spec: Any, rows: int | None = None) -> None:
@@ -54,10 +54,10 @@ class Memory(NamedTuple):
         size: bytes of VMEM.
     """
 
-    given: list[Kept]
-    carry: list[Kept]
-    read: list[Kept]
-    out: list[Kept]
+    given: list[Layout]
+    carry: list[Layout]
+    read: list[Layout]
+    out: list[Layout]
     block: int
     needed: int
     size: int
@@ -65,8 +65,8 @@ class Memory(NamedTuple):
 
 def plan(row: Row, steps: int, batch: int) -> Memory:
     """Returns how the memory of a run is used."""
-    given = [Kept(spec) for spec in row.given]
-    carry, read, out = ([Kept(spec, batch) for spec in specs] for specs in (row.carry, row.read, row.out))
+    given = [Layout(spec) for spec in row.given]
+    carry, read, out = ([Layout(spec, batch) for spec in specs] for specs in (row.carry, row.read, row.out))
     size = pltpu.get_tpu_info().vmem_capacity_bytes if on_tpu() else V5E
     # The carry is there before and after. One block is copied while another is used.
     whole = sum(k.bytes for k in [*given, *carry, *carry])

@@ -4,17 +4,18 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrnn.checks import check_choice, structure
-from jaxrnn.engine.layer import Layer, check_layer
+from jaxrnn.engine.layer import Layer, check_layer, size_of
 from jaxrnn.engine.options import Options
+from jaxrnn.networks.compound import Compound
 from jaxrnn.networks.wrapper import Wrapper
 from jaxrnn.ops import keep
-from jaxrnn.typing import Array, DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import Array, Params, PyTree, State
 
 __all__ = [
     "Bidirectional",
@@ -45,7 +46,7 @@ class BidirectionalState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
+class Bidirectional(Compound[BidirectionalParams, BidirectionalState]):
     """Two cells over the same sequence, one in each direction of time, the second within each row's length.
 
     It has no single time step, only `unroll` runs it. The final state holds the states of both directions: `forward`
@@ -74,6 +75,9 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
     backward: Layer | None = None
     merge: Merge = "concat"
 
+    _make_params: ClassVar[Any] = BidirectionalParams._make
+    _make_state: ClassVar[Any] = BidirectionalState._make
+
     def __post_init__(self) -> None:
         forward, backward = self.cells
         check_layer(forward, "forward")
@@ -83,8 +87,7 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
                 f"backward: got inputs {backward.input_spec}, needs those of forward, {forward.input_spec}"
             )
         check_merge(self.merge)
-        there, back = (structure(_spec(cell)) for cell in self.cells)
-        if there != back:
+        if structure(forward.output_spec) != structure(backward.output_spec):
             raise ValueError(
                 f"backward: got outputs {backward.output_size}, needs those of forward, {forward.output_size}"
             )
@@ -94,58 +97,15 @@ class Bidirectional(Layer[BidirectionalParams, BidirectionalState]):
             )
 
     @property
-    def input_size(self) -> Any:
-        """Input size of both cells."""
-        return self.forward.input_size
-
-    @property
-    def hidden_size(self) -> tuple[Any, Any]:
-        """Hidden sizes of the two cells."""
-        forward, backward = self.cells
-        return forward.hidden_size, backward.hidden_size
-
-    @property
-    def needs_state(self) -> str:
-        """What the first of its cells that needs a state says."""
-        return next(filter(None, (cell.needs_state for cell in self.cells)), "")
-
-    @property
-    def input_spec(self) -> PyTree:
-        """Input of both cells."""
-        return self.forward.input_spec
-
-    @property
     def output_size(self) -> Any:
         """What `merge` makes of the two output sizes, a pytree of sizes where it makes a pytree."""
-        merged = jax.eval_shape(lambda ys, zs: self.merged(ys, zs, None), *map(_spec, self.cells))
-        return jax.tree.map(lambda y: y.shape[0] if y.ndim == 1 else y.shape, merged)
+        forward, backward = (cell.output_spec for cell in self.cells)
+        return size_of(jax.eval_shape(lambda ys, zs: self.merged(ys, zs, None), forward, backward))
 
     @property
     def cells(self) -> tuple[Layer, Layer]:
         """The forward and the backward cell."""
         return self.forward, self.forward if self.backward is None else self.backward
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> BidirectionalParams:
-        """Returns fresh parameters of both directions; `initializers` go to each cell's `init`.
-
-        For options of one direction alone, make the `BidirectionalParams` of the two.
-        """
-        keys = jax.random.split(key)
-        return BidirectionalParams(
-            *(c.init(k, dtype=dtype, **initializers) for c, k in zip(self.cells, keys, strict=True))
-        )
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> BidirectionalState:
-        """Returns the zero states of both directions."""
-        return BidirectionalState(*(c.initial_state(batch_shape, dtype) for c in self.cells))
-
-    def restart(
-        self, params: BidirectionalParams, state: BidirectionalState, batch_shape: tuple[int, ...]
-    ) -> BidirectionalState:
-        """Returns the states in which both directions begin."""
-        return BidirectionalState(
-            *(c.restart(p, s, batch_shape) for c, p, s in zip(self.cells, params, state, strict=True))
-        )
 
     def run(
         self, params: BidirectionalParams, xs: PyTree, state: BidirectionalState, options: Options
@@ -187,18 +147,6 @@ def merge_outputs(merge: Merge, forward: Array, backward: Array) -> Array:
     if merge == "concat":
         return jnp.concatenate([forward, backward], axis=-1)
     return forward + backward if merge == "sum" else merge(forward, backward)
-
-
-def _spec(cell: Layer) -> PyTree:
-    """Returns the shapes of one example's output."""
-
-    def is_size(size: Any) -> bool:
-        return isinstance(size, int) or (type(size) is tuple and all(isinstance(n, int) for n in size))
-
-    def one(size: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(size if isinstance(size, tuple) else (size,), jnp.float32)
-
-    return jax.tree.map(one, cell.output_size, is_leaf=is_size)
 
 
 @dataclass(frozen=True)

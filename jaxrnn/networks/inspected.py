@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrnn.engine.noise import Draw
-from jaxrnn.jaxprs import bind, interpret
+from jaxrnn.jaxprs import IDENTITIES, RESHAPES, bind, interpret
 from jaxrnn.networks.wrapper import StepWrapper
 from jaxrnn.typing import P, PyTree, S, State
 
@@ -84,4 +84,4 @@ class Inspected(StepWrapper[P, S]):
         return output._replace(y=self.cell.readout(params, output.y, drive))
 
 
-_LINEAR = ("add", "add_any", "convert_element_type", "broadcast_in_dim", "reshape", "squeeze", "copy")
+_LINEAR = IDENTITIES | RESHAPES | {"add", "add_any"}

@@ -12,18 +12,20 @@ from jaxrnn.checks import check_rate
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.engine.noise import Draw, Kept, nothing
 from jaxrnn.engine.options import Options
+from jaxrnn.networks.compound import Compound
 from jaxrnn.networks.stateless import Pointwise
 from jaxrnn.ops import drop, dropout
-from jaxrnn.typing import DTypeLike, Key, Params, PyTree, State
+from jaxrnn.typing import Params, PyTree, State
 
 __all__ = ["Stack"]
 
 
 @dataclass(frozen=True)
-class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
+class Stack(Compound[tuple[Any, ...], tuple[Any, ...]]):
     """Stacks layers; `unroll` runs layer by layer, so that every layer's projection is hoisted.
 
-    Parameters and states are tuples with one entry for each layer. A single step runs all layers, as in generation.
+    Parameters and states are tuples with one entry for each layer. An initializer goes to the layers that take it. A
+    single step runs all layers, as in generation.
 
     Args:
         cells: the layers, first the one that sees the input; a layer's `output_size` is the next one's `input_size`. A
@@ -66,47 +68,9 @@ class Stack(Layer[tuple[Any, ...], tuple[Any, ...]]):
         check_rate(dropout=self.dropout)
 
     @property
-    def input_size(self) -> Any:
-        """Input size of the first layer."""
-        return self.cells[0].input_size
-
-    @property
-    def hidden_size(self) -> tuple[Any, ...]:
-        """Hidden sizes of the layers."""
-        return tuple(cell.hidden_size for cell in self.cells)
-
-    @property
-    def needs_state(self) -> str:
-        """What the first of its cells that needs a state says."""
-        return next(filter(None, (cell.needs_state for cell in self.cells)), "")
-
-    @property
-    def input_spec(self) -> PyTree:
-        """Input of the first layer."""
-        return self.cells[0].input_spec
-
-    @property
     def output_size(self) -> Any:
         """Output size of the last layer."""
         return self.cells[-1].output_size
-
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[Params, ...]:
-        """Returns fresh parameters of every layer; `initializers` go to each layer's `init`.
-
-        For options of one layer alone, make the tuple: `(lstm.init(k1, forget_bias=2.0), gru.init(k2))`.
-        """
-        keys = jax.random.split(key, len(self.cells))
-        return tuple(cell.init(k, dtype=dtype, **initializers) for cell, k in zip(self.cells, keys, strict=True))
-
-    def initial_state(self, batch_shape: tuple[int, ...] = (), dtype: DTypeLike = jnp.float32) -> tuple[State, ...]:
-        """Returns the zero state of every layer."""
-        return tuple(cell.initial_state(batch_shape, dtype) for cell in self.cells)
-
-    def restart(
-        self, params: tuple[Params, ...], state: tuple[State, ...], batch_shape: tuple[int, ...]
-    ) -> tuple[State, ...]:
-        """Returns the state in which each layer begins."""
-        return tuple(c.restart(p, s, batch_shape) for c, p, s in zip(self.cells, params, state, strict=True))
 
     def run(
         self, params: tuple[Params, ...], xs: PyTree, state: tuple[State, ...], options: Options

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrnn import initializers
 from jaxrnn.checks import check_bools, check_initializers, check_sizes
-from jaxrnn.engine.layer import Layer
+from jaxrnn.engine.layer import Layer, size_of
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.ops import affine, keep, look_up
@@ -77,12 +77,11 @@ class Pointwise(_Stateless[tuple[()]]):
     @property
     def output_size(self) -> Any:
         """Length of what the function returns for one example, or its shape where it has more axes."""
-        y = jax.eval_shape(self.function, self.input_spec)
-        return jax.tree.map(lambda leaf: leaf.shape[0] if leaf.ndim == 1 else leaf.shape, y)
+        return size_of(jax.eval_shape(self.function, self.input_spec))
 
-    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32, **initializers: Any) -> tuple[()]:
+    def init(self, key: Key, *, dtype: DTypeLike = jnp.float32) -> tuple[()]:
         """Returns no parameters."""
-        del key, dtype, initializers
+        del key, dtype
         return ()
 
     def apply(self, params: tuple[()], xs: PyTree) -> PyTree:
@@ -139,10 +138,8 @@ class Embedding(_Stateless[Array]):
         *,
         dtype: DTypeLike = jnp.float32,
         embedding_init: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0),
-        **initializers: Any,
     ) -> Array:
-        """Returns a fresh table `[V, E]` by `embedding_init`, by default Flax's; other initializers are ignored."""
-        del initializers
+        """Returns a fresh table `[V, E]` by `embedding_init`, by default Flax's."""
         check_initializers(embedding_init=embedding_init)
         return embedding_init(key, (self.vocabulary, self.size), dtype)
 
@@ -201,10 +198,8 @@ class Linear(_Stateless[LinearParams]):
         dtype: DTypeLike = jnp.float32,
         input_init: Initializer = initializers.lecun_normal(),
         bias_init: Initializer = initializers.zeros,
-        **others: Any,
     ) -> LinearParams:
         """Returns fresh parameters: `w` by `input_init`, and `b` by `bias_init`, which sees `[1, O]`."""
-        del others
         check_initializers(input_init=input_init, bias_init=bias_init)
         k_w, k_b = jax.random.split(key)
         b = bias_init(k_b, (1, self.size), dtype)[0] if self.use_bias else None

@@ -55,6 +55,10 @@ class Wrapper(Layer[P, S]):
         return self.cell.needs_state
 
     @property
+    def init_names(self) -> frozenset[str]:
+        return super().init_names | self.cell.init_names
+
+    @property
     def input_spec(self) -> PyTree:
         return self.cell.input_spec
 
