@@ -149,6 +149,15 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
         choice(counting, path="native")
 
 
+def test_a_defect_of_the_kernel_is_no_refusal(tpu, monkeypatch):
+    def defect(*args, **options):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(mosaic.calls, "loop", defect)
+    with pytest.raises(KeyError, match="a defect"):
+        jaxrnn.explain(Elman(3, 17), steps=64)
+
+
 WITHOUT = {
     "BatchNormLSTM": "Mosaic cannot compile it: ",  # a look-up at a place that its state names
     "Conv": "Mosaic cannot compile it: ",

@@ -197,6 +197,18 @@ def test_a_refusal_under_other_settings_of_jax_is_forgotten():
 
 
 @needs_native
+def test_a_defect_of_a_machine_is_no_refusal(monkeypatch):
+    """Only what a machine refuses, and what a cell's own code raises, leads to the scan."""
+
+    def defect(*args):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(native.rows.Tracer, "row", defect)
+    with pytest.raises(KeyError, match="a defect"):
+        jaxrnn.explain(Elman(3, 17), steps=64)
+
+
+@needs_native
 def test_each_backend_has_equations_of_its_own(monkeypatch):
     """Those of another one, traced before, had no kernel on this one."""
     cell = LSTM(4, 8, heads=2)

@@ -24,7 +24,7 @@ from jaxrnn.engine.machines import MACHINES, Machine, here, traced
 from jaxrnn.engine.meshes import Spread, without_mesh
 from jaxrnn.engine.parts import NoRule
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.engine.rows import Leaves, Run, Spec, mixed, pick, put, specs_of, step_of
+from jaxrnn.engine.rows import Leaves, Run, Spec, Untraceable, mixed, pick, put, specs_of, step_of
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
 
@@ -58,9 +58,8 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple[Spec, ...],
         return next(filter(None, (refusal(call, machine, steps, batch) for call in (forward, keep, back))), "")
     except NoRule as error:
         return str(error)
-    except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
-        text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({text})"
+    except Untraceable as error:  # what is wrong with a step for the scan, too, is raised there
+        return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({error})"
 
 
 def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...]) -> str:
