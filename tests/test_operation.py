@@ -196,6 +196,27 @@ def test_a_refusal_under_other_settings_of_jax_is_forgotten():
         assert jaxrnn.explain(Precise(3, 4), steps=64)[0].path == "native"
 
 
+class Permuted(Elman):
+    """Reads its state in another order, and writes some of it."""
+
+    def step(self, params, state, drive):
+        new, h = super().step(params, ElmanState(state.h[..., np.array([2, 0, 3, 1])]), drive)
+        h = h.at[..., np.array([1, 3, 1])].add(state.h[..., :3])
+        return new._replace(h=h), h
+
+
+@needs_native
+@pytest.mark.usefixtures("x64")
+def test_a_step_may_name_places_of_its_state():
+    cell = Permuted(3, 4)
+    args = example(cell, dtype=jnp.float64)
+
+    def tangents(*args, path):
+        return jax.jvp(lambda *args: gradients(cell, args, path=path), args, jax.tree.map(jnp.cos, args))
+
+    close(*both(tangents, *args))
+
+
 @needs_native
 def test_a_defect_of_a_machine_is_no_refusal(monkeypatch):
     """Only what a machine refuses, and what a cell's own code raises, leads to the scan."""
