@@ -44,7 +44,8 @@ def _refusal(kernel: Callable[..., Any], args: list[Any], x64: bool) -> str:
             if on_tpu():
                 lowered.compile()
         except Exception as error:  # Mosaic's are of many kinds, and private
-            return f"Mosaic cannot compile it: {' '.join(str(error).split()).partition('. ')[0][:200]}"
+            text = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+            return f"Mosaic cannot compile it: {text[:200]}"
     return ""
 
 
