@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from jax import export, lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -194,6 +194,24 @@ def test_a_refusal_under_other_settings_of_jax_is_forgotten():
         assert "one row, without batch axes (AssertionError" in jaxrnn.explain(Precise(3, 4), steps=64)[0].reason
     with jax.default_matmul_precision("highest"):
         assert jaxrnn.explain(Precise(3, 4), steps=64)[0].path == "native"
+
+
+def exact_gelu(x):
+    return jax.nn.gelu(x, approximate=False)
+
+
+@needs_native
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("activation", [exact_gelu, lax.erf])
+def test_the_error_function_has_native_derivatives(activation):
+    """From JAX 0.12 on they are computed by the bits of numbers."""
+    cell = Elman(3, 4, activation)
+    args = example(cell, dtype=jnp.float64)
+
+    def tangents(*args, path):
+        return jax.jvp(lambda *args: gradients(cell, args, path=path), args, jax.tree.map(jnp.cos, args))
+
+    close(*both(tangents, *args))
 
 
 class Permuted(Elman):

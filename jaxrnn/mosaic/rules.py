@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxrnn.jaxprs import IDENTITIES, bind, evaluate
+from jaxrnn.jaxprs import IDENTITIES, bind, evaluate, operation
 from jaxrnn.typing import Array
 
 __all__ = ["rewritten"]
@@ -21,7 +21,7 @@ def rewritten(fun: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
 
 
 def _rule(eqn: Any, values: list[Any]) -> list[Any]:
-    name = eqn.primitive.name
+    name = operation(eqn)
     if name in IDENTITIES:
         return values
     if name in _MOVES and values[0].dtype == jnp.bool_:
@@ -150,6 +150,7 @@ _RULES: dict[str, Callable[..., Array]] = {
     "cumsum": _cumsum,
     "dot_general": _dot_general,
     "erfc": _erfc,
+    "exp_neg_sq": lambda eqn, x: jnp.exp(-x * x),
     "expm1": _expm1,
     "iota": _iota,
     "pad": _pad,

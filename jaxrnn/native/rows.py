@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.jaxprs import CALLS, IDENTITIES, bind, interpret
+from jaxrnn.jaxprs import CALLS, IDENTITIES, bind, interpret, operation
 from jaxrnn.native.equations import EQUATIONS, MOST_TERMS, NAMES, is_vector
 from jaxrnn.native.graph import Matrix, Node, Outer, Outers, Row, Spec, Unsupported
 from jaxrnn.native.pointwise import POINTWISE
@@ -221,7 +221,7 @@ class Tracer:
 
     def equation(self, eqn: Any, values: list[Any]) -> list[_Value]:
         """Returns the results of an equation that the loop computes."""
-        name = _SYNONYMS.get(eqn.primitive.name, eqn.primitive.name)
+        name = _SYNONYMS.get(operation(eqn), operation(eqn))
         avals = [v.aval for v in eqn.invars]
         if any(math.prod(v.aval.shape) == 0 for v in eqn.outvars):
             raise Unsupported(f"primitive {name!r} that gives an empty array")
