@@ -275,6 +275,8 @@ def test_rewritten_pads_and_products_are_those_of_jax():
     def fun(x):
         pads = [lax.pad(x, 7.0, [(0, 0, 0), low_high, (1, 2, 0)]) for low_high in ((-1, 2, 0), (2, -3, 0))]
         products = jnp.einsum("abc,adb->abcd", x, x[:, :, :3]), lax.dot_general(x, x, (((), ()), ((1,), (1,))))
+        third = x.astype(jnp.bfloat16) / 3
+        products += (jnp.einsum("abc,adb->abcd", third, third[:, :, :3], preferred_element_type=jnp.float32),)
         return [*pads, *products, lax.broadcasted_iota(jnp.float32, (3, 2), 0), jnp.arange(5)]
 
     for found, expected in zip(rewritten(fun)(x), fun(x), strict=True):

@@ -38,10 +38,10 @@ def _dot_general(eqn: Any, a: Array, b: Array) -> Array:
     out = eqn.outvars[0].aval.dtype
     (added, _), batch = eqn.params["dimension_numbers"]
     if not added:
-        a, b = (jnp.moveaxis(x, axes, range(len(axes))) for x, axes in zip((a, b), batch, strict=True))
+        a, b = (jnp.moveaxis(x.astype(out), axes, range(len(axes))) for x, axes in zip((a, b), batch, strict=True))
         inner = len(batch[0])
         a = a.reshape(*a.shape, *[1] * (b.ndim - inner))
-        return (a * b.reshape(*b.shape[:inner], *[1] * (a.ndim - b.ndim), *b.shape[inner:])).astype(out)
+        return a * b.reshape(*b.shape[:inner], *[1] * (a.ndim - b.ndim), *b.shape[inner:])
     kept = jnp.float32 if out == jnp.bfloat16 else out
     return lax.dot_general(a, b, **eqn.params | {"preferred_element_type": jnp.dtype(kept)}).astype(out)
 
