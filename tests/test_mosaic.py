@@ -269,6 +269,13 @@ def test_they_and_their_derivatives_have_kernels(tpu):
     assert mosaic.fits(mosaic.trace(fun, (), h, h), 8, 16) == ""
 
 
+def test_a_refusal_without_a_message_tells_its_kind(tpu):
+    h = jax.ShapeDtypeStruct((4, 2), jnp.float32)
+    slopes = jax.grad(lambda h: jnp.sum(h.prod(1)))
+    row = mosaic.trace(lambda _, h, x: (slopes(h) + x, x, ()), (), h, h)
+    assert mosaic.fits(row, 8, 16) == "Mosaic cannot compile it: NotImplementedError"
+
+
 def test_rewritten_pads_and_products_are_those_of_jax():
     x = jnp.arange(24.0).reshape(2, 3, 4)
 
