@@ -1,14 +1,16 @@
 """Primitives that only move numbers, as functions of the places where these lie.
 
-Each takes the places of its inputs' numbers, arrays of ints, and gives those that the results' numbers come from.
+Each takes the places of its inputs' numbers, arrays of ints, and gives those that the results' numbers come from. Where
+a program names places by arrays of its own, `INDICES` compute these, and `named` tells the places.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax import lax
 
-__all__ = ["PLACES"]
+__all__ = ["INDICES", "PLACES", "named"]
 
 
 def _slice(eqn: Any, x: np.ndarray) -> np.ndarray:
@@ -52,3 +54,36 @@ PLACES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = {
     "transpose": lambda eqn, x: np.transpose(x, eqn.params["permutation"]),
     "unstack": lambda eqn, x: list(np.moveaxis(x, eqn.params["axis"], 0)),
 }
+
+INDICES: dict[str, Callable[..., np.ndarray | list[np.ndarray]]] = PLACES | {
+    "add": lambda eqn, a, b: a + b,
+    "sub": lambda eqn, a, b: a - b,
+    "mul": lambda eqn, a, b: a * b,
+    "lt": lambda eqn, a, b: a < b,
+    "select_n": lambda eqn, which, *cases: np.choose(which, cases),
+    "convert_element_type": lambda eqn, x: x.astype(eqn.params["new_dtype"]),
+}
+"""Primitives that indices are made by, on arrays of NumPy."""
+
+
+def named(eqn: Any, at: np.ndarray) -> np.ndarray:
+    """Returns the places that a gather reads, or a scatter changes, at indices: one for each number; -1: none."""
+    shape = eqn.invars[0].aval.shape
+    across, removed, along, *paired = eqn.params["dimension_numbers"]  # a scatter's have the same order
+    moved = (eqn.invars[2:] or eqn.outvars)[0].aval.shape
+    window = [moved[axis] for axis in across]
+    sizes = np.ones(len(shape), int)
+    sizes[[axis for axis in range(len(shape)) if axis not in (*removed, *paired[0])]] = window
+    starts = np.zeros((*at.shape[:-1], len(shape)), int)
+    starts[..., list(along)] = at
+    for axis, other in zip(*paired, strict=True):
+        starts[..., axis] = np.indices(at.shape[:-1])[other]
+    inside = np.clip(starts, 0, np.array(shape) - sizes)
+    count = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    first = count[tuple(np.moveaxis(inside, -1, 0))]
+    # Windows that don't fit are moved to where they do, or are nowhere.
+    if eqn.params["mode"] == lax.GatherScatterMode.FILL_OR_DROP:
+        first = np.where((inside == starts).all(-1), first, -count.size)
+    within = count[tuple(map(slice, sizes))].reshape(window)
+    places = np.maximum(np.add.outer(first, within), -1)
+    return np.moveaxis(places, range(first.ndim, places.ndim), across)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import jaxrnn
@@ -149,9 +150,17 @@ def test_what_has_no_kernel_takes_the_scan_and_says_why(tpu):
         choice(counting, path="native")
 
 
+def test_a_defect_of_the_kernel_is_no_refusal(tpu, monkeypatch):
+    def defect(*args, **options):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(mosaic.calls, "loop", defect)
+    with pytest.raises(KeyError, match="a defect"):
+        jaxrnn.explain(Elman(3, 17), steps=64)
+
+
 WITHOUT = {
     "BatchNormLSTM": "Mosaic cannot compile it: ",  # a look-up at a place that its state names
-    "Conv": "Mosaic cannot compile it: ",
     "MD": "on this device a loop runs over the anti-diagonals",
     "Mirrored": "on this device a loop runs over the anti-diagonals",
     "MLSTM": "it runs many steps at once",
@@ -162,6 +171,8 @@ WITHOUT = {
     "Stack(cells=(Window": "it runs many steps at once",  # below a QRNN(scan="associative")
 }
 """How the names of cells begin that have no kernel, and why."""
+if jax.__version_info__ < (0, 12):
+    WITHOUT["Conv"] = "Mosaic cannot compile it: "
 
 
 @pytest.mark.parametrize("entry", expensive(CELLS + NETWORKS, frozenset()))
@@ -216,9 +227,9 @@ def test_rewritten_equations_are_those_of_numpy():
 
     def fun(x, flags):
         weights = jnp.ones((4, 2), jnp.bfloat16)
-        rows = jax.lax.broadcast_in_dim(flags, (2, 100), (1,))
+        rows = lax.broadcast_in_dim(flags, (2, 100), (1,))
         half = jnp.asarray(x[:4], jnp.bfloat16)
-        sums = jnp.cumsum(x.reshape(4, 25), 0), jax.lax.cumsum(x, reverse=True)
+        sums = jnp.cumsum(x.reshape(4, 25), 0), lax.cumsum(x, reverse=True)
         return [jnp.expm1(x), *sums, rows, half @ weights, jnp.sign(SIGNED)]
 
     expm1, down, back, rows, product, signs = rewritten(fun)(x, flags)
@@ -229,3 +240,52 @@ def test_rewritten_equations_are_those_of_numpy():
     assert product.dtype == jnp.bfloat16
     np.testing.assert_array_equal(signs, np.sign(SIGNED))
     np.testing.assert_array_equal(np.signbit(signs[:4]), [True, True, False, False])
+
+
+ELSEWHERE = (lax.acos, lax.asin, lax.atan, lax.atanh, lax.cosh, lax.erfc, lax.sinh)
+"""Functions that Mosaic has no code for."""
+
+
+@pytest.mark.parametrize("function", ELSEWHERE, ids=lambda function: function.__name__)
+def test_rewritten_functions_are_those_of_jax(function, x64):
+    x = np.concatenate([-np.logspace(1.94, -9, 99), [-1, 0, 1], np.logspace(-9, 1.94, 99), [np.inf, np.nan]])
+    x = np.clip(x, -0.999, 0.999) if function in (lax.acos, lax.asin, lax.atanh) else x
+    (found,) = rewritten(lambda x: [function(x)])(x.astype(np.float32))
+    np.testing.assert_allclose(found, function(x.astype(np.float32).astype(float)), rtol=4e-6, atol=1e-37)
+
+
+def test_they_and_their_derivatives_have_kernels(tpu):
+    h = jax.ShapeDtypeStruct((8,), jnp.float32)
+
+    def function(h, x):
+        y = sum((f(jnp.tanh(h) * 0.9) for f in ELSEWHERE), jax.nn.gelu(x, approximate=False))
+        return y + jnp.pad(h[:-1], (1, 0)) * jnp.vdot(h, x) + jnp.arange(8.0)
+
+    def fun(_, h, x):
+        y, pull = jax.vjp(function, h, x)
+        dh, dx = pull(jnp.cos(y))
+        return dh, (y, dx), ()
+
+    assert mosaic.fits(mosaic.trace(fun, (), h, h), 8, 16) == ""
+
+
+def test_a_refusal_without_a_message_tells_its_kind(tpu):
+    h = jax.ShapeDtypeStruct((4, 2), jnp.float32)
+    slopes = jax.grad(lambda h: jnp.sum(h.prod(1)))
+    row = mosaic.trace(lambda _, h, x: (slopes(h) + x, x, ()), (), h, h)
+    assert mosaic.fits(row, 8, 16) == "Mosaic cannot compile it: NotImplementedError"
+
+
+def test_rewritten_pads_and_products_are_those_of_jax():
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+
+    def fun(x):
+        pads = [lax.pad(x, 7.0, [(0, 0, 0), low_high, (1, 2, 0)]) for low_high in ((-1, 2, 0), (2, -3, 0))]
+        products = jnp.einsum("abc,adb->abcd", x, x[:, :, :3]), lax.dot_general(x, x, (((), ()), ((1,), (1,))))
+        third = x.astype(jnp.bfloat16) / 3
+        products += (jnp.einsum("abc,adb->abcd", third, third[:, :, :3], preferred_element_type=jnp.float32),)
+        return [*pads, *products, lax.broadcasted_iota(jnp.float32, (3, 2), 0), jnp.arange(5)]
+
+    for found, expected in zip(rewritten(fun)(x), fun(x), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype

@@ -327,6 +327,31 @@ def pieces(h, *sizes):
     return Case(fun, vec(2 * h, h), vec(h), vec(h), *sizes)
 
 
+def named(h, *sizes):
+    """Places that the program names: read, written and added to, one of them twice, one from the end, one beyond it."""
+    order, few = np.arange(h) * 3 % h, np.array([2, 0, -1, 2, h])
+
+    def fun(w, carry, x):
+        x, table = x
+        new = jnp.tanh(carry[order] @ w + x.at[few].add(carry[:5]))
+        picked = (
+            jnp.take(new, jnp.array([0, 3, h, 1]), fill_value=2),
+            new[np.array([[1, 2], [0, 1]])],
+            table[:, np.array([2, 0])],
+        )
+        written = (
+            new.at[3].set(x[0]),
+            new.at[few[:3]].set(x[:3]),
+            table.at[1].set(new[:3]),
+            (new > 0)[order],
+            jnp.take(x, np.array([h])),
+        )
+        summed = jax.ops.segment_sum(new, order // 2, h), table.at[:, np.array([1, 1, 0])].add(table)
+        return new, (*picked, *written, *summed, table.at[np.array([1, 0]), np.array([2, 2])].get()), ()
+
+    return Case(fun, vec(h, h), vec(h), (vec(h), vec(2, 3)), *sizes)
+
+
 def waiting(h, *sizes):
     """Results that are computed early from what a product after the loop reads, too: they wait for sums and joins."""
 
@@ -358,6 +383,8 @@ CASES = {
     "padded": padded(5, 11),
     "pieces": pieces(5, 4, 3),
     "pieces, transposed": transposed(pieces(5, 4, 3)),
+    "named": named(17, 4, 3),
+    "named, transposed": transposed(named(11, 4, 3)),
     "waiting": waiting(18, 5, 4),
 }
 IN_BOTH_DTYPES = ("lstm, wide", "lstm, transposed", "masks", "functions", "tokens, transposed")
@@ -469,6 +496,8 @@ OFTEN = (
     "arrangements",
     "padded",
     "pieces, transposed",
+    "named",
+    "named, transposed",
     "waiting",
 )
 
@@ -610,6 +639,12 @@ def test_runs_are_bitwise_equal_from_several_threads(monkeypatch):
     [
         (lambda h, x: (jnp.sort(h), h), "primitive 'sort'"),
         (lambda h, x: (h, h[x.astype(jnp.int32)]), "primitive 'gather'"),
+        (lambda h, x: (h, (h > 0).astype(jnp.int32).at[0].add(1)), "primitive 'scatter-add' of int32, 1 at 1 places"),
+        (
+            lambda h, x: (h, jnp.tile(h, 9).at[np.arange(36) // 35].add(jnp.tile(x, 9))),
+            "primitive 'scatter-add' of floats, 36 at 2 places",
+        ),
+        (lambda h, x: (h, h.at[0].apply(jnp.tanh)), "primitive 'scatter' of a function"),
         (lambda h, x: (h, jnp.tensordot(h, x, 0)), "an outer product that is not summed"),
         (lambda h, x: (jnp.exp(jnp.tensordot(h, x, 0)).sum() * x, h), "primitive 'exp' of an outer product"),
         (lambda h, x: (h, h.reshape(2, 2) @ x.reshape(2, 2)), "a product of the shapes (2, 2) and (2, 2)"),

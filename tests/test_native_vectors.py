@@ -58,6 +58,7 @@ ULPS = {
     "erfc": (7, 8),
     "exp": (1.1, 2),
     "exp2": (1.1, 2),
+    "exp_neg_sq": (2.5, 2.5),
     "expm1": (1.5, 4.5),
     "log": (0.9, 1),
     "log1p": (2.5, 2.5),
@@ -72,10 +73,12 @@ FLOAT64 = {name: getattr(np, name) for name in ULPS if hasattr(np, name)} | {
     "atan": np.arctan,
     "erf": scipy.special.erf,
     "erfc": scipy.special.erfc,
+    "exp_neg_sq": lambda x: np.exp(-x * x),
     "logistic": scipy.special.expit,
 }
 EXACT = {name: getattr(mpmath, name) for name in ULPS if hasattr(mpmath, name)} | {
     "exp2": lambda x: mpmath.power(2, x),
+    "exp_neg_sq": lambda x: mpmath.exp(-x * x),
     "logistic": lambda x: 1 / (1 + mpmath.exp(-x)),
 }
 DOMAINS = {"log": (0, np.inf), "log1p": (-1, np.inf), "asin": (-1, 1), "acos": (-1, 1), "erfc": (-1e9, 1e9)}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
+from jax import export, lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -194,6 +194,57 @@ def test_a_refusal_under_other_settings_of_jax_is_forgotten():
         assert "one row, without batch axes (AssertionError" in jaxrnn.explain(Precise(3, 4), steps=64)[0].reason
     with jax.default_matmul_precision("highest"):
         assert jaxrnn.explain(Precise(3, 4), steps=64)[0].path == "native"
+
+
+def exact_gelu(x):
+    return jax.nn.gelu(x, approximate=False)
+
+
+@needs_native
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("activation", [exact_gelu, lax.erf])
+def test_the_error_function_has_native_derivatives(activation):
+    """From JAX 0.12 on they are computed by the bits of numbers."""
+    cell = Elman(3, 4, activation)
+    args = example(cell, dtype=jnp.float64)
+
+    def tangents(*args, path):
+        return jax.jvp(lambda *args: gradients(cell, args, path=path), args, jax.tree.map(jnp.cos, args))
+
+    close(*both(tangents, *args))
+
+
+class Permuted(Elman):
+    """Reads its state in another order, and writes some of it."""
+
+    def step(self, params, state, drive):
+        new, h = super().step(params, ElmanState(state.h[..., np.array([2, 0, 3, 1])]), drive)
+        h = h.at[..., np.array([1, 3, 1])].add(state.h[..., :3])
+        return new._replace(h=h), h
+
+
+@needs_native
+@pytest.mark.usefixtures("x64")
+def test_a_step_may_name_places_of_its_state():
+    cell = Permuted(3, 4)
+    args = example(cell, dtype=jnp.float64)
+
+    def tangents(*args, path):
+        return jax.jvp(lambda *args: gradients(cell, args, path=path), args, jax.tree.map(jnp.cos, args))
+
+    close(*both(tangents, *args))
+
+
+@needs_native
+def test_a_defect_of_a_machine_is_no_refusal(monkeypatch):
+    """Only what a machine refuses, and what a cell's own code raises, leads to the scan."""
+
+    def defect(*args):
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(native.rows.Tracer, "row", defect)
+    with pytest.raises(KeyError, match="a defect"):
+        jaxrnn.explain(Elman(3, 17), steps=64)
 
 
 @needs_native

@@ -17,11 +17,13 @@ __all__ = [
     "check_axes",
     "check_names",
     "check_shape",
+    "of_two_biases",
     "opened",
     "reorder",
     "shared_dtype",
     "to_jax",
     "to_numpy",
+    "two_biases",
 ]
 
 IGFO = (0, 2, 1, 3)
@@ -92,6 +94,31 @@ def opened(b: np.ndarray, by: float) -> np.ndarray:
     """
     i, f, g, o = blocks(b, 4)
     return np.concatenate([i, f + np.asarray(by, f.dtype), g, o], axis=-1)
+
+
+def of_two_biases(b_x: np.ndarray, b_h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `b` and `b_n` of a GRU with the biases r, z, n of the input and of the state: their sum, but for n.
+
+    Example:
+        >>> b, b_n = of_two_biases(np.arange(6), np.arange(10, 16))
+        >>> b.tolist(), b_n.tolist()
+        ([10, 12, 14, 16, 4, 5], [14, 15])
+    """
+    r_z = 2 * b_x.size // 3
+    return np.concatenate([b_x[:r_z] + b_h[:r_z], b_x[r_z:]]), b_h[r_z:]
+
+
+def two_biases(b: np.ndarray, b_n: Array | np.ndarray | None = None) -> np.ndarray:
+    """Returns our biases as two, of the input and of the state: `b`, and zeros, with `b_n` in the last places.
+
+    Example:
+        >>> two_biases(np.arange(6), np.array([14, 15])).tolist()
+        [[0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 14, 15]]
+    """
+    both = np.stack([b, np.zeros_like(b)])
+    if b_n is not None:
+        both[1, -b_n.size :] = b_n
+    return both
 
 
 def check_names(where: str, arrays: Mapping[str, Any], needed: Iterable[str]) -> None:

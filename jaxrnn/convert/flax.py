@@ -21,7 +21,6 @@ from jaxrnn.cells import (
     LSTM,
     MGU,
     ConvLSTM,
-    ConvLSTMParams,
     Elman,
     ElmanParams,
     GRUParams,
@@ -30,7 +29,8 @@ from jaxrnn.cells import (
 )
 from jaxrnn.checks import check_params
 from jaxrnn.convert.activations import activation_name
-from jaxrnn.convert.arrays import IGFO, blocks, check_axes, check_names, check_shape, opened, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import blocks, check_axes, check_names, check_shape, to_jax, to_numpy, two_biases
+from jaxrnn.convert.conv_lstm import conv_lstm, conv_lstm_arrays
 from jaxrnn.convert.layers import Direction, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
 from jaxrnn.typing import Activation, Params
@@ -178,16 +178,7 @@ def _elman(dense: dict[str, np.ndarray], gate_fn: Activation, activation_fn: Act
 def _conv(dense: dict[str, np.ndarray], gate_fn: Activation, activation_fn: Activation, space: Any) -> Direction:
     biases = ("ih/bias", "hh/bias") if "ih/bias" in dense else ()
     check_names("params", dense, ("ih/kernel", "hh/kernel", *biases))
-    w_x, w_h = (reorder(dense[f"{side}/kernel"], IGFO) for side in ("ih", "hh"))
-    *kernel, channels, columns = w_x.shape
-    check_shape("hh/kernel", w_h, (*kernel, columns // 4, columns))
-    for name in biases:
-        check_shape(name, dense[name], (columns,))
-    if space is None or len(space) != len(kernel):
-        raise ValueError(f"space: got {space}, needs the {len(kernel)} spatial sizes of the input")
-    b = opened(reorder(sum((dense[name] for name in biases), np.zeros(columns, w_x.dtype)), IGFO), 1)
-    cell = ConvLSTM((*space, channels), columns // 4, tuple(kernel))
-    return cell, ConvLSTMParams(*(to_jax("params", a) for a in (w_x, w_h, b)))
+    return conv_lstm(dense["ih/kernel"], dense["hh/kernel"], {name: dense[name] for name in biases}, space)
 
 
 _LAYOUTS: Mapping[tuple[str, ...], Callable[..., Direction]] = {
@@ -303,11 +294,6 @@ def _dense(
 
 
 def _of_conv(cell: ConvLSTM, p: Any, name: str) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    axes = len(cell.input_size) - 1
-    check_options(cell, name, peephole=False)
-    if cell.stride not in (1, (1,) * axes):
-        raise ValueError(f"cell: got stride={cell.stride}, Flax's ConvLSTMCell strides over its state, too")
-    w_x, w_h, b = (reorder(a, IGFO) for a in (p.w_x, p.w_h, opened(p.b, -1)))
-    size = cell.kernel_size
-    kernel = size if isinstance(size, tuple) else (size,) * axes
-    return {"kernel_size": kernel}, {"ih": {"kernel": w_x, "bias": b}, "hh": {"kernel": w_h, "bias": np.zeros_like(b)}}
+    w_x, w_h, b = conv_lstm_arrays(cell, p, name)
+    b_x, b_h = two_biases(b)
+    return {"kernel_size": w_x.shape[:-2]}, {"ih": {"kernel": w_x, "bias": b_x}, "hh": {"kernel": w_h, "bias": b_h}}

@@ -15,13 +15,24 @@ from jaxrnn.cells import (
     GRU,
     LSTM,
     ConvLSTM,
-    ConvLSTMParams,
     Elman,
     ElmanParams,
     GRUParams,
     LSTMParams,
 )
-from jaxrnn.convert.arrays import IGFO, blocks, check_axes, check_names, check_shape, opened, reorder, to_jax, to_numpy
+from jaxrnn.convert.arrays import (
+    IGFO,
+    blocks,
+    check_axes,
+    check_names,
+    check_shape,
+    opened,
+    reorder,
+    to_jax,
+    to_numpy,
+    two_biases,
+)
+from jaxrnn.convert.conv_lstm import conv_lstm, conv_lstm_arrays
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.typing import Params
@@ -137,15 +148,8 @@ def _elman(core: str, arrays: dict[str, np.ndarray]) -> Direction:
 
 def _conv(core: str, arrays: dict[str, np.ndarray], space: tuple[int, ...] | None) -> Direction:
     check_names(core, arrays, [f"{way}_to_hidden/{name}" for way in ("input", "hidden") for name in ("w", "b")])
-    w_x, w_h = (reorder(arrays[f"{way}_to_hidden/w"], IGFO) for way in ("input", "hidden"))
-    b_x, b_h = arrays["input_to_hidden/b"], arrays["hidden_to_hidden/b"]
-    check_shape(f"{core}/hidden_to_hidden/b", b_h, b_x.shape)
-    b = opened(reorder(b_x + b_h, IGFO), 1)
-    *kernel, channels, features = w_x.shape
-    if space is None or len(space) != len(kernel):
-        raise ValueError(f"space: got {space}, needs the {len(kernel)} spatial sizes of the inputs of {core}")
-    cell = ConvLSTM((*space, channels), features // 4, tuple(kernel))
-    return cell, ConvLSTMParams(*(to_jax(core, a) for a in (w_x, w_h, b)))
+    biases = {f"{core}/{name}": arrays[name] for name in ("input_to_hidden/b", "hidden_to_hidden/b")}
+    return conv_lstm(arrays["input_to_hidden/w"], arrays["hidden_to_hidden/w"], biases, space)
 
 
 def to_haiku(cell: Layer, params: Params) -> dict[str, dict[str, np.ndarray]]:
@@ -194,14 +198,13 @@ def _of_cell(cell: Layer, params: Params) -> tuple[str, dict[str, np.ndarray]]:
         return "gru", {"w_i": _turned_back(p.w_x), "w_h": _turned_back(w_h), "b": _turned_back(p.b)}
     if isinstance(cell, Elman):
         check_options(cell, "hk.VanillaRNN", heads=1, activation="relu")
-        arrays = {"linear/w": p.w_x, "linear/b": p.b, "linear_1/w": p.w_h, "linear_1/b": np.zeros_like(p.b)}
-        return "vanilla_rnn", arrays
+        b_x, b_h = two_biases(p.b)
+        return "vanilla_rnn", {"linear/w": p.w_x, "linear/b": b_x, "linear_1/w": p.w_h, "linear_1/b": b_h}
     if isinstance(cell, ConvLSTM):
-        axes = len(cell.input_size) - 1
-        check_options(cell, "a convolutional core of Haiku", peephole=False)
-        if cell.stride not in (1, (1,) * axes) or axes > 3:
-            raise ValueError(f"cell: got {cell}, Haiku has stride=1 and up to 3 spatial axes only")
-        w_x, w_h, b = (reorder(a, IGFO) for a in (p.w_x, p.w_h, opened(p.b, -1)))
-        arrays = {"input_to_hidden/w": w_x, "input_to_hidden/b": b, "hidden_to_hidden/w": w_h}
-        return f"conv{axes}_dlstm", {**arrays, "hidden_to_hidden/b": np.zeros_like(b)}
+        if (axes := len(cell.input_size) - 1) > 3:
+            raise ValueError(f"cell: got {cell}, Haiku has up to 3 spatial axes only")
+        w_x, w_h, b = conv_lstm_arrays(cell, p, f"hk.Conv{axes}DLSTM")
+        b_x, b_h = two_biases(b)
+        arrays = {"input_to_hidden/w": w_x, "input_to_hidden/b": b_x}
+        return f"conv{axes}_dlstm", arrays | {"hidden_to_hidden/w": w_h, "hidden_to_hidden/b": b_h}
     raise ValueError(f"cell: got {cell}, Haiku has Elman (relu), LSTM, GRU (reset before) and ConvLSTM only")

@@ -16,7 +16,19 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, ConvLSTM, ConvLSTMParams, Elman, ElmanParams, GRUParams, LSTMParams
 from jaxrnn.checks import check_installed, check_params
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import ZRN, check_axes, check_names, check_shape, reorder, shared_dtype, to_jax, to_numpy
+from jaxrnn.convert.arrays import (
+    ZRN,
+    check_axes,
+    check_names,
+    check_shape,
+    of_two_biases,
+    reorder,
+    shared_dtype,
+    to_jax,
+    to_numpy,
+    two_biases,
+)
+from jaxrnn.convert.conv_lstm import check_space
 from jaxrnn.convert.keras_sequential import sequential
 from jaxrnn.convert.layers import Direction, check_options, fitting, plain
 from jaxrnn.engine.layer import Layer, check_layer
@@ -207,13 +219,11 @@ def _gru(
     ordered = {name: reorder(a, ZRN) for name, a in arrays.items()}
     b_n = None
     if "bias" in arrays and after:
-        b_x, b_h = ordered["bias"]
-        b_n = to_jax("bias", b_h[2 * size :])
-        ordered["bias"] = np.concatenate([(b_x + b_h)[: 2 * size], b_x[2 * size :]])
+        ordered["bias"], b_n = of_two_biases(*ordered["bias"])
     w_x, w_h, b = _in_jax(ordered)
     cell = GRU(inputs, size, "after" if after else "before", "bias" in arrays, sigma, phi)
     if after:
-        return cell, GRUParams(w_x, w_h, b, b_n)
+        return cell, GRUParams(w_x, w_h, b, None if b_n is None else to_jax("bias", b_n))
     return cell, GRUParams(w_x, w_h[:, : 2 * size], b, w_n=w_h[:, 2 * size :])
 
 
@@ -226,12 +236,11 @@ def _conv(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any], space: tu
             raise ValueError(f"{name}: got {config[name]!r}, jaxrnn.ConvLSTM has {want!r} only")
     if np.any(np.asarray(config["dilation_rate"]) != 1):
         raise ValueError(f"dilation_rate: got {config['dilation_rate']}, jaxrnn.ConvLSTM has 1 only")
-    if space is None or len(space) != len(kernel):
-        raise ValueError(f"space: got {space}, needs the sizes of the {len(kernel)} spatial axes of the input")
     strides = config["strides"]
     stride = strides if isinstance(strides, int) else tuple(strides)
     stride = 1 if stride == (1,) * len(kernel) else stride
-    cell = ConvLSTM((*space, channels), columns // 4, tuple(kernel), stride, use_bias="bias" in arrays)
+    sizes = *check_space(space, len(kernel)), channels
+    cell = ConvLSTM(sizes, columns // 4, tuple(kernel), stride, use_bias="bias" in arrays)
     return cell, ConvLSTMParams(*_in_jax(arrays))
 
 
@@ -367,7 +376,7 @@ def keras_arrays(cell: Layer, params: Params) -> dict[str, np.ndarray]:
         if p.w_n is not None:
             recurrent = np.concatenate([recurrent, p.w_n], axis=1)
         elif p.b_n is not None:
-            bias = np.stack([bias, np.concatenate([np.zeros_like(bias[: -p.b_n.size]), p.b_n])])
+            bias = two_biases(bias, p.b_n)
         kernel, recurrent = reorder(kernel, ZRN), reorder(recurrent, ZRN)
         bias = None if bias is None else reorder(bias, ZRN)
     arrays = {"kernel": kernel, "recurrent_kernel": recurrent, "bias": bias}

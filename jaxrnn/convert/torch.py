@@ -14,7 +14,16 @@ import numpy as np
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, Projected, ProjectedParams
 from jaxrnn.checks import check_installed
 from jaxrnn.convert.activations import ACTIVATIONS, activation_name
-from jaxrnn.convert.arrays import check_axes, check_names, check_shape, shared_dtype, to_jax, to_numpy
+from jaxrnn.convert.arrays import (
+    check_axes,
+    check_names,
+    check_shape,
+    of_two_biases,
+    shared_dtype,
+    to_jax,
+    to_numpy,
+    two_biases,
+)
 from jaxrnn.convert.layers import PLAIN_GRU, PLAIN_LSTM, Direction, check_options, directions, network
 from jaxrnn.engine.layer import Layer
 from jaxrnn.networks.stack import Stack
@@ -116,14 +125,11 @@ def _cell(weights: Mapping[str, np.ndarray], nonlinearity: str) -> Direction:
         check_shape(name, weights[name], (rows,))
     w_x, w_h = to_jax("weight_ih", w_ih.T), to_jax("weight_hh", w_hh.T)
     inputs, use_bias = w_ih.shape[1], bool(biases)
-    both = weights["bias_ih"] + weights["bias_hh"] if biases else None
-    b = None if both is None else to_jax("bias_ih", both)
+    both = [weights[name] for name in biases]
     if rows == 3 * size:
-        if both is None:
-            return GRU(inputs, size, use_bias=False), GRUParams(w_x, w_h, None)
-        n = weights["bias_hh"][2 * size :]
-        b = to_jax("bias_ih", np.concatenate([both[: 2 * size], weights["bias_ih"][2 * size :]]))
-        return GRU(inputs, size), GRUParams(w_x, w_h, b, to_jax("bias_hh", n))
+        own = map(to_jax, biases, of_two_biases(*both)) if biases else (None, None)
+        return GRU(inputs, size, use_bias=use_bias), GRUParams(w_x, w_h, *own)
+    b = to_jax("bias_ih", np.add(*both)) if biases else None
     if rows == size:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity: got {nonlinearity!r}, needs 'tanh' or 'relu'")
@@ -224,10 +230,7 @@ def _arrays(cell: Layer, params: Params) -> dict[str, np.ndarray]:
         params = params.cell
     arrays = {"weight_ih": np.asarray(params.w_x).T, "weight_hh": np.asarray(params.w_h).T}
     if params.b is not None:
-        arrays["bias_ih"] = np.asarray(params.b)
-        arrays["bias_hh"] = np.zeros_like(arrays["bias_ih"])
-        if isinstance(params, GRUParams) and params.b_n is not None:
-            arrays["bias_hh"][-params.b_n.size :] = params.b_n
+        arrays["bias_ih"], arrays["bias_hh"] = two_biases(np.asarray(params.b), getattr(params, "b_n", None))
     return arrays | projection
 
 

@@ -14,7 +14,7 @@ scans the row function, which alone knows what is kept.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,14 @@ from jaxrnn.typing import PyTree
 __all__ = ["Call", "Tangents", "leading", "refusal"]
 
 
+class Group(NamedTuple):
+    """Leaves by the number of their leading axes, of rows and of time and rows."""
+
+    consts: Leaves  # [...]
+    carry: Leaves  # [B, ...]
+    over_time: Leaves  # [T, B, ...]
+
+
 @dataclass(frozen=True)
 class Call:
     """One of the four kinds of a run, and what it is about."""
@@ -66,44 +74,45 @@ class Call:
         """Its derivative with respect to the active arguments."""
         return derivative_of(self.run, self.tree, self.specs, self.active)
 
-    def arguments(self) -> list[Leaves]:
-        """Groups of what the call takes, at one step of one row, each of constants, carries or inputs by turns."""
+    def arguments(self) -> list[Group]:
+        """What the call takes, at one step of one row: of the run, what was kept of it, what it is linear in."""
         row = self.row
-        groups = [row.consts, row.carry, row.xs]
+        groups = [Group(row.consts, row.carry, row.xs)]
         if self.kind in ("tangent", "cotangent"):
-            groups += [[], [], self.derivative.kept]
+            groups.append(Group([], [], self.derivative.kept))
         if self.kind == "tangent":
-            groups += self._active_groups()
+            groups.append(self._active)
         if self.kind == "cotangent":
-            groups += [[], reals(row.carry), pick(reals(row.ys), self.dys)]
+            groups.append(Group([], reals(row.carry), pick(reals(row.ys), self.dys)))
         return groups
 
-    def results(self) -> list[Leaves]:
-        """Groups of what it gives."""
+    def results(self) -> Group:
+        """What it gives."""
         row = self.row
         if self.kind == "cotangent":
-            return self._active_groups()
+            return self._active
         if self.kind == "tangent":
-            return [[], reals(row.new), reals(row.ys)]
-        return [[], row.new, [*row.ys, *(self.derivative.kept if self.kind == "keep" else [])]]
+            return Group([], reals(row.new), reals(row.ys))
+        return Group([], row.new, [*row.ys, *(self.derivative.kept if self.kind == "keep" else [])])
 
-    def _active_groups(self) -> list[Leaves]:
+    @property
+    def _active(self) -> Group:
         row, d = self.row, self.derivative
-        return [pick(row.consts, d.consts), pick(row.carry, d.carry), pick(row.xs, d.xs)]
+        return Group(pick(row.consts, d.consts), pick(row.carry, d.carry), pick(row.xs, d.xs))
 
     @property
     def linear(self) -> int:
         """How many arguments, the last ones, it is linear in."""
-        return sum(len(group) for group in self.arguments()[6:])
+        return sum(len(part) for group in self.arguments()[2:] for part in group)
 
-    def groups(self, args: Sequence[Any]) -> list[Leaves]:
+    def groups(self, args: Sequence[Any]) -> list[Group]:
         """Divides the arguments."""
         source = iter(args)
-        return [[next(source) for _ in group] for group in self.arguments()]
+        return [Group(*([next(source) for _ in part] for part in group)) for group in self.arguments()]
 
     def reference(self, *args: Any) -> Leaves:
         """Runs the call by the engine's own loop."""
-        consts, carry, xs, *rest = self.groups(args)
+        (consts, carry, xs), *rest = self.groups(args)
         run, row = self.run, self.row
         if self.kind == "keep":
             rows = jax.vmap(functools.partial(self.derivative.keeping, row.ahead(consts)))
@@ -125,9 +134,9 @@ class Call:
 
         point = pick(consts, d.consts), pick(carry, d.carry), pick(xs, d.xs)
         if self.kind == "tangent":
-            return jax.tree.leaves(jax.jvp(moving, point, tuple(rest[3:]))[1])
+            return jax.tree.leaves(jax.jvp(moving, point, tuple(rest[1]))[1])
         (_, ys), pull = jax.vjp(moving, *point)
-        _, dcarry, dys = rest[3:]
+        _, dcarry, dys = rest[1]
         return jax.tree.leaves(pull((dcarry, put([jnp.zeros_like(y) for y in ys], self.dys, dys))))
 
     def function(self, machine: Machine) -> RowFunction:
@@ -140,14 +149,15 @@ class Call:
 
     def kernel(self, machine: Machine, *args: Any) -> Leaves:
         """Runs the call by a kernel."""
-        consts, carry, xs, *rest = self.groups(args)
+        (consts, carry, xs), *rest = self.groups(args)
         run = functools.partial(_run, machine, self.function(machine), self.initial)
         if self.kind in ("forward", "keep"):
             return jax.tree.leaves(run(self.run.reverse, self.row.ahead(consts), carry, xs))
-        known, fixed = self._known(machine, carry, rest[2]), pick(carry, self.row.fixed)
+        kept, moved = rest
+        known, fixed = self._known(machine, carry, kept.over_time), pick(carry, self.row.fixed)
         if self.kind == "tangent":
-            return self._tangent(run, consts, fixed, known, xs, *rest[3:])
-        return self._cotangent(run, machine.sums, consts, fixed, known, xs, *rest[4:])
+            return self._tangent(run, consts, fixed, known, xs, moved)
+        return self._cotangent(run, machine.sums, consts, fixed, known, xs, moved)
 
     def _known(self, machine: Machine, carry: Leaves, kept: Leaves) -> Leaves:
         """The states before every step, and the coefficients that were kept."""
@@ -162,34 +172,17 @@ class Call:
         given = self.row.ahead(put(consts, self.derivative.consts, active))
         return pick(given, self.derivative.given), given
 
-    def _tangent(
-        self,
-        run: Any,
-        consts: Leaves,
-        fixed: Leaves,
-        known: Leaves,
-        xs: Leaves,
-        dconsts: Leaves,
-        dcarry: Leaves,
-        dxs: Leaves,
-    ) -> Leaves:
+    def _tangent(self, run: Any, consts: Leaves, fixed: Leaves, known: Leaves, xs: Leaves, moved: Group) -> Leaves:
+        dconsts, dcarry, dxs = moved
         ahead, active = functools.partial(self._ahead, consts), pick(consts, self.derivative.consts)
         _, dgiven, given = jax.jvp(ahead, (active,), (dconsts,), has_aux=True)
         (dcarry, _), dys, _ = run(self.run.reverse, (given, dgiven), (dcarry, fixed), (known, xs, dxs))
         return [*dcarry, *dys]
 
     def _cotangent(
-        self,
-        run: Any,
-        sums: bool,
-        consts: Leaves,
-        fixed: Leaves,
-        known: Leaves,
-        xs: Leaves,
-        dcarry: Leaves,
-        dys: Leaves,
+        self, run: Any, sums: bool, consts: Leaves, fixed: Leaves, known: Leaves, xs: Leaves, moved: Group
     ) -> Leaves:
-        d = self.derivative
+        d, (_, dcarry, dys) = self.derivative, moved
         ahead, active = functools.partial(self._ahead, consts), pick(consts, d.consts)
         _, pull, given = jax.vjp(ahead, active, has_aux=True)
         (dcarry, _), found, dgiven = run(not self.run.reverse, given, (dcarry, fixed), (known, xs, dys))
@@ -225,14 +218,14 @@ class Tangents:
         """How many arguments, the last ones, it is linear in."""
         return sum(self.moves)
 
-    def arguments(self) -> list[Leaves]:
-        """Groups of what the call takes."""
+    def arguments(self) -> list[Group]:
+        """What the call takes: what that call takes, and tangents."""
         groups, moves = self.of.arguments(), iter(self.moves)
-        return [*groups, *([leaf for leaf in group if next(moves)] for group in groups)]
+        return [*groups, *(Group(*([leaf for leaf in part if next(moves)] for part in group)) for group in groups)]
 
-    def results(self) -> list[Leaves]:
-        """Groups of what it gives."""
-        return [reals(group) for group in self.of.results()]
+    def results(self) -> Group:
+        """What it gives."""
+        return Group(*map(reals, self.of.results()))
 
     def reference(self, *args: Any) -> Leaves:
         """Runs the call by the engine's own loop."""
@@ -257,9 +250,9 @@ class Tangents:
         return jax.jvp(moving, tuple(pick(still, self.moves)), tuple(tangents))[1]
 
 
-def leading(groups: list[Leaves]) -> list[int]:
-    """Counts the axes of time and rows of each leaf: constants, carries and inputs take turns in the groups."""
-    return [i % 3 for i, group in enumerate(groups) for _ in group]
+def leading(*groups: Group) -> list[int]:
+    """Counts the axes of time and rows of each leaf."""
+    return [axes for group in groups for axes, part in enumerate(group) for _ in part]
 
 
 def refusal(call: Call | Tangents, machine: Machine, steps: int, batch: int) -> str:

@@ -8,7 +8,7 @@ import jax
 
 from jaxrnn import mosaic, native
 from jaxrnn.engine.meshes import without_mesh
-from jaxrnn.engine.rows import RowFunction
+from jaxrnn.engine.rows import RowFunction, of_cell
 from jaxrnn.typing import PyTree
 
 __all__ = ["MACHINES", "Machine", "here", "traced"]
@@ -66,4 +66,4 @@ def here() -> Machine:
 def traced(machine: Machine, row: RowFunction) -> Any:
     """Returns a row function as a machine's room reads it; traces it once."""
     with without_mesh():
-        return machine.trace(row.fun, row.consts, row.carry, row.xs)
+        return machine.trace(of_cell(row.fun), row.consts, row.carry, row.xs)

@@ -24,7 +24,7 @@ from jaxrnn.engine.machines import MACHINES, Machine, here, traced
 from jaxrnn.engine.meshes import Spread, without_mesh
 from jaxrnn.engine.parts import NoRule
 from jaxrnn.engine.recurrence import is_real, reals
-from jaxrnn.engine.rows import Leaves, Run, Spec, mixed, pick, put, specs_of, step_of
+from jaxrnn.engine.rows import Leaves, Run, Spec, Untraceable, mixed, pick, put, specs_of, step_of
 from jaxrnn.jaxprs import new_primitive
 from jaxrnn.typing import Array, PyTree
 
@@ -58,9 +58,8 @@ def _unsupported(machine: Machine, run: Run, tree: Any, specs: tuple[Spec, ...],
         return next(filter(None, (refusal(call, machine, steps, batch) for call in (forward, keep, back))), "")
     except NoRule as error:
         return str(error)
-    except Exception as error:  # whatever is wrong with a step for the scan, too, is raised there
-        text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
-        return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({text})"
+    except Untraceable as error:  # what is wrong with a step for the scan, too, is raised there
+        return f"its step, or the derivative of it, cannot be traced for one row, without batch axes ({error})"
 
 
 def slower(run: Run, consts: PyTree, carry: PyTree, xs: PyTree, batch_shape: tuple[int, ...]) -> str:
@@ -97,15 +96,15 @@ _operation = new_primitive("run")
 
 @_operation.def_abstract_eval
 def _abstract(*args: Any, call: Call | Tangents) -> Leaves:
-    sizes = next(a.shape[:2] for a, axes in zip(args, leading(call.arguments()), strict=True) if axes == 2)
-    groups = call.results()
-    leaves = [leaf for group in groups for leaf in group]
+    sizes = next(a.shape[:2] for a, axes in zip(args, leading(*call.arguments()), strict=True) if axes == 2)
+    results = call.results()
+    leaves = [leaf for part in results for leaf in part]
     # All vary over the same axes of a `jax.shard_map` (`alike`). The mesh is a part of the type.
     like = next((a for a in args if not a.sharding.mesh.empty), args[0])
     sharding = NamedSharding(like.sharding.mesh, PartitionSpec())
     return [
         like.update(shape=(*sizes[2 - axes :], *leaf.shape), dtype=leaf.dtype, weak_type=False, sharding=sharding)
-        for leaf, axes in zip(leaves, leading(groups), strict=True)
+        for leaf, axes in zip(leaves, leading(results), strict=True)
     ]
 
 
@@ -175,7 +174,7 @@ def _batch(args: Sequence[Any], dims: Sequence[int | None], *, call: Call | Tang
         _warn(call, "`jax.vmap` makes more rows of it, on a mesh with an Auto axis")
         found = jax.vmap(call.reference, [d if d is None else int(d) for d in dims])(*args)
         return found, [0] * len(found)
-    axes, results = leading(call.arguments()), leading(call.results())
+    axes, results = leading(*call.arguments()), leading(call.results())
     size = next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
     if 0 in results or any(axis == 0 and d is not None for axis, d in zip(axes, dims, strict=True)):
         batched = [d is not None for d in dims]
@@ -208,7 +207,7 @@ def _lower(platform: str, ctx: Any, *args: Any, call: Call | Tangents) -> Any:
     machine, divided = MACHINES[platform], _divided(ctx.module_context.axis_context)
     # An array that was on a mesh keeps the type when it is put on a single device.
     spread = call.spread if divided else None
-    axes = leading(call.arguments()), leading(call.results())
+    axes = leading(*call.arguments()), leading(call.results())
     steps, batch = next(a.shape[:2] for a, count in zip(ctx.avals_in, axes[0], strict=True) if count == 2)
     # What is exported runs in processes that have not made the loops of the CPU.
     exported = platform == "cpu" and ctx.module_context.lowering_parameters.for_export

@@ -26,10 +26,12 @@ __all__ = [
     "Run",
     "Spec",
     "Step",
+    "Untraceable",
     "derivative_of",
     "jax_settings",
     "kernel_run",
     "mixed",
+    "of_cell",
     "pick",
     "put",
     "specs_of",
@@ -39,6 +41,23 @@ __all__ = [
 ]
 
 Leaves = list[Any]
+
+
+class Untraceable(Exception):
+    """The code of a cell, or of the derivative of an operation in it, raises an error; the text tells which."""
+
+
+def of_cell(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that runs code of a cell, which may raise anything, and raises `Untraceable` of it."""
+
+    @functools.wraps(fun)
+    def guarded(*args: Any) -> Any:
+        try:
+            return fun(*args)
+        except Exception as error:
+            raise Untraceable(": ".join([type(error).__name__, *str(error).splitlines()[:1]])) from error
+
+    return guarded
 
 
 class Run(Protocol):
@@ -122,7 +141,7 @@ def with_axes(fun: Callable[..., Any], still: Sequence[Any], moving: Sequence[An
 
     @functools.cache
     def program(*lead: int) -> Any:
-        return jax.make_jaxpr(fun)(*still, *jax.tree.map(lambda a: Spec((*lead, *a.shape), a.dtype), moving))
+        return jax.make_jaxpr(of_cell(fun))(*still, *jax.tree.map(lambda a: Spec((*lead, *a.shape), a.dtype), moving))
 
     return program
 
@@ -176,7 +195,7 @@ class Step:
 
     def __init__(self, run: Run, tree: Any, specs: tuple[Spec, ...]) -> None:
         parts = jax.tree.unflatten(tree, specs)
-        closed, results = jax.make_jaxpr(run.row, return_shape=True)(*parts)
+        closed, results = jax.make_jaxpr(of_cell(run.row), return_shape=True)(*parts)
         self.results = jax.tree.structure(results)
         n, m, _ = self.sizes = [len(jax.tree.leaves(part)) for part in parts]
         closed = in_real_numbers(closed, fixed=n)
@@ -226,9 +245,8 @@ class Derivative:
         self.coefficients: Leaves = []
         self.cotangent = functools.cache(self._cotangent)
         if residuals:
-            closed, known = jax.make_jaxpr(lambda *at: self.program(*at)[1], return_shape=True)(
-                row.given, row.carry, row.xs
-            )
+            coefficients = of_cell(lambda *at: self.program(*at)[1])
+            closed, known = jax.make_jaxpr(coefficients, return_shape=True)(row.given, row.carry, row.xs)
             tags = [*[None] * len(row.given), *range(m), *[m] * len(row.xs)]
             tags = tags_of(closed, tags, _computed)
             self.saved = [tag == "step" for tag in tags]

@@ -28,7 +28,7 @@ from jaxrnn.engine.newton import Newton, solve
 from jaxrnn.engine.noise import Draw, Noise
 from jaxrnn.engine.options import Options, Save
 from jaxrnn.engine.recurrence import loop, recurrence
-from jaxrnn.engine.rows import Spec, with_axes
+from jaxrnn.engine.rows import Spec, Untraceable, with_axes
 from jaxrnn.jaxprs import NUMBER, flat_products, mixer
 from jaxrnn.ops import cast, follow, keep, select
 from jaxrnn.typing import Array, Params, PyTree, State
@@ -152,7 +152,7 @@ def _mixer(cell: "Cell", method: str, tree: Any, specs: tuple[Spec, ...]) -> str
     with without_mesh():
         try:
             return mixer(with_axes(getattr(cell, method), (still,), moving))
-        except Exception:  # the run raises it, too, but where the method takes one number of axes alone
+        except Untraceable:  # the run raises it, too, but where the method takes one number of axes alone
             return ""
 
 

@@ -28,25 +28,25 @@ def fits(row: Row, steps: int, batch: int) -> str:
     """
     groups = ((), row.given), ((batch,), row.carry), ((steps, batch), row.read)
     args = [[jax.ShapeDtypeStruct((*lead, *spec.shape), spec.dtype) for spec in specs] for lead, specs in groups]
-    try:
-        memory = plan(row, steps, batch)
-        if not memory.block:
-            return (
-                f"{memory.needed / MIB:.0f} MiB for one step, and kernels keep {SHARE * memory.size / MIB:.0f} in VMEM"
-            )
-        # Of one device: a thread of its own is within no `jax.set_mesh` and no `jax.shard_map`.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(_compile, functools.partial(loop, row, memory), args, jax.enable_x64.value).result()
-    except Exception as error:  # of whatever kind
-        return f"Mosaic cannot compile it: {' '.join(str(error).split()).partition('. ')[0][:200]}"
-    return ""
+    memory = plan(row, steps, batch)
+    if not memory.block:
+        return f"{memory.needed / MIB:.0f} MiB for one step, and kernels keep {SHARE * memory.size / MIB:.0f} in VMEM"
+    # Of one device: a thread of its own is within no `jax.set_mesh` and no `jax.shard_map`.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_refusal, functools.partial(loop, row, memory), args, jax.enable_x64.value).result()
 
 
-def _compile(kernel: Callable[..., Any], args: list[Any], x64: bool) -> None:
+def _refusal(kernel: Callable[..., Any], args: list[Any], x64: bool) -> str:
     with jax.enable_x64(x64):
-        lowered = jax.jit(kernel).trace(*args).lower(lowering_platforms=("tpu",))
-    if on_tpu():
-        lowered.compile()
+        traced = jax.jit(kernel).trace(*args)
+        try:
+            lowered = traced.lower(lowering_platforms=("tpu",))
+            if on_tpu():
+                lowered.compile()
+        except Exception as error:  # Mosaic's are of many kinds, and private
+            text = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
+            return f"Mosaic cannot compile it: {text[:200]}"
+    return ""
 
 
 def slower(row: Row, steps: int, batch: int) -> str:

@@ -242,7 +242,7 @@ def _erf_ratio(f: Fn, x: str) -> str:
 
 
 def _erfc_great(f: Fn, a: str) -> str:
-    """erfc(a) as exp(-a^2) P(a) / Q(a): Cephes (Moshier 1989), with what a^2 loses by rounding put back.
+    """erfc(a) as exp(-a^2) P(a) / Q(a): Cephes (Moshier 1989).
 
     Cephes has it from 1 on; from 1/2 on it is right to 1e-11, enough for float32.
     """
@@ -294,11 +294,15 @@ def _erfc_great(f: Fn, a: str) -> str:
             3.36907645100081516050e0,
         )
         p, q = f.select(beyond, p_beyond, p), f.select(beyond, q_beyond, q)
+    return f.f("fmul", _exp_neg_square(f, y), f.f("fdiv", p, q))
+
+
+def _exp_neg_square(f: Fn, y: str) -> str:
+    """exp(-y^2), with what y^2 loses by rounding put back."""
     square = f.exactly("fmul", y, y)
     rest = f.fma(y, y, f.neg(square))
     e = exp(f, f.neg(square))
-    e = f.f("fsub", e, f.f("fmul", e, rest))
-    return f.f("fmul", e, f.f("fdiv", p, q))
+    return f.f("fsub", e, f.f("fmul", e, rest))
 
 
 def erf(f: Fn, x: str) -> str:
@@ -320,6 +324,11 @@ def erfc(f: Fn, x: str) -> str:
     return f.select(f.cmp("olt", a, t.splat(1.0 if t.f64 else 0.5)), small, great)
 
 
+def exp_neg_square(f: Fn, x: str) -> str:
+    """Returns exp(-x^2), exact to the last places where it is small too."""
+    return _exp_neg_square(f, f.clamp(x, -28.0, 28.0))
+
+
 def _of_libm(name: str) -> Callable[[Fn, str], str]:
     """A function of the C library, which LLVM calls lane by lane: right and slow, for what cells seldom need."""
     return lambda f, x: f.intrinsic(name, x)
@@ -330,6 +339,7 @@ FUNCTIONS: dict[str, Callable[[Fn, str], str]] = {
     "erfc": erfc,
     "exp": exp,
     "exp2": exp2,
+    "exp_neg_sq": exp_neg_square,
     "expm1": expm1,
     "log": log,
     "log1p": log1p,

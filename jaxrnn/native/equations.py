@@ -16,7 +16,7 @@ from jaxrnn.native.vectors import Kind
 if TYPE_CHECKING:
     from jaxrnn.native.rows import Tracer
 
-__all__ = ["EQUATIONS", "NAMES", "is_vector"]
+__all__ = ["EQUATIONS", "MOST_TERMS", "NAMES", "is_vector"]
 
 NAMES = {"f": "floats", "i": "int32", "b": "bools"}
 MOST_TERMS = 32  # that are added up one by one

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrnn.jaxprs import CALLS, IDENTITIES, bind, interpret
-from jaxrnn.native.equations import EQUATIONS, NAMES, is_vector
+from jaxrnn.jaxprs import CALLS, IDENTITIES, bind, interpret, operation
+from jaxrnn.native.equations import EQUATIONS, MOST_TERMS, NAMES, is_vector
 from jaxrnn.native.graph import Matrix, Node, Outer, Outers, Row, Spec, Unsupported
 from jaxrnn.native.pointwise import POINTWISE
 from jaxrnn.native.vectors import Kind
-from jaxrnn.places import PLACES
+from jaxrnn.places import INDICES, PLACES, named
 from jaxrnn.typing import Array, PyTree
 
 __all__ = ["Tracer", "trace"]
@@ -71,7 +71,7 @@ class Tracer:
         self.memo: dict[Any, Node] = {}
         self.dtype: Any = None
         self.count = 0  # of known values
-        self.parents: dict[int, list[int]] = {}
+        self.made: dict[int, tuple[Any, list[Any], int]] = {}  # which result of which equation, of what, a known one is
         self.operands: list[int | Array | np.ndarray] = []  # known values, by number, and arrays of the program
         self.indices: dict[Any, int] = {}  # of the operands
         self.specs: list[Spec] = []
@@ -112,10 +112,9 @@ class Tracer:
 
     # values
 
-    def known(self, parents: tuple[int, ...] = (), **more: Any) -> _Known:
-        """Makes a new known value of the known values `parents`."""
+    def known(self, **more: Any) -> _Known:
+        """Makes a new known value."""
         self.count += 1
-        self.parents[self.count - 1] = list(parents)
         return _Known(self.count - 1, **more)
 
     def needed(self) -> set[int]:
@@ -125,8 +124,22 @@ class Tracer:
             number = todo.pop()
             if number not in needed:
                 needed.add(number)
-                todo += self.parents[number]
+                _, values, _ = self.made.get(number, (None, [], 0))
+                todo += [v.number for v in values if isinstance(v, _Known)]
         return needed
+
+    def numbers(self, value: Any) -> np.ndarray | None:
+        """Returns indices that the program computes of its own arrays alone; None of other values."""
+        if not isinstance(value, Node | _Known | tuple):
+            return np.asarray(value)
+        if not isinstance(value, _Known) or value.number not in self.made:
+            return None
+        eqn, values, i = self.made[value.number]
+        rule, found = INDICES.get(eqn.primitive.name), [self.numbers(v) for v in values]
+        if rule is None or any(array is None for array in found):
+            return None
+        results = rule(eqn, *found)
+        return results[i] if isinstance(results, list) else results
 
     def node(self, op: str, args: tuple[Node, ...], attr: Any, size: int, kind: Kind) -> Node:
         """Returns the node, made once."""
@@ -200,15 +213,15 @@ class Tracer:
         elif any(isinstance(v, Node | tuple) for v in values):
             results = self.equation(eqn, values)
         else:
-            parents = tuple(v.number for v in values if isinstance(v, _Known))
             flips = eqn.primitive.name == "transpose" and eqn.params["permutation"] == (1, 0)
             flipped = values[0] if flips else None
-            results = [self.known(parents, fill=_fill(eqn, values), flipped=flipped) for _ in eqn.outvars]
+            results = [self.known(fill=_fill(eqn, values), flipped=flipped) for _ in eqn.outvars]
+            self.made |= {known.number: (eqn, values, i) for i, known in enumerate(results)}
         return results, [None] * len(results)
 
     def equation(self, eqn: Any, values: list[Any]) -> list[_Value]:
         """Returns the results of an equation that the loop computes."""
-        name = _SYNONYMS.get(eqn.primitive.name, eqn.primitive.name)
+        name = _SYNONYMS.get(operation(eqn), operation(eqn))
         avals = [v.aval for v in eqn.invars]
         if any(math.prod(v.aval.shape) == 0 for v in eqn.outvars):
             raise Unsupported(f"primitive {name!r} that gives an empty array")
@@ -220,6 +233,8 @@ class Tracer:
             return [self.look_up(eqn, values)]
         if name == "dynamic_update_slice":
             return [self.one_row(eqn, values)]
+        if name in ("gather", "scatter", "scatter-add") and (at := self.numbers(values[1])) is not None:
+            return [self.at_places(eqn, values, at)]
         args = [self.read(v, a) for v, a in zip(values, avals, strict=True)]
         if name in PLACES:
             places = np.split(np.arange(sum(a.size for a in avals)), np.cumsum([a.size for a in avals])[:-1])
@@ -271,9 +286,10 @@ class Tracer:
 
         It is made of a few pieces, each a part of a source or one number many times, or place by place.
         """
+        starts = np.cumsum([0, *[max(n.size, 1) for n in sources]])
+        sources = sources[: int(np.searchsorted(starts, table.max(), "right"))]
         if len({n.attr if n.op == "lit" else n for n in sources}) == 1 and sources[0].op == "lit":
             return self.sized(sources[0], len(table))
-        starts = np.cumsum([0, *[max(n.size, 1) for n in sources]])
         pieces: list[Node] = []
         place, kind = 0, sources[0].kind
         ends = [np.append(np.flatnonzero(np.diff(table) != step) + 1, len(table)) for step in (0, 1)]
@@ -290,10 +306,38 @@ class Tracer:
             return pieces[0] if len(pieces) == 1 else self.node("concat", tuple(pieces), None, size, kind)
         source = sources[0]
         if len(sources) > 1:
-            source = self.node("concat", tuple(sources), None, int(starts[-1]), kind)
+            source = self.node("concat", tuple(sources), None, int(starts[len(sources)]), kind)
         # Behind the table there is room for a vector that begins in its last place.
         padded = np.append(table, np.zeros(LANES, table.dtype)).astype(np.int32)
         return self.node("take", (self.stored(source),), self.operand(padded, padded), len(table), kind)
+
+    def at_places(self, eqn: Any, values: list[Any], at: np.ndarray) -> Node:
+        """Reads, writes or adds to places that the program names."""
+        name, aval = eqn.primitive.name, eqn.invars[0].aval
+        size, kind = self.form(aval)
+        array, *new = (self.read(v, e.aval) for v, e in zip(values[::2], eqn.invars[::2], strict=True))
+        places = named(eqn, at).ravel()
+        order = np.flatnonzero(places >= 0)
+        if name == "gather":
+            fill = eqn.params["fill_value"]
+            fill = {"f": math.nan, "i": -(2**31), "b": True}[kind] if fill is None else fill
+            return self.arrange([array, self.literal(fill, 0, kind)], np.where(places < 0, aval.size, places))
+        if name == "scatter":
+            if eqn.params["update_jaxpr"]:
+                raise Unsupported(f"primitive {name!r} of a function")
+            table = np.arange(aval.size)
+            table[places[order]] = aval.size + order
+            return self.arrange([array, *new], table)
+        if kind != "f" or np.bincount(places[order], minlength=1).max() > MOST_TERMS:
+            raise Unsupported(f"primitive {name!r} of {NAMES[kind]}, {len(order)} at {len(set(places[order]))} places")
+        while order.size:  # where a place is named several times, one number after the other
+            at_once, first = np.unique(places[order], return_index=True)
+            table = np.full(aval.size, len(places))
+            table[at_once] = order[first]
+            more = self.arrange([*new, self.literal(0, 0, kind)], table)
+            array = more if _is_zero(array) else self.pointwise("add", [array, more], size, kind)
+            order = np.delete(order, first)
+        return array
 
     def spread(self, node: Node, aval: Any, result: Any) -> Node:
         """An argument of a primitive that acts place by place, for which axes of length one are as long as needed."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrnn.cells import GRU, LSTM, Elman, ElmanParams, GRUParams, LSTMParams, VanillaLSTM, VanillaLSTMParams
-from jaxrnn.convert.arrays import ZRN, blocks, check_shape, reorder, to_jax
+from jaxrnn.convert.arrays import ZRN, blocks, check_shape, of_two_biases, reorder, to_jax, two_biases
 from jaxrnn.convert.layers import Direction
 from jaxrnn.convert.onnx.activations import OnnxActivation, as_onnx, from_attributes
 from jaxrnn.engine.layer import Layer
@@ -97,16 +97,14 @@ def _gru(
 ) -> Direction:
     f, g = functions
     w_x, w_h = to_jax("W", reorder(weights.w.T, ZRN)), reorder(weights.r.T, ZRN)
-    b, b_n = _bias(weights, ZRN), None
-    cell = GRU(inputs, size, use_bias=b is not None, gate_activation=f, activation=g)
-    if attributes.get("linear_before_reset", 0):
-        if weights.b is not None:
-            of_x, of_h = (blocks(half, 3) for half in blocks(weights.b, 2))
-            b = to_jax("B", np.concatenate([of_x[1] + of_h[1], of_x[0] + of_h[0], of_x[2]]))
-            b_n = to_jax("B", of_h[2])
-        return cell, GRUParams(w_x, to_jax("R", w_h), b, b_n)
-    cell = GRU(inputs, size, "before", b is not None, f, g)
-    return cell, GRUParams(w_x, to_jax("R", w_h[:, : 2 * size]), b, w_n=to_jax("R", w_h[:, 2 * size :]))
+    after = attributes.get("linear_before_reset", 0)
+    cell = GRU(inputs, size, "after" if after else "before", weights.b is not None, f, g)
+    if after:
+        both = None if weights.b is None else of_two_biases(*(reorder(half, ZRN) for half in blocks(weights.b, 2)))
+        own = [to_jax("B", b) for b in both] if both else (None, None)
+        return cell, GRUParams(w_x, to_jax("R", w_h), *own)
+    b, w_n = _bias(weights, ZRN), to_jax("R", w_h[:, 2 * size :])
+    return cell, GRUParams(w_x, to_jax("R", w_h[:, : 2 * size]), b, w_n=w_n)
 
 
 def _lstm(
@@ -203,11 +201,9 @@ def _half_gru(cell: GRU, params: GRUParams) -> Half:
     functions = (cell.gate_activation, cell.activation)
     w_x = reorder(_numpy(params.w_x), ZRN)
     b = None if params.b is None else reorder(_numpy(params.b), ZRN)
-    both = _two(b)
+    both = _two(b, params.b_n)
     if params.w_n is None:
         w_h = reorder(_numpy(_dense(params.w_h, 3)), ZRN)
-        if both is not None:
-            both[-cell.hidden_size :] = params.b_n
         return _half(cell, "GRU", {"linear_before_reset": 1}, functions, Weights(_out_in(w_x), _out_in(w_h), both))
     r, z = blocks(_numpy(_dense(params.w_h, 2)), 2)
     w_h = np.concatenate([z, r, _numpy(_dense(params.w_n, 1))], axis=-1)
@@ -283,6 +279,6 @@ def _out_in(a: Any) -> np.ndarray:
     return np.ascontiguousarray(_numpy(a).T)
 
 
-def _two(b: Any) -> np.ndarray | None:
-    """Returns our bias as ONNX's two, the second of zeros."""
-    return None if b is None else np.concatenate([_numpy(b), np.zeros_like(_numpy(b))])
+def _two(b: Any, b_n: Any = None) -> np.ndarray | None:
+    """Returns our bias as ONNX's two, one after the other."""
+    return None if b is None else two_biases(_numpy(b), b_n).ravel()
