@@ -190,12 +190,17 @@ class Call:
         dys: Leaves,
     ) -> Leaves:
         d = self.derivative
-        ahead, active = functools.partial(self._ahead, consts), pick(consts, d.consts)
+        moved, active = d.moved(self.dys), pick(consts, d.consts)
+
+        def ahead(active: Leaves) -> tuple[Leaves, Leaves]:
+            moving, given = self._ahead(consts, active)
+            return pick(moving, moved), given
+
         _, pull, given = jax.vjp(ahead, active, has_aux=True)
         (dcarry, _), found, dgiven = run(not self.run.reverse, given, (dcarry, fixed), (known, xs, dys))
         # A machine without sums gives the cotangents of all new carries, from which both are made.
         dgiven, dxs = (dgiven, found) if sums else d.pulled(self.dys, given, fixed, known, xs, found, dys)
-        return [*pull(dgiven)[0], *dcarry, *dxs]
+        return [*pull(pick(dgiven, moved))[0], *dcarry, *dxs]
 
 
 @dataclass(frozen=True)
