@@ -126,9 +126,13 @@ class Call:
         point = pick(consts, d.consts), pick(carry, d.carry), pick(xs, d.xs)
         if self.kind == "tangent":
             return jax.tree.leaves(jax.jvp(moving, point, tuple(rest[3:]))[1])
-        (_, ys), pull = jax.vjp(moving, *point)
-        _, dcarry, dys = rest[3:]
-        return jax.tree.leaves(pull((dcarry, put([jnp.zeros_like(y) for y in ys], self.dys, dys))))
+
+        def flagged(*point: Leaves) -> tuple[Leaves, Leaves]:
+            new, ys = moving(*point)
+            return new, pick(ys, self.dys)
+
+        _, pull = jax.vjp(flagged, *point)
+        return jax.tree.leaves(pull(tuple(rest[4:])))
 
     def function(self, machine: Machine) -> RowFunction:
         """Returns what a kernel does for one row in one step."""
