@@ -251,6 +251,11 @@ def test_resets_in_a_bidirectional_separate_packed_sequences():
         (lambda: jaxrnn.Stack((jaxrnn.GRU(3, 4),), dropout=1.0), r"dropout: got 1.0, needs a rate in \[0, 1\)"),
         (lambda: jaxrnn.Stack((jaxrnn.GRU(3, 4),), dropout=-0.1), r"dropout: got -0.1, needs a rate in \[0, 1\)"),
         (lambda: jaxrnn.Residual(jaxrnn.GRU(3, 4)), "cell: .* turns 3 values into 4, needs equal sizes"),
+        (lambda: jaxrnn.Residual(jaxrnn.Masked(jaxrnn.GRU(4, 4))), "cell: .* whose input is no array of reals"),
+        (
+            lambda: jaxrnn.Residual(jaxrnn.Stack((jaxrnn.Embedding(4, 3), jaxrnn.GRU(3, 4)))),
+            "cell: .* whose input is no array of reals",
+        ),
         (
             lambda: jaxrnn.Bidirectional(jaxrnn.GRU(3, 4), merge="mean"),
             "merge: got 'mean', needs one of 'concat', 'sum'",

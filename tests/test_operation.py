@@ -310,6 +310,34 @@ def test_recurrent_weights_take_nothing_from_a_state_of_zeros():
         assert np.isfinite(found.w_h).all() == finite
 
 
+@needs_native
+def test_what_no_cotangent_reaches_passes_none_on():
+    """A root of parameters that are zero: zero times its derivative is no number."""
+
+    def step(params, h, x):
+        w, v = params
+        v = v / jnp.linalg.norm(v, axis=0, keepdims=True)
+        h = jnp.tanh(x @ w + h) + jnp.floor(h @ v)
+        return h, (h, h @ v, x @ v, jnp.sqrt(h - h))
+
+    cell = Function(
+        step,
+        lambda key, dtype: (jnp.ones((3, 3), dtype), jnp.zeros((3, 3), dtype)),
+        lambda b, d: jnp.zeros((*b, 3), d),
+        3,
+    )
+    params, xs, _ = example(cell)
+    params = params[0], jnp.zeros((3, 3))
+
+    def loss(params, path):
+        return jnp.sum(jaxrnn.unroll(cell, params, xs, path=path)[1][0])
+
+    program, expected = (jax.jit(functools.partial(jax.grad(loss), path=path)) for path in ("native", "scan"))
+    assert np.isfinite(expected(params)[1]).all()
+    for found in (program(params), export.export(program)(params).call(params)):  # which has the scan
+        close(found, expected(params), 1e-6)
+
+
 def kernels(program, *args):
     return [e.primitive.name for e in equations(jax.make_jaxpr(program)(*args).jaxpr)].count("run")
 

@@ -135,9 +135,13 @@ class Call:
         point = pick(consts, d.consts), pick(carry, d.carry), pick(xs, d.xs)
         if self.kind == "tangent":
             return jax.tree.leaves(jax.jvp(moving, point, tuple(rest[1]))[1])
-        (_, ys), pull = jax.vjp(moving, *point)
-        _, dcarry, dys = rest[1]
-        return jax.tree.leaves(pull((dcarry, put([jnp.zeros_like(y) for y in ys], self.dys, dys))))
+
+        def flagged(*point: Leaves) -> tuple[Leaves, Leaves]:
+            new, ys = moving(*point)
+            return new, pick(ys, self.dys)
+
+        _, pull = jax.vjp(flagged, *point)
+        return jax.tree.leaves(pull(tuple(rest[1][1:])))
 
     def function(self, machine: Machine) -> RowFunction:
         """Returns what a kernel does for one row in one step."""
@@ -183,12 +187,17 @@ class Call:
         self, run: Any, sums: bool, consts: Leaves, fixed: Leaves, known: Leaves, xs: Leaves, moved: Group
     ) -> Leaves:
         d, (_, dcarry, dys) = self.derivative, moved
-        ahead, active = functools.partial(self._ahead, consts), pick(consts, d.consts)
+        reached, active = d.moved(self.dys), pick(consts, d.consts)
+
+        def ahead(active: Leaves) -> tuple[Leaves, Leaves]:
+            moving, given = self._ahead(consts, active)
+            return pick(moving, reached), given
+
         _, pull, given = jax.vjp(ahead, active, has_aux=True)
         (dcarry, _), found, dgiven = run(not self.run.reverse, given, (dcarry, fixed), (known, xs, dys))
         # A machine without sums gives the cotangents of all new carries, from which both are made.
         dgiven, dxs = (dgiven, found) if sums else d.pulled(self.dys, given, fixed, known, xs, found, dys)
-        return [*pull(dgiven)[0], *dcarry, *dxs]
+        return [*pull(pick(dgiven, reached))[0], *dcarry, *dxs]
 
 
 @dataclass(frozen=True)

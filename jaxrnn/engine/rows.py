@@ -244,6 +244,7 @@ class Derivative:
         self.saved: list[bool] = []  # which coefficients are kept
         self.coefficients: Leaves = []
         self.cotangent = functools.cache(self._cotangent)
+        self.moved = functools.cache(self._moved)
         if residuals:
             coefficients = of_cell(lambda *at: self.program(*at)[1])
             closed, known = jax.make_jaxpr(coefficients, return_shape=True)(row.given, row.carry, row.xs)
@@ -320,12 +321,36 @@ class Derivative:
         def step(given: Leaves, carry: Any, at: Any) -> Any:
             (dcarry, fixed), (kept, x, dy) = carry, at
             apply, known = self.known(given, fixed, x, kept)
-            dy = put([jnp.zeros(y.shape, y.dtype) for y in ys], dys, dy)
-            ((dgiven, before, dx),) = jax.linear_transpose(functools.partial(apply, known), point)((dcarry, dy))
+
+            def flagged(moved: PyTree) -> tuple[Leaves, Leaves]:
+                new, dys_of_all = apply(known, moved)
+                return new, pick(dys_of_all, dys)
+
+            ((dgiven, before, dx),) = jax.linear_transpose(flagged, point)((dcarry, dy))
             return (before, fixed), *((dx, dgiven) if sums else (dcarry, ()))
 
         carry = point[1], pick(row.carry, row.fixed)
         return RowFunction(step, row.given, carry, (self.kept, row.xs, pick(ys, dys)))
+
+    def _moved(self, dys: tuple[bool, ...]) -> list[bool]:
+        """Flags those of `given` with tangents on which those of the carry or of flagged outputs depend.
+
+        The others' cotangents are no zeros to go on from: zero times the derivative of a root at zero is no number.
+        """
+        row = self.row
+        point = pick(row.given, self.given), pick(row.carry, self.carry), pick(row.xs, self.xs)
+
+        def tangents(moved: PyTree, *at: Leaves) -> Leaves:
+            apply, known = self.program(*at)
+            new, of_ys = apply(known, moved)
+            return [*new, *pick(of_ys, dys)]
+
+        closed = jax.make_jaxpr(of_cell(tangents))(point, row.given, row.carry, row.xs)
+        nothing = [frozenset[int]()] * (len(closed.jaxpr.invars) - len(point[0]))
+        tags = [*(frozenset({i}) for i in range(len(point[0]))), *nothing]
+        found = tags_of(closed, tags, lambda _, tags: frozenset().union(*filter(None, tags)))
+        used = frozenset().union(*filter(None, found))
+        return [i in used for i in range(len(point[0]))]
 
     def pulled(
         self,

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import jax
+import jax.numpy as jnp
+
 from jaxrnn.engine.noise import Draw, nothing
 from jaxrnn.engine.options import Options
 from jaxrnn.networks.wrapper import Wrapper
@@ -19,7 +22,7 @@ class Residual(Wrapper[P, S]):
         cell: any cell, a `Stack` or a `Bidirectional` too, whose outputs are as long as its inputs.
 
     Raises:
-        ValueError: `cell.output_size` is not `cell.input_size`.
+        ValueError: `cell.output_size` is not `cell.input_size`, or the input is no array of reals.
 
     Example:
         >>> import jax, jaxrnn
@@ -38,6 +41,9 @@ class Residual(Wrapper[P, S]):
             raise ValueError(
                 f"cell: {self.cell} turns {self.cell.input_size} values into {self.cell.output_size}, needs equal sizes"
             )
+        spec = self.cell.input_spec
+        if not (isinstance(spec, jax.ShapeDtypeStruct) and jnp.issubdtype(spec.dtype, jnp.inexact)):
+            raise ValueError(f"cell: got {self.cell}, whose input is no array of reals, needs one that outputs add to")
 
     def run(self, params: P, xs: Array, state: S, options: Options) -> tuple[S, Array]:
         """Adds the outputs of the cell's run to its inputs."""
