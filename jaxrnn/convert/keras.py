@@ -114,7 +114,7 @@ def from_keras(source: Any, *, space: tuple[int, ...] | None = None, **options: 
         raise TypeError(f"source: got {type(source).__name__}, needs a recurrent layer of Keras, or arrays by name")
     layers = keras.layers
     if isinstance(source, keras.Sequential):
-        return sequential(source, functools.partial(from_keras, **options), _activation, options)
+        return sequential(source, functools.partial(from_keras, **options), _known, options)
     if isinstance(source, layers.Bidirectional):
         return _bidirectional(source, options)
     if isinstance(source, layers.StackedRNNCells):
@@ -154,15 +154,20 @@ def _bidirectional(source: Any, options: dict[str, Any]) -> Direction:
     return cell, BidirectionalParams(there, back)
 
 
-def _activation(name: str, value: Any) -> Activation:
+def _known(value: Any) -> Activation | None:
+    """Returns JAX's function for an activation of Keras; None where they differ, or there is none."""
     ours = _NAMES.get(value, value) if isinstance(value, str) else ""
-    if ours not in ACTIVATIONS or ours in _DIFFERENT:
+    return None if ours in _DIFFERENT else ACTIVATIONS.get(ours)
+
+
+def _activation(name: str, value: Any) -> Activation:
+    if (function := _known(value)) is None:
         got = repr(value) if isinstance(value, str) else "a function of the layer's own"
         raise ValueError(
             f"{name}: got {got}, needs one of Keras's activations that JAX has, such as 'tanh'; "
             f"from_keras(layer, {name}='tanh') takes that one, and dataclasses.replace(cell, …) any function of JAX's"
         )
-    return ACTIVATIONS[ours]
+    return function
 
 
 def _cell(source: Mapping[str, Any], config: dict[str, Any], space: tuple[int, ...] | None) -> Direction:

@@ -20,7 +20,7 @@ __all__ = ["sequential"]
 def sequential(
     model: Any,
     recurrent: Callable[[Any], Direction],
-    activation: Callable[[str, Any], Activation],
+    activation: Callable[[Any], Activation | None],
     options: Mapping[str, Any],
 ) -> Direction:
     """Returns the `Stack` of a model's layers, and its parameters.
@@ -28,7 +28,7 @@ def sequential(
     Args:
         model: a built `Sequential`.
         recurrent: turns a recurrent layer into a cell and its parameters.
-        activation: returns a function by an option's name and Keras's value.
+        activation: turns an activation of Keras into a function of JAX, if there is one.
         options: what replaces the layers' own, by Keras's names.
     """
     layers = sys.modules["keras"].layers
@@ -85,7 +85,7 @@ def _flat(model: Any) -> Iterator[Any]:
 
 
 def _without_state(
-    layers: Any, layer: Any, activation: Callable[[str, Any], Activation], options: Mapping[str, Any]
+    layers: Any, layer: Any, activation: Callable[[Any], Activation | None], options: Mapping[str, Any]
 ) -> Iterator[Direction]:
     if isinstance(layer, layers.Embedding):
         if options.get("mask_zero", layer.mask_zero):
@@ -110,11 +110,17 @@ def _without_state(
         )
 
 
-def _activation(layer: Any, size: int, activation: Callable[[str, Any], Activation]) -> Iterator[Direction]:
+def _activation(layer: Any, size: int, activation: Callable[[Any], Activation | None]) -> Iterator[Direction]:
     name = layer.get_config()["activation"]
-    if name != "linear":
-        function = jax.nn.softmax if name == "softmax" else activation(f"activation of {layer.name}", name)
-        yield Pointwise(function, size), ()
+    if name == "linear":
+        return
+    function = jax.nn.softmax if name == "softmax" else activation(name)
+    if function is None:
+        raise ValueError(
+            f"activation: got {name!r} in {layer.name}, needs one that JAX has, such as 'relu'; convert what "
+            "is before and after it by itself"
+        )
+    yield Pointwise(function, size), ()
 
 
 def _weights(layer: Any, name: str) -> Array:
