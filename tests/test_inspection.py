@@ -67,6 +67,18 @@ def test_a_users_own_activation_is_a_gate_too(activation):
     close(seen.gates[0] if isinstance(seen.gates, tuple) else seen.gates, seen.y)
 
 
+def test_a_part_of_a_drive_is_no_gate():
+    """Here the drive is the input; a function of some of its values is no gate of the drive, either."""
+
+    def step(params, h, x):
+        h = jnp.tanh(h + x[..., :2])
+        return h, h
+
+    cell = jaxrnn.Function(step, lambda key, dtype: (), lambda shape, dtype: jnp.zeros((*shape, 2), dtype), 3)
+    params, xs, state = example(cell)
+    assert jaxrnn.unroll(networks.Inspected(cell), params, xs, state)[1].gates is None
+
+
 def test_a_history_holds_every_state():
     params, xs, state = example(LSTM)
     lengths = np.array([5, 2])

@@ -131,7 +131,7 @@ def unroll(
         solver=solver,
     )
     # Choices are recorded while a run is traced: a trace that is known already would record none.
-    run = _run if recording() else _known_run
+    run = _run if recording() else _known_run[_within_program()]
     with named_promotions(params, state, xs=xs):
         begin = None if state is None else jax.tree.map(jnp.asarray, state)
         arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
@@ -218,8 +218,14 @@ def _run(
     return cell.run(params, xs, state, options._replace(lengths=lengths, resets=resets, key=key))
 
 
-# Outside of `jax.jit` every loop, and those of its derivatives, would be compiled anew at each call.
-_known_run = jax.jit(_run, static_argnames=("options", "machine"))
+# Outside of `jax.jit` a run is a program: its loops, and those of its derivatives, would be compiled anew at each call.
+# In a program of the user's it is inlined: the derivative of a call would keep more than `save` says.
+_known_run = [jax.jit(_run, static_argnames=("options", "machine"), inline=inline) for inline in (False, True)]
+
+
+def _within_program() -> bool:
+    """Returns whether operations are recorded now, in `jax.jit` or another transformation that makes a program."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxrnn.engine.noise import Draw
 from jaxrnn.jaxprs import IDENTITIES, RESHAPES, bind, interpret
 from jaxrnn.networks.wrapper import StepWrapper
+from jaxrnn.places import PLACES
 from jaxrnn.typing import P, PyTree, S, State
 
 __all__ = ["Inspected", "Inspection"]
@@ -68,7 +69,8 @@ class Inspected(StepWrapper[P, S]):
             if name in _LINEAR or (name == "sub" and tags[0] is not None):
                 return results, [tag]
             others = [v for v, other in zip(values, tags, strict=True) if other is None]
-            if name not in ("mul", "div") and gates[tag] is None and all(jnp.ndim(v) == 0 for v in others):
+            alone = all(jnp.ndim(v) == 0 for v in others) and results[0].shape == values[tags.index(tag)].shape
+            if alone and name not in PLACES and name not in ("mul", "div") and gates[tag] is None:
                 gates[tag] = results[0]
             return results, [None]
 
