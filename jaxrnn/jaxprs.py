@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Literal, Primitive, jaxpr_as_fun, jaxprs_in_params
+from jax.extend.core import (
+    ClosedJaxpr,
+    DebugInfo,
+    Jaxpr,
+    Literal,
+    Primitive,
+    concrete_or_error,
+    jaxpr_as_fun,
+    jaxprs_in_params,
+)
 from jax.interpreters import ad, batching, mlir
 
 from jaxrnn.typing import Array
@@ -33,6 +42,7 @@ __all__ = [
     "has_products",
     "inline",
     "interpret",
+    "is_known",
     "is_matrix_product",
     "is_product",
     "mixer",
@@ -81,6 +91,15 @@ def interpret(
         pair: Any = interpret(_callee(eqn), *given, rule, inlined) if is_call else rule(eqn, *given)
         found |= zip(eqn.outvars, zip(*pair, strict=True), strict=True)
     return read(jaxpr.outvars)
+
+
+def is_known(value: Any) -> bool:
+    """Returns whether a value is there: it is no part of a program that is being made, and no row of a `jax.vmap`."""
+    try:
+        concrete_or_error(None, value)
+    except jax.errors.ConcretizationTypeError:
+        return False
+    return True
 
 
 def operation(eqn: Any) -> str:

@@ -82,7 +82,8 @@ def optimized() -> Iterator[dict[str, bool | int]]:
 def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without LLVM: every run is a scan, and none is known already."""
     monkeypatch.setattr("jaxrnn.native.obstacle", lambda: "no LLVM")
-    monkeypatch.setattr("jaxrnn.engine.driver._known_run", [driver._run] * 2)
+    monkeypatch.setattr("jaxrnn.engine.driver._known_run", driver._run)
+    monkeypatch.setattr("jaxrnn.engine.driver._inlined_run", driver._run)
 
 
 @pytest.fixture

@@ -164,6 +164,15 @@ def test_outside_of_jit_derivatives_compile_once(cell, path, caplog):
             assert ("Compiling" in caplog.text) == again
 
 
+def test_outside_of_jit_nothing_is_moved_to_the_device():
+    params, xs, state = example(LSTM)
+    for given in ((), (state,)):
+        want = jaxrnn.unroll(LSTM, params, xs, *given)
+        with jax.transfer_guard("disallow"):
+            again = jaxrnn.unroll(LSTM, params, xs, *given)
+        chex.assert_trees_all_equal(again, want)
+
+
 def compiled(run, cell, steps, batch):
     shapes = jax.eval_shape(lambda: example_like(cell, steps, batch))
     return jax.jit(gradient(run, cell)).lower(*shapes).compile()

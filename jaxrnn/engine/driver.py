@@ -32,6 +32,7 @@ from jaxrnn.engine.options import Options, Path, Save, SaveName
 from jaxrnn.engine.paths import record_scan, recording, run_on_path, step_on_path
 from jaxrnn.engine.rows import jax_settings
 from jaxrnn.engine.runs import CellRun, RunData, begin_anew
+from jaxrnn.jaxprs import is_known
 from jaxrnn.ops import spread_like
 from jaxrnn.typing import Array, Key, P, Params, PyTree, S, State
 
@@ -130,11 +131,12 @@ def unroll(
         path=path,
         solver=solver,
     )
-    # Choices are recorded while a run is traced: a trace that is known already would record none.
-    run = _run if recording() else _known_run[_within_program()]
+    begin = None if state is None else jax.tree.map(jnp.asarray, state)
+    arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
+    run: Any = _known_run if all(map(is_known, jax.tree.leaves(arrays))) else _inlined_run
+    if recording():  # a trace that is known already would record no choice
+        run = _run
     with named_promotions(params, state, xs=xs):
-        begin = None if state is None else jax.tree.map(jnp.asarray, state)
-        arrays = (cell, params, xs, begin, options.lengths, options.resets, options.key)
         return run(*arrays, options._replace(lengths=None, resets=None, key=None), (jax.default_backend(), here()))
 
 
@@ -219,13 +221,9 @@ def _run(
 
 
 # Outside of `jax.jit` a run is a program: its loops, and those of its derivatives, would be compiled anew at each call.
+_known_run = jax.jit(_run, static_argnames=("options", "machine"))
 # In a program of the user's it is inlined: the derivative of a call would keep more than `save` says.
-_known_run = [jax.jit(_run, static_argnames=("options", "machine"), inline=inline) for inline in (False, True)]
-
-
-def _within_program() -> bool:
-    """Returns whether operations are recorded now, in `jax.jit` or another transformation that makes a program."""
-    return isinstance(jnp.zeros(()), jax.core.Tracer)
+_inlined_run = jax.jit(_run, static_argnames=("options", "machine"), inline=True)
 
 
 def _fresh_state(cell: Layer[P, S], params: P, xs: PyTree, batch_shape: tuple[int, ...]) -> S:
